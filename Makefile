@@ -1,0 +1,65 @@
+# make reproduce | make test | make check | make bench
+#
+# Each sets up what it needs in $(VENV), once, from Python >= 3.11 and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= results
+RUNS ?= 20
+TESTS ?= tests
+BENCH ?=
+
+.PHONY: help reproduce test check format bench constraints clean
+
+help:
+	@echo "make reproduce   the paper's MNIST experiment: records, table and figures in $(OUT)/"
+	@echo "make test        the test suite"
+	@echo "make check       formatting, lint, types, import layers"
+	@echo "make bench       speed and memory on this machine"
+	@echo "make format      put the source in its format"
+	@echo "make constraints pin what pip installs today"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, TESTS, BENCH (options of the benchmark)"
+
+reproduce: $(VENV)/.core
+	$(BIN)/sublab reproduce --runs $(RUNS) --out $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.core
+	$(BIN)/python -m benchmarks.toy $(BENCH)
+
+constraints:
+	$(PYTHON) -m venv $(VENV)-constraints
+	$(VENV)-constraints/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-constraints/bin/python -m pip install --quiet -e ".[dev]"
+	$(VENV)-constraints/bin/python -m pip freeze --exclude-editable > constraints.txt
+	rm -rf $(VENV)-constraints
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "subliminal-lab needs Python 3.11 or newer, and $(PYTHON) is not; name one: make PYTHON=..." >&2; exit 1; }
+	@echo "setting up $(VENV), once; this takes about a minute"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "cannot make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "adding the test and check tools to $(VENV), once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,1 @@
+"""Named experiments, their records on disk, and the command line."""

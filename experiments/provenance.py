@@ -1,0 +1,73 @@
+"""What made a record: versions, device, git revision, data, time."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_PACKAGES = ("subliminal-lab", "jax", "jaxlib", "flax", "optax", "numpy", "polars")
+
+
+def provenance(*, data_sha256: str, data_origin: str, wall_seconds: float) -> dict[str, Any]:
+    """Everything about the making of a record that does not decide its numbers.
+
+    Args:
+        data_sha256: of the dataset.
+        data_origin: where it was read from.
+        wall_seconds: what the group took, compilation included.
+    """
+    devices = jax.local_devices()
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in _PACKAGES},
+        "device": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "processor": _processor(),
+            "system": platform.platform(),
+        },
+        "git": _git_revision(),
+        "data": {"sha256": data_sha256, "origin": data_origin},
+        "wall_seconds": round(wall_seconds, 3),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} x {len(os.sched_getaffinity(0))}"
+
+
+def _git_revision() -> str | None:
+    """The commit of this source tree, with +changes where it is not clean; None outside git."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ("git", "-C", str(here), *arguments), capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie inside some other project's checkout.
+        if Path(git("rev-parse", "--show-toplevel")) != here.parent:
+            return None
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

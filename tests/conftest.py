@@ -1,0 +1,66 @@
+"""What all tests share: two CPU devices, checked signatures, a cache of compiled programs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything of ours is imported: every annotated shape is checked at run time.
+install_import_hook(["theory", "toymlp", "experiments"], "beartype.beartype")
+jax.config.update("jax_num_cpu_devices", 2)
+# Compiled programs outlive the run; commands that tests start find them too.
+PROGRAMS = Path(__file__).parents[1] / ".cache" / "programs"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
+jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+from hypothesis import settings  # noqa: E402
+
+from toymlp import data, devices  # noqa: E402
+
+settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="session")
+def mesh() -> jax.sharding.Mesh:
+    return devices.population_mesh()
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Dataset:
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def mnist() -> data.Dataset:
+    try:
+        return data.load("mnist")
+    except data.DatasetUnavailableError as error:
+        pytest.skip(f"real MNIST is needed: {error}")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Inside, files are reached with an ordinary user's rights, also when root runs the tests."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def readable_tmp(tmp_path: Path) -> Path:
+    """A temporary folder that an ordinary user can walk into."""
+    folder = tmp_path
+    while folder != folder.parent and folder.stat().st_uid == os.geteuid():
+        folder.chmod(folder.stat().st_mode | 0o055)
+        folder = folder.parent
+    return tmp_path

@@ -1,0 +1,1 @@
+"""The first-order theory of subliminal learning, on any model `apply(params, x) -> logits`."""

@@ -1,0 +1,1 @@
+"""The MNIST auxiliary-logit experiment: data, models, population training and protocol."""

@@ -1,0 +1,78 @@
+"""The devices a population is spread over: one mesh axis named `population`."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+AXIS = "population"
+# XLA reads host memory in place, for every CPU device at once, only where it is aligned so.
+_ALIGNMENT = 64
+
+
+def use_every_core() -> None:
+    """Makes one JAX CPU device per core of this process; has no effect on accelerators.
+
+    Call it once, before JAX runs anything; a number that was set before (JAX_NUM_CPU_DEVICES)
+    stays. One model a core keeps a model's step in that core's cache: on two cores it was 10 %
+    faster than one device that splits every product over both.
+
+    Raises:
+        RuntimeError: JAX has already started its devices.
+    """
+    if jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def population_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh with the single axis `population` over `devices` (default: all local devices)."""
+    return Mesh(np.array(jax.local_devices() if devices is None else devices), (AXIS,))
+
+
+def lanes(mesh: Mesh) -> int | None:
+    """How many models a device of `mesh` trains at a time; None: all that it holds.
+
+    An accelerator is filled by many models at once. A CPU core is fastest with as few as keep it
+    busy, since their parameters and activations then stay in its cache.
+    """
+    if mesh.devices.flat[0].platform != "cpu":
+        return None
+    return 1 if mesh.size > 1 else 2
+
+
+def replicate(array: Array | np.ndarray, mesh: Mesh) -> Array:
+    """`array` on every device of `mesh`; on CPU devices one copy in memory serves all."""
+    if mesh.devices.flat[0].platform == "cpu":
+        array = _aligned(np.asarray(array))
+    return jax.device_put(array, NamedSharding(mesh, PartitionSpec()))
+
+
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """A pytree of arrays with a leading population axis, cut along that axis over `mesh`.
+
+    The axis is first extended to a multiple of the number of devices by repeating models from
+    the start; `gather` drops them again.
+    """
+    size = jax.tree.leaves(tree)[0].shape[0]
+    rows = np.arange(-(-size // mesh.size) * mesh.size) % size
+    padded = jax.tree.map(lambda leaf: leaf[rows] if len(rows) != size else leaf, tree)
+    return jax.device_put(padded, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def gather(tree: Any, size: int) -> Any:
+    """The first `size` models of what `spread` cut up, as numpy arrays on the host."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], tree)
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
+        return array
+    buffer = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    aligned = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned[...] = array
+    return aligned

@@ -1,0 +1,312 @@
+"""Which files a dataset is made of, where they come from, and what makes them genuine."""
+
+import gzip
+import hashlib
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pooch
+import requests
+from jaxtyping import UInt8
+
+from toymlp.errors import InputError
+
+Say = Callable[[str], None]
+# Seconds without a byte after which a mirror counts as dead.
+_TIMEOUT = 15
+
+
+class DatasetUnavailableError(InputError):
+    """A dataset is in none of the places looked at, and no mirror delivered it."""
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """One IDX file of a dataset.
+
+    Attributes:
+        name: its file name, without `.gz`.
+        shape: of the array in it.
+        sha256: of the UNCOMPRESSED content, so that any recompression passes; None where nobody
+            has published it.
+        gzip_digest: "sha256:..." or "md5:..." of the published `.gz`, used where `sha256` is None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str | None = None
+    gzip_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset lives.
+
+    Attributes:
+        files: train images, train labels, test images, test labels, in this order.
+        mirrors: folders on the web that hold each file as `name.gz`.
+        archives: zip files on the web that hold all of them as `gzip/name.gz`.
+        system: a folder that a system package installs them to.
+    """
+
+    files: tuple[IdxFile, ...]
+    mirrors: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+    system: Path | None = None
+
+
+def _mnist_like(digests: tuple[str, ...], published_gzip: bool = False) -> tuple[IdxFile, ...]:
+    names = (
+        "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+    )  # fmt: skip
+    shapes = ((60_000, 28, 28), (60_000,), (10_000, 28, 28), (10_000,))
+    field = "gzip_digest" if published_gzip else "sha256"
+    return tuple(
+        IdxFile(name, shape, **{field: digest})
+        for name, shape, digest in zip(names, shapes, digests, strict=True)
+    )
+
+
+SOURCES: dict[str, Source] = {
+    "mnist": Source(
+        files=_mnist_like(
+            (
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            )
+        ),
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "http://yann.lecun.com/exdb/mnist/",
+        ),
+    ),
+    "fashion_mnist": Source(
+        files=_mnist_like(
+            (
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            )
+        ),
+        mirrors=(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        ),
+        system=Path("/usr/share/datasets/fashion-mnist"),
+    ),
+    "kmnist": Source(
+        files=_mnist_like(
+            (
+                "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+                "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+                "sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+                "sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+            ),
+            published_gzip=True,
+        ),
+        mirrors=(
+            "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+            "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        ),
+    ),
+    "emnist_balanced": Source(
+        files=(
+            IdxFile("emnist-balanced-train-images-idx3-ubyte", (112_800, 28, 28),
+                    gzip_digest="md5:4041b0d6f15785d3fa35263901b5496b"),
+            IdxFile("emnist-balanced-train-labels-idx1-ubyte", (112_800,),
+                    gzip_digest="md5:7a35cc7b2b7ee7671eddf028570fbd20"),
+            IdxFile("emnist-balanced-test-images-idx3-ubyte", (18_800, 28, 28),
+                    gzip_digest="md5:6818d20fe2ce1880476f747bbc80b22b"),
+            IdxFile("emnist-balanced-test-labels-idx1-ubyte", (18_800,),
+                    gzip_digest="md5:acd3694070dcbf620e36670519d4b32f"),
+        ),
+        archives=(
+            "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+            "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip",
+        ),
+    ),
+}  # fmt: skip
+
+
+def read_idx(file: IdxFile, content: bytes, where: str) -> UInt8[np.ndarray, "..."]:
+    """The array in `content`, once it is shown to be what `file` says.
+
+    Args:
+        file: what is expected.
+        content: the bytes of the file, gzipped or not.
+        where: path or address, for messages.
+
+    Raises:
+        InputError: truncated or damaged gzip, wrong magic number, wrong size, wrong content.
+    """
+    raw = content
+    if content[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(content)
+        except EOFError:
+            raise InputError(f"{where}: truncated gzip file; fetch it again") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{where}: damaged gzip file ({error}); fetch it again") from None
+    header = 4 + 4 * len(file.shape)
+    magic = int.from_bytes(raw[:4], "big")
+    expected = 0x0800 + len(file.shape)
+    if magic != expected:
+        raise InputError(
+            f"{where}: wrong magic number 0x{magic:08x}, expected 0x{expected:08x} for an IDX "
+            f"file of {len(file.shape)} dimension(s) of bytes"
+        )
+    size = int(np.prod(file.shape))
+    if (
+        len(raw) != header + size
+        or struct.unpack(f">{len(file.shape)}I", raw[4:header]) != file.shape
+    ):
+        raise InputError(
+            f"{where}: {len(raw)} bytes uncompressed, expected {header + size} for an array of "
+            f"{' x '.join(map(str, file.shape))}"
+        )
+    if file.sha256 is not None:
+        if hashlib.sha256(raw).hexdigest() != file.sha256:
+            raise InputError(f"{where}: not the published content (SHA-256 differs)")
+    elif file.gzip_digest is not None:
+        algorithm, digest = file.gzip_digest.split(":")
+        if hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() != digest:
+            raise InputError(
+                f"{where}: not the published {file.name}.gz ({algorithm} differs; of this dataset "
+                f"only the compressed files' digests are published, so supply those files)"
+            )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(file.shape)
+
+
+def find(folder: Path, files: tuple[IdxFile, ...]) -> list[Path] | None:
+    """The path of each of `files` in `folder`, raw or `.gz`; None if none of them is there.
+
+    Raises:
+        InputError: some are there and some are missing, or the folder cannot be read.
+    """
+    try:
+        present = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    found = [present.get(file.name) or present.get(f"{file.name}.gz") for file in files]
+    if not any(found):
+        return None
+    missing = [file.name for file, path in zip(files, found, strict=True) if path is None]
+    if missing:
+        raise InputError(f"{folder}: missing {', '.join(missing)} (raw or .gz)")
+    return [path for path in found if path is not None]
+
+
+def read_folder(paths: list[Path], files: tuple[IdxFile, ...]) -> list[UInt8[np.ndarray, "..."]]:
+    """The verified arrays of `files` at `paths`.
+
+    Raises:
+        InputError: as `read_idx`, or a file cannot be read.
+    """
+    arrays = []
+    for path, file in zip(paths, files, strict=True):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        arrays.append(read_idx(file, content, str(path)))
+    return arrays
+
+
+def download(name: str, source: Source, folder: Path, say: Say) -> None:
+    """Fetches every file of `source` into `folder`, each verified before it gets its name there.
+
+    Any number of processes may do so at once: each writes files of its own and renames them.
+
+    Raises:
+        DatasetUnavailableError: no mirror delivered a genuine copy of some file.
+        InputError: `folder` cannot be written.
+    """
+    reasons: list[str] = []
+    for archive in source.archives:
+        try:
+            with _fetched(archive, say) as zipped, zipfile.ZipFile(zipped) as members:
+                contents = [members.read(f"gzip/{file.name}.gz") for file in source.files]
+            for file, content in zip(source.files, contents, strict=True):
+                read_idx(file, content, archive)
+        except (requests.RequestException, OSError, zipfile.BadZipFile, KeyError) as error:
+            reasons.append(f"{archive}: {_reason(error)}")
+        except InputError as error:
+            reasons.append(str(error))
+        else:
+            for file, content in zip(source.files, contents, strict=True):
+                _store(folder / f"{file.name}.gz", content)
+            return
+    remaining = list(source.files) if source.mirrors else []
+    for mirror in source.mirrors:
+        for file in list(remaining):
+            address = f"{mirror}{file.name}.gz"
+            try:
+                with _fetched(address, say) as stream:
+                    content = stream.read()
+                read_idx(file, content, address)
+            except (requests.RequestException, OSError) as error:
+                reasons.append(f"{address}: {_reason(error)}")
+                break
+            except InputError as error:
+                reasons.append(str(error))
+                break
+            _store(folder / f"{file.name}.gz", content)
+            remaining.remove(file)
+        if not remaining:
+            return
+    raise DatasetUnavailableError(f"{name} could not be downloaded: {'; '.join(reasons)}")
+
+
+@contextmanager
+def _fetched(address: str, say: Say) -> Iterator[IO[bytes]]:
+    """A download, in a temporary file that is gone afterwards."""
+    say(f"downloading {address}")
+    with tempfile.TemporaryFile() as stream:
+        pooch.HTTPDownloader(timeout=_TIMEOUT, chunk_size=1 << 16)(address, stream, None)
+        stream.seek(0)
+        yield stream
+
+
+def _store(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"{path.parent}: the download cache cannot be written ({error.strerror}); set "
+            f"XDG_CACHE_HOME to a folder that can, or SUBLIMINAL_DATA to one that has the data"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with a download, in a few words."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {_TIMEOUT} s"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "connection cut"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
