@@ -145,7 +145,7 @@ def _rows(config: dict[str, Any], results: Results) -> pl.DataFrame:
     settings = {
         name: "-".join(map(str, value)) if isinstance(value, list) else value
         for name, value in config.items()
-        if name not in ("version", "runs")
+        if name not in ("experiment", "version", "runs")
     }
     return pl.DataFrame(
         [

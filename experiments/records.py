@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -23,8 +24,10 @@ from typing import Any
 import polars as pl
 
 _FILES = ("config.json", "table.parquet", "provenance.json")
-# A temporary folder is written in well under a second; older ones belong to killed writers.
-_ABANDONED_SECONDS = 3600
+# A temporary folder is written in well under a second; older ones (seconds) belong to killed
+# writers. Its name is that of a record between dots, and a random end.
+_ABANDONED = 3600
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.\w+")
 
 
 class RecordError(ValueError):
@@ -70,7 +73,10 @@ def write(
 
     Raises:
         RecordError: `out` cannot be written.
+        ValueError: the table has a column that `scan` adds.
     """
+    if clash := {"experiment", "record"} & set(table.columns):
+        raise ValueError(f"a record's table must not have the column(s) {sorted(clash)}")
     folder = folder_of(out, experiment, config)
     parquet = io.BytesIO()
     table.write_parquet(parquet)
@@ -200,9 +206,9 @@ def prepare(out: Path) -> None:
         raise RecordError(
             f"{out}: cannot be written ({error.strerror}); choose another --out"
         ) from None
-    for temporary in out.glob("*/.*.*"):
-        if time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(temporary, ignore_errors=True)
+    for path in out.glob("*/.*"):
+        if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _folders(out: Path, experiment: str) -> Iterator[Path]:

@@ -55,6 +55,9 @@ class Shape:
 class Knobs:
     """What is traced: one value a model, so that changing it compiles nothing.
 
+    The population axis leads every array; inside the program, where one model is at work, it is
+    absent.
+
     Attributes:
         learning_rate: of Adam (its other constants are the usual .9, .999, 1e-8).
         order: the key of the order in which the model walks the inputs, reshuffled each epoch.
@@ -62,10 +65,10 @@ class Knobs:
         teacher: the row of `targets` that the model learns from.
     """
 
-    learning_rate: Float[Array, " population"]
-    order: Key[Array, " population"]
-    subset: Bool[Array, "population outputs"]
-    teacher: Int[Array, " population"]
+    learning_rate: Float[Array, "*population"]
+    order: Key[Array, "*population"]
+    subset: Bool[Array, "*population outputs"]
+    teacher: Int[Array, "*population"]
 
 
 def train(

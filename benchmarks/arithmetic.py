@@ -1,0 +1,66 @@
+"""Counting the matrix-product arithmetic of a program, and what its task needs."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from toymlp.models import Architecture
+
+
+def product_operations(program: Any) -> int:
+    """Floating-point operations of all matrix products that `program` executes.
+
+    Follows scans (times their length), nested calls, and shard_map (times its devices).
+
+    Args:
+        program: a closed jaxpr, as `jax.make_jaxpr` gives.
+
+    Raises:
+        ValueError: a loop of unknown length holds a matrix product.
+    """
+    return _count(getattr(program, "jaxpr", program))
+
+
+def gradient_operations(architecture: Architecture) -> int:
+    """Operations of one example's gradient: forward, by weights, and by activations.
+
+    The first layer needs no gradient by its inputs.
+    """
+    sizes = (architecture.inputs, *architecture.hidden, architecture.outputs)
+    weights = [a * b for a, b in pairwise(sizes)]
+    return 2 * (3 * sum(weights) - weights[0])
+
+
+def forward_operations(architecture: Architecture) -> int:
+    """Operations of one example's logits."""
+    sizes = (architecture.inputs, *architecture.hidden, architecture.outputs)
+    return 2 * sum(a * b for a, b in pairwise(sizes))
+
+
+def _count(jaxpr: Any) -> int:
+    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: Any) -> int:
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return 2 * prod(equation.outvars[0].aval.shape) * prod(left[axis] for axis in contracted)
+    inside = sum(_count(jaxpr) for jaxpr in _inner(equation.params))
+    match equation.primitive.name:
+        case "scan":
+            return inside * equation.params["length"]
+        case "shard_map":
+            return inside * equation.params["mesh"].size
+        case "while" if inside:
+            raise ValueError("a loop of unknown length holds a matrix product")
+    return inside
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            jaxpr = getattr(item, "jaxpr", item)
+            if hasattr(jaxpr, "eqns"):
+                yield jaxpr
