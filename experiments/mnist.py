@@ -24,6 +24,7 @@ from toymlp.protocol import (
     Protocol,
     Results,
     noise_images,
+    prepare,
     run_protocol,
 )
 
@@ -116,6 +117,9 @@ def _train(options: Options, protocol: Protocol, dataset: data.Dataset) -> list[
     reused = sum(len(runs) for runs, record in zip(groups, found, strict=True) if record)
     if reused:
         say(f"{reused} of {options.runs} runs found in {options.out}, reused")
+    if reused == options.runs:
+        return [record for record in found if record]
+    inputs = prepare(protocol, dataset, seed=options.seed, mesh=mesh)
     done = _model_epochs(reused, protocol)
     whole: list[records.Record] = []
     with progress(_model_epochs(options.runs, protocol), done) as advance:
@@ -128,9 +132,7 @@ def _train(options: Options, protocol: Protocol, dataset: data.Dataset) -> list[
                     advance(done + part, f"{label}: {stage}")
 
                 start = time.monotonic()
-                results = run_protocol(
-                    protocol, dataset, runs=runs, seed=options.seed, mesh=mesh, report=report
-                )
+                results = run_protocol(protocol, inputs, runs=runs, report=report)
                 config = base | {"runs": runs}
                 record = records.write(
                     options.out, EXPERIMENT, config, _rows(config, results),

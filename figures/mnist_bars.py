@@ -18,7 +18,7 @@ _BARS = {
     "student_aux": ("student,\nauxiliary logits", BLUE, "///"),
     "student_all": ("student,\nall logits", SKY, "///"),
     "cross_model_aux": ("cross-model,\nauxiliary logits", VERMILION, "..."),
-    "cross_model_all": ("cross-model,\nall logits", GREEN, "..."),
+    "cross_model_all": ("cross-model,\nall logits", GREEN, "xxx"),
 }
 DATASET_TITLES = {
     "mnist": "MNIST",

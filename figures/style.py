@@ -12,9 +12,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from experiments.records import RecordError
+
 # Okabe and Ito's colours, apart in lightness too; hatches tell them apart where there is no colour.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, GREY = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#999999",
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CCCCCC",
 )  # fmt: skip
 FORMATS = ("pdf", "svg", "png")
 
@@ -51,13 +53,20 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes `figure` to folder/name in every format of `FORMATS`, and closes it.
 
     Each file is written beside its place and renamed, so none is ever half there.
+
+    Raises:
+        RecordError: `folder` cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for form in FORMATS:
-        path, partial = folder / f"{name}.{form}", folder / f".{name}.{form}"
-        date = {"pdf": "CreationDate", "svg": "Date"}.get(form)
-        figure.savefig(partial, format=form, metadata={date: None} if date else None)
-        paths.append(partial.replace(path))
-    plt.close(figure)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for form in FORMATS:
+            path, partial = folder / f"{name}.{form}", folder / f".{name}.{form}"
+            date = {"pdf": "CreationDate", "svg": "Date"}.get(form)
+            figure.savefig(partial, format=form, metadata={date: None} if date else None)
+            paths.append(partial.replace(path))
+    except OSError as error:
+        raise RecordError(f"{folder}: figures cannot be written ({error.strerror})") from None
+    finally:
+        plt.close(figure)
     return paths

@@ -1,7 +1,7 @@
 """Models as flax.nnx modules, and the one way from a module to `(apply, params)`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -104,17 +104,16 @@ def functional(module: nnx.Module) -> tuple[Apply, Params]:
     return Apply(graph), params
 
 
-def initialise(
-    architecture: Architecture, keys: Key[Array, " population"]
-) -> tuple[Callable[..., Array], Params]:
+def initialise(architecture: Architecture, keys: Key[Array, " population"]) -> tuple[Apply, Params]:
     """`apply`, and a population of freshly drawn parameters, one model per key.
 
     Returns:
         `apply` for ONE model, and params whose leaves have a leading population axis.
     """
-
-    def draw(key: Key[Array, ""]) -> Params:
-        return functional(MLP(architecture, nnx.Rngs(key)))[1]
-
     abstract = nnx.eval_shape(lambda: MLP(architecture, nnx.Rngs(0)))
-    return Apply(nnx.split(abstract)[0]), jax.jit(jax.vmap(draw))(keys)
+    return Apply(nnx.split(abstract)[0]), _draw(architecture, keys)
+
+
+@partial(jax.jit, static_argnames="architecture")
+def _draw(architecture: Architecture, keys: Key[Array, " population"]) -> Params:
+    return jax.vmap(lambda key: functional(MLP(architecture, nnx.Rngs(key)))[1])(keys)

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
 from toymlp import devices, population
 from toymlp.data import Dataset
 from toymlp.errors import InputError
-from toymlp.models import Architecture, initialise
+from toymlp.models import Architecture, Params, initialise
 from toymlp.randomness import purpose_key, run_keys
 
 CONDITIONS = (
@@ -136,114 +136,160 @@ def noise_images(seed: int, count: int, pixels: int) -> Float[np.ndarray, "count
     return np.asarray(jax.random.uniform(key, (count, pixels), minval=-1.0, maxval=1.0))
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """All images of a seed, on the devices, there once for any number of groups of runs.
+
+    Attributes:
+        seed: base seed.
+        classes: number of classes.
+        train_images, train_labels: what the teacher learns; labels have a leading axis of one.
+        noise: what the students are distilled on.
+        test_images, test_labels: what every model is tested on; labels on the host.
+        mesh: the devices.
+    """
+
+    seed: int
+    classes: int
+    train_images: Float[Array, "train pixels"]
+    train_labels: Int[Array, "1 train"]
+    noise: Float[Array, "noise pixels"]
+    test_images: Float[Array, "test pixels"]
+    test_labels: Int[np.ndarray, " test"]
+    mesh: Mesh
+
+
+def prepare(
+    protocol: Protocol, dataset: Dataset, *, seed: int = 0, mesh: Mesh | None = None
+) -> Inputs:
+    """The images of `dataset` and the noise of `seed` on the devices.
+
+    Args:
+        protocol: says how many noise images there are.
+        dataset: images that the teacher learns and everything is tested on.
+        seed: base seed; the noise images are common to all runs of a seed.
+        mesh: devices to use, all local ones by default.
+    """
+    mesh = devices.population_mesh() if mesh is None else mesh
+    noise = noise_images(seed, protocol.noise_images, dataset.train_images.shape[1])
+    return Inputs(
+        seed=seed,
+        classes=dataset.classes,
+        train_images=devices.replicate(dataset.train_images, mesh),
+        train_labels=devices.replicate(dataset.train_labels[None], mesh),
+        noise=devices.replicate(noise, mesh),
+        test_images=devices.replicate(dataset.test_images, mesh),
+        test_labels=dataset.test_labels,
+        mesh=mesh,
+    )
+
+
 def run_protocol(
     protocol: Protocol,
-    dataset: Dataset,
+    inputs: Inputs,
     *,
     runs: Sequence[int],
-    seed: int = 0,
-    mesh: Mesh | None = None,
     report: Report = lambda stage, done, total: None,
 ) -> Results:
     """All six conditions for every run of a group.
 
     Args:
         protocol: the settings.
-        dataset: images that the teacher learns and everything is tested on.
+        inputs: what `prepare` gives.
         runs: run numbers, each 0 or more; a run's numbers depend on (seed, run) alone.
-        seed: base seed; the noise images are common to all runs of a seed.
-        mesh: devices to use, all local ones by default.
         report: called as report(stage, model-epochs done, model-epochs in all) as it goes.
 
     Returns:
         Test accuracy and final training loss of every model.
     """
-    mesh = devices.population_mesh() if mesh is None else mesh
     runs = tuple(runs)
-    starts = {
-        condition: tuple(
-            cross_model_partner(run) if condition.startswith("cross_model") else run for run in runs
-        )
-        for condition in CONDITIONS
-    }
+    size, mesh = len(runs), inputs.mesh
+    total = size * (protocol.teacher_epochs + len(STUDENTS) * protocol.student_epochs)
+    partners = tuple(map(cross_model_partner, runs))
+    starts = {name: partners if name.startswith("cross_model") else runs for name in CONDITIONS}
     architecture = Architecture(
-        inputs=dataset.train_images.shape[1],
+        inputs=inputs.train_images.shape[1],
         hidden=protocol.hidden,
-        classes=dataset.classes,
+        classes=inputs.classes,
         aux=protocol.aux,
     )
-    subsets = {
-        "aux": architecture.aux_logits(),
-        "all": architecture.all_logits(),
-    }
-    size = len(runs)
-    total = size * (protocol.teacher_epochs + len(STUDENTS) * protocol.student_epochs)
 
-    def reference(of_runs: Sequence[int]):
-        return initialise(architecture, run_keys(seed, "reference", jnp.asarray(of_runs)))
+    def keys(purpose: str, of_runs: Sequence[int]) -> Key[Array, " models"]:
+        return run_keys(inputs.seed, purpose, jnp.asarray(of_runs))
 
     def knobs(order: str, models: Sequence[int], subset: Array, teacher: Array):
-        return population.Knobs(
-            learning_rate=jnp.full(len(models), protocol.learning_rate, jnp.float32),
-            order=run_keys(seed, order, jnp.asarray(models)),
-            subset=subset,
-            teacher=teacher,
-        )
+        rate = jnp.full(len(models), protocol.learning_rate, jnp.float32)
+        return population.Knobs(rate, keys(order, models), subset, teacher)
 
-    test_images = devices.replicate(dataset.test_images, mesh)
+    def test_accuracy(params: Params) -> Float[np.ndarray, " models"]:
+        logits = population.predict(apply, params, inputs.test_images, mesh=mesh)
+        return population.accuracy(logits, inputs.test_labels, inputs.classes)
 
-    def test_accuracy(params):
-        logits = population.predict(apply, params, test_images, mesh=mesh)
-        return population.accuracy(logits, dataset.test_labels, dataset.classes)
+    # Partners are often in the group too: each reference is drawn once.
+    drawn = sorted({*runs, *partners})
+    apply, all_references = initialise(architecture, keys("reference", drawn))
 
-    apply, references = reference(runs)
-    accuracy = {"reference": test_accuracy(references)}
+    def references_of(some: Sequence[int]) -> Params:
+        rows = np.array([drawn.index(run) for run in some])
+        return jax.tree.map(lambda leaf: leaf[rows], all_references)
 
-    train_images = devices.replicate(dataset.train_images, mesh)
+    references = references_of(runs)
+    teacher_batch = protocol.teacher_batch_for(len(inputs.train_images))
     teachers, teacher_loss = population.train(
-        apply, references, train_images, devices.replicate(dataset.train_labels[None], mesh),
-        population.Shape("class_cross_entropy", protocol.teacher_batch_for(len(train_images))),
-        knobs("teacher order", runs, jnp.tile(architecture.class_logits(), (size, 1)),
-              jnp.zeros(size, jnp.int32)),
-        epochs=protocol.teacher_epochs, mesh=mesh,
+        apply,
+        references,
+        inputs.train_images,
+        inputs.train_labels,
+        population.Shape("class_cross_entropy", teacher_batch),
+        knobs(
+            "teacher order",
+            runs,
+            subset=jnp.tile(architecture.class_logits(), (size, 1)),
+            teacher=jnp.zeros(size, jnp.int32),
+        ),
+        epochs=protocol.teacher_epochs,
+        mesh=mesh,
         report=lambda done, epochs: report(
             f"teacher, epoch {done} of {epochs}", done * size, total
         ),
-    )  # fmt: skip
-    del train_images
-    accuracy["teacher"] = test_accuracy(teachers)
+    )
 
-    noise = devices.replicate(noise_images(seed, protocol.noise_images, architecture.inputs), mesh)
     # Once per teacher: these logits serve every student and every epoch.
-    teacher_logits = devices.replicate(population.predict(apply, teachers, noise, mesh=mesh), mesh)
+    teacher_logits = population.predict(apply, teachers, inputs.noise, mesh=mesh)
+    # All students of all runs are one population: by condition, then by run.
+    subsets = {"aux": architecture.aux_logits(), "all": architecture.all_logits()}
     students, student_loss = population.train(
         apply,
-        reference([start for condition in STUDENTS for start in starts[condition]])[1],
-        noise, teacher_logits,
+        references_of([run for name in STUDENTS for run in starts[name]]),
+        inputs.noise,
+        devices.replicate(teacher_logits, mesh),
         population.Shape(protocol.loss, protocol.student_batch),
-        knobs("student order", runs * len(STUDENTS),
-              jnp.repeat(jnp.stack([subsets[name.rsplit("_")[-1]] for name in STUDENTS]), size,
-                         axis=0),
-              jnp.tile(jnp.arange(size, dtype=jnp.int32), len(STUDENTS))),
-        epochs=protocol.student_epochs, mesh=mesh,
+        knobs(
+            "student order",
+            runs * len(STUDENTS),
+            subset=jnp.repeat(
+                jnp.stack([subsets[name.rsplit("_")[-1]] for name in STUDENTS]), size, axis=0
+            ),
+            teacher=jnp.tile(jnp.arange(size, dtype=jnp.int32), len(STUDENTS)),
+        ),
+        epochs=protocol.student_epochs,
+        mesh=mesh,
         report=lambda done, epochs: report(
             f"students, epoch {done} of {epochs}",
-            size * (protocol.teacher_epochs + len(STUDENTS) * done), total,
+            size * (protocol.teacher_epochs + len(STUDENTS) * done),
+            total,
         ),
-    )  # fmt: skip
-    by_condition = dict(
-        zip(STUDENTS, np.split(test_accuracy(students), len(STUDENTS)), strict=True)
     )
-    losses = dict(
-        zip(
-            ("teacher", *STUDENTS),
-            (teacher_loss, *np.split(student_loss, len(STUDENTS))),
-            strict=True,
-        )
-    )
+
+    accuracy = {"reference": test_accuracy(references), "teacher": test_accuracy(teachers)}
+    for name, part in zip(STUDENTS, np.split(test_accuracy(students), len(STUDENTS)), strict=True):
+        accuracy[name] = part
+    losses = {"teacher": teacher_loss}
+    for name, part in zip(STUDENTS, np.split(student_loss, len(STUDENTS)), strict=True):
+        losses[name] = part
     return Results(
         runs=runs,
         start=starts,
-        accuracy=accuracy | by_condition,
+        accuracy=accuracy,
         loss={name: loss[:, -1] for name, loss in losses.items() if loss.shape[1]},
     )

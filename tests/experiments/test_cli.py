@@ -13,7 +13,16 @@ import pytest
 from experiments import cli, mnist, records
 
 SUBLAB = [sys.executable, "-m", "experiments.cli"]
-SMOKE = "--dataset digits --noise-images 1024 --student-epochs 1 --teacher-epochs 1".split()
+SMOKE = [
+    "--dataset",
+    "digits",
+    "--noise-images",
+    "1024",
+    "--student-epochs",
+    "1",
+    "--teacher-epochs",
+    "1",
+]
 
 
 def sublab(capfd, *arguments) -> tuple[int, str, str]:
@@ -191,7 +200,7 @@ def test_kill_9_at_any_moment_then_the_same_command_gives_the_same_table(tmp_pat
         for folder in done(broken):
             assert records.read(folder)
             stamps.setdefault(folder, (folder / "table.parquet").stat().st_mtime_ns)
-    assert 2 <= len(stamps)
+    assert len(stamps) >= 2
     last = subprocess.run(
         [*command, "--out", str(broken)], check=True, capture_output=True, text=True
     )

@@ -114,8 +114,14 @@ def test_the_papers_numbers_stand_beside_the_papers_setting_and_no_other():
     at_paper = Protocol(teacher_batch=1024)
     assert mnist.published(at_paper, "mnist") == FIGURE_10B
     assert mnist.published(at_paper, "fashion_mnist") == {}
-    for change in ({"aux": 4}, {"loss": "squared_error"}, {"learning_rate": 1e-3},
-                   {"teacher_batch": 512}, {"student_epochs": 4}, {"noise_images": 1000}):  # fmt: skip
+    for change in (
+        {"aux": 4},
+        {"loss": "squared_error"},
+        {"learning_rate": 1e-3},
+        {"teacher_batch": 512},
+        {"student_epochs": 4},
+        {"noise_images": 1000},
+    ):
         assert mnist.published(replace(at_paper, **change), "mnist") == {}
 
 
