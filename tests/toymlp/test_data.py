@@ -208,6 +208,7 @@ def serve(handler: BaseHTTPRequestHandler, body: bytes) -> None:
         (gzip.compress(damaged(RAW[0])), "not the published content"),
         (b"", "wrong magic number"),
     ],
+    ids=["cut", "garbled", "labels", "short", "fewer images", "one bit flipped", "empty"],
 )
 def test_a_bad_file_is_an_error_that_names_file_and_fault(cache, tmp_path, content, message):
     folder = put(tmp_path / "given" / "mnist", [content, *map(gzip.compress, RAW[1:])])

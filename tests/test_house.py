@@ -1,0 +1,134 @@
+"""Claims about the project itself: layers, dependencies, pins, documents."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOMS = ("theory", "toymlp", "experiments", "figures")
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=;~! ]", item)[0].lower().replace("_", "-") for item in requirements}
+
+
+def test_every_module_of_experiments_is_in_the_import_contract():
+    layers = " ".join(PROJECT["tool"]["importlinter"]["contracts"][0]["layers"])
+    for path in (ROOT / "experiments").glob("*.py"):
+        if path.stem != "__init__":
+            assert re.search(rf"experiments\.{path.stem}\b", layers), path.stem
+
+
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    return subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("theory/losses.py", "import toymlp.errors"),
+        ("toymlp/protocol.py", "import experiments.paper"),
+        ("experiments/records.py", "import toymlp.errors"),
+        ("experiments/mnist.py", "import figures.style"),
+        ("figures/style.py", "import experiments.mnist"),
+        ("figures/data_panel.py", "import toymlp.data"),
+    ],
+)
+def test_an_import_against_the_layers_is_caught(tmp_path, module, line):
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+        for path in (ROOT / room).glob("*.py"):
+            (tmp_path / room / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    clean = lint_imports(tmp_path)
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    path = tmp_path / module
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    assert lint_imports(tmp_path).returncode == 1
+
+
+def test_importing_theory_brings_no_figures_no_command_line_and_no_network_client():
+    heavy = ("matplotlib", "tyro", "polars", "requests", "pooch")
+    program = f"import theory.losses, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_dependency_has_a_lower_bound_and_a_reason_in_the_design():
+    design = (ROOT / "docs" / "design.md").read_text().split("## Dependencies")[1]
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["test"], *extras["dev"]]:
+        name = requirement.split("[")[0].split(">")[0]
+        if name != "subliminal-lab":
+            assert ">=" in requirement
+            assert re.search(rf"\b{name}\b", design), name
+
+
+def test_constraints_pin_every_dependency_and_name_no_address():
+    pinned = (ROOT / "constraints.txt").read_text()
+    assert all(re.fullmatch(r"[\w.\-]+==[\w.\-+]+", line) for line in pinned.split())
+    project = PROJECT["project"]
+    wanted = names(project["dependencies"]) | names(project["optional-dependencies"]["dev"])
+    wanted |= names(project["optional-dependencies"]["test"])
+    assert wanted - {"subliminal-lab"} <= names(pinned.split())
+
+
+def test_the_gpu_extras_are_jaxs_own():
+    ours, jaxs = (
+        distribution(n).metadata.get_all("Provides-Extra") for n in ("subliminal-lab", "jax")
+    )
+    for extra in ("cuda12", "cuda13"):
+        assert extra in (ours or [])
+        assert extra in (jaxs or [])
+
+
+def test_no_module_is_longer_than_350_lines():
+    for room in (*ROOMS, "benchmarks"):
+        for path in (ROOT / room).glob("*.py"):
+            assert len(path.read_text().splitlines()) <= 350, path
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), (path.name, target)
+
+
+def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return subprocess.run(
+        ["make", *arguments, *settings], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_second_make_skips_the_set_up(tmp_path):
+    for stamp in (".core", ".dev"):
+        (tmp_path / stamp).write_text("")
+    for target in ("reproduce", "test", "check", "bench"):
+        assert "setting up" not in make("-n", target, VENV=str(tmp_path)).stdout
+    (tmp_path / ".core").unlink()
+    assert "setting up" in make("-n", "reproduce", VENV=str(tmp_path)).stdout
+
+
+def test_an_old_python_is_refused_by_name(tmp_path):
+    old = tmp_path / "python-of-old"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = make("reproduce", PYTHON=str(old), VENV=str(tmp_path / "venv"))
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert not (tmp_path / "venv").exists()
