@@ -119,6 +119,10 @@ def _train(options: Options, protocol: Protocol, dataset: data.Dataset) -> list[
         say(f"{reused} of {options.runs} runs found in {options.out}, reused")
     if reused == options.runs:
         return [record for record in found if record]
+    say(
+        f"{dataset.name} from {dataset.origin}; training {options.runs - reused} runs on "
+        f"{mesh.size} {mesh.devices.flat[0].platform} device(s)"
+    )
     inputs = prepare(protocol, dataset, seed=options.seed, mesh=mesh)
     done = _model_epochs(reused, protocol)
     whole: list[records.Record] = []

@@ -1,6 +1,5 @@
 """What made a record: versions, device, git revision, data, time."""
 
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from toymlp.devices import cores
 
 _PACKAGES = ("subliminal-lab", "jax", "jaxlib", "flax", "optax", "numpy", "polars")
 
@@ -50,9 +51,9 @@ def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
+        lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()} x {len(os.sched_getaffinity(0))}"
+    return f"{names[0] if names else platform.machine()} x {cores()}"
 
 
 def _git_revision() -> str | None:

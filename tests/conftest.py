@@ -57,10 +57,11 @@ def unprivileged() -> Iterator[None]:
 
 
 @pytest.fixture
-def readable_tmp(tmp_path: Path) -> Path:
+def readable_tmp(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A temporary folder that an ordinary user can walk into."""
-    folder = tmp_path
-    while folder != folder.parent and folder.stat().st_uid == os.geteuid():
-        folder.chmod(folder.stat().st_mode | 0o055)
-        folder = folder.parent
+    base = tmp_path_factory.getbasetemp()
+    # pytest's own folders and nothing above them.
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(base) or folder.name.startswith("pytest-"):
+            folder.chmod(folder.stat().st_mode | 0o055)
     return tmp_path

@@ -14,6 +14,12 @@ AXIS = "population"
 _ALIGNMENT = 64
 
 
+def cores() -> int:
+    """How many processor cores this process may use."""
+    # Where there is no affinity (macOS), a process may use them all.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_every_core() -> None:
     """Makes one JAX CPU device per core of this process; has no effect on accelerators.
 
@@ -25,7 +31,7 @@ def use_every_core() -> None:
         RuntimeError: JAX has already started its devices.
     """
     if jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", cores())
 
 
 def population_mesh(devices: Sequence[Any] | None = None) -> Mesh:
