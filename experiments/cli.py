@@ -139,11 +139,7 @@ def _prepare_jax() -> None:
 def _print_summary(outcome: mnist.Outcome) -> None:
     config = outcome.summary.config
     compared = outcome.agrees is not None
-    table = Table(
-        title=f"Test accuracy, {mnist_bars.DATASET_TITLES[config['dataset']]}, "
-        f"m = {config['aux']}, seed {config['seed']}",
-        title_justify="left",
-    )
+    table = Table()
     for name in ("condition", "n", "mean", "95 % interval", "std"):
         table.add_column(name, justify="left" if name == "condition" else "right")
     if compared:
@@ -164,6 +160,8 @@ def _print_summary(outcome: mnist.Outcome) -> None:
     # A pipe has no width of its own; the table must not be folded there.
     console = Console()
     console = console if console.is_terminal else Console(width=140)
+    dataset = mnist_bars.DATASET_TITLES[config["dataset"]]
+    console.print(f"Test accuracy, {dataset}, m = {config['aux']}, seed {config['seed']}")
     console.print(table)
     print(f"records: {outcome.summary.folder.parents[1]}")
 

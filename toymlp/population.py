@@ -6,8 +6,7 @@ and scans over the steps of the epoch. Parameters and optimiser state are donate
 targets are one shared array each, which every model walks in an order of its own.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -32,6 +31,8 @@ LOSSES: dict[LossName, Callable[..., Float[Array, ""]]] = {
     "kl": losses.kl_divergence,
     "squared_error": losses.squared_error,
 }
+# Full float32: accelerators would otherwise round the factors of a product to fewer bits.
+_PRECISION = "highest"
 # Rows of one forward pass in `predict`: enough to fill a product, few enough to stay in cache.
 _PREDICT_ROWS = 1024
 
@@ -105,7 +106,7 @@ def train(
     # A fresh buffer: the program donates what it is given.
     params = devices.spread(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params), mesh)
     knobs = devices.spread(knobs, mesh)
-    with _float32_products():
+    with jax.default_matmul_precision(_PRECISION):
         state = _start(params, knobs, mesh=mesh)
         history = []
         for epoch in range(epochs):
@@ -127,7 +128,7 @@ def predict(
 ) -> Float[np.ndarray, "population examples outputs"]:
     """The logits of every model of a population on the shared `inputs`, on the host."""
     size = jax.tree.leaves(params)[0].shape[0]
-    with _float32_products():
+    with jax.default_matmul_precision(_PRECISION):
         logits = _predict(devices.spread(params, mesh), inputs, apply=apply, mesh=mesh)
     return devices.gather(logits, size)
 
@@ -139,13 +140,6 @@ def accuracy(
 ) -> Float[np.ndarray, " population"]:
     """The share of examples whose largest CLASS logit (the first `classes`) is the true one."""
     return np.mean(np.argmax(logits[..., :classes], axis=-1) == labels, axis=-1)
-
-
-@contextmanager
-def _float32_products() -> Iterator[None]:
-    # Accelerators would otherwise round the factors of a product to fewer bits.
-    with jax.default_matmul_precision("highest"):
-        yield
 
 
 def _optimiser(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
