@@ -27,15 +27,13 @@ def gradient_operations(architecture: Architecture) -> int:
 
     The first layer needs no gradient by its inputs.
     """
-    sizes = (architecture.inputs, *architecture.hidden, architecture.outputs)
-    weights = [a * b for a, b in pairwise(sizes)]
+    weights = [a * b for a, b in pairwise(architecture.sizes)]
     return 2 * (3 * sum(weights) - weights[0])
 
 
 def forward_operations(architecture: Architecture) -> int:
     """Operations of one example's logits."""
-    sizes = (architecture.inputs, *architecture.hidden, architecture.outputs)
-    return 2 * sum(a * b for a, b in pairwise(sizes))
+    return 2 * sum(a * b for a, b in pairwise(architecture.sizes))
 
 
 def _count(jaxpr: Any) -> int:

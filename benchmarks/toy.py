@@ -106,13 +106,12 @@ def main(options: Options) -> None:
 def _products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
     """The eight products of one gradient step and nothing else, on every device at once."""
     size = mesh.size * (devices.lanes(mesh) or options.models)
-    sizes = (ARCHITECTURE.inputs, *ARCHITECTURE.hidden, ARCHITECTURE.outputs)
     rng = np.random.default_rng(0)
 
     def random(*shape: int) -> np.ndarray:
         return rng.normal(size=(size, *shape)).astype(np.float32)
 
-    weights = [random(a, b) for a, b in pairwise(sizes)]
+    weights = [random(a, b) for a, b in pairwise(ARCHITECTURE.sizes)]
     images = random(options.batch, ARCHITECTURE.inputs)
 
     def one_model(images, weights):
@@ -136,10 +135,9 @@ def _products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
 
 def _numpy_rate(options: Options) -> float:
     """The rate of NumPy's BLAS over the same eight products of one model."""
-    sizes = (ARCHITECTURE.inputs, *ARCHITECTURE.hidden, ARCHITECTURE.outputs)
     rng = np.random.default_rng(0)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    for index, (a, b) in enumerate(pairwise(sizes)):
+    for index, (a, b) in enumerate(pairwise(ARCHITECTURE.sizes)):
         x, w, d = (
             rng.normal(size=shape).astype(np.float32)
             for shape in ((options.batch, a), (a, b), (options.batch, b))

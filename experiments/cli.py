@@ -84,21 +84,9 @@ def _experiment(options: mnist.Options | reproduce.Options) -> int:
     run = reproduce.run if isinstance(options, reproduce.Options) else mnist.run
     outcome = run(options)  # pyright: ignore[reportArgumentType]
     _print_summary(outcome)
-    samples = records.read_all(options.out, mnist.SAMPLES)
-    config = outcome.summary.config
-    panel = [
-        record for record in samples
-        if all(record.config[k] == config[k] for k in ("data_sha256", "seed", "noise_images"))
-    ]  # fmt: skip
+    folder = options.out / "figures"
     _print_paths(
-        [
-            *mnist_bars.draw(outcome.summary, options.out / "figures"),
-            *(
-                path
-                for record in panel
-                for path in data_panel.draw(record, options.out / "figures")
-            ),
-        ]
+        [*mnist_bars.draw(outcome.summary, folder), *data_panel.draw(outcome.samples, folder)]
     )
     return 1 if outcome.agrees is False else 0
 

@@ -20,7 +20,6 @@ from toymlp.errors import InputError
 from toymlp.protocol import (
     CONDITIONS,
     PAPER_IMAGES,
-    STUDENTS,
     Protocol,
     Results,
     noise_images,
@@ -60,11 +59,13 @@ class Outcome:
     Attributes:
         table: one row per model.
         summary: one row per condition.
+        samples: images for the data panel.
         agrees: whether every verdict holds; None where there is none to give.
     """
 
     table: pl.DataFrame
     summary: records.Record
+    samples: records.Record
     agrees: bool | None
 
 
@@ -85,12 +86,12 @@ def run(options: Options) -> Outcome:
     dataset = data.load(options.dataset, data_dir=options.data_dir, say=say)
     batch = options.protocol.teacher_batch_for(len(dataset.train_labels))
     protocol = replace(options.protocol, teacher_batch=batch)
-    _record_samples(options, dataset)
+    samples = _record_samples(options, dataset)
     groups = _train(options, protocol, dataset)
     table = pl.concat(group.table for group in groups)
     summary = _summarise(options, protocol, dataset, table, groups)
     verdicts = summary.table["agrees"].drop_nulls()
-    return Outcome(table, summary, bool(verdicts.all()) if len(verdicts) else None)
+    return Outcome(table, summary, samples, bool(verdicts.all()) if len(verdicts) else None)
 
 
 def published(protocol: Protocol, dataset: str) -> dict[str, Published]:
@@ -124,9 +125,9 @@ def _train(options: Options, protocol: Protocol, dataset: data.Dataset) -> list[
         f"{mesh.size} {mesh.devices.flat[0].platform} device(s)"
     )
     inputs = prepare(protocol, dataset, seed=options.seed, mesh=mesh)
-    done = _model_epochs(reused, protocol)
+    done = protocol.model_epochs(reused)
     whole: list[records.Record] = []
-    with progress(_model_epochs(options.runs, protocol), done) as advance:
+    with progress(protocol.model_epochs(options.runs), done) as advance:
         for runs, earlier in zip(groups, found, strict=True):
             record = earlier
             if record is None:
@@ -142,7 +143,7 @@ def _train(options: Options, protocol: Protocol, dataset: data.Dataset) -> list[
                     options.out, EXPERIMENT, config, _rows(config, results),
                     _provenance(dataset, time.monotonic() - start),
                 )  # fmt: skip
-                done += _model_epochs(len(runs), protocol)
+                done += protocol.model_epochs(len(runs))
             whole.append(record)
     return whole
 
@@ -205,11 +206,23 @@ def _summarise(
     summary = pl.DataFrame(
         rows, schema_overrides=dict.fromkeys(floats, pl.Float64) | {"agrees": pl.Boolean}
     )
-    return _record_cheap(options.out, SUMMARY, config, summary, dataset)
+    return records.find(options.out, SUMMARY, config, say) or records.write(
+        options.out, SUMMARY, config, summary, _provenance(dataset, 0.0)
+    )
 
 
-def _record_samples(options: Options, dataset: data.Dataset, per_kind: int = 10) -> None:
+def _record_samples(options: Options, dataset: data.Dataset, per_kind: int = 10) -> records.Record:
     """Ten images of each kind for the data panel: one of every class (the first ten), and noise."""
+    config = {
+        "experiment": SAMPLES,
+        "version": _VERSION,
+        "dataset": dataset.name,
+        "data_sha256": dataset.sha256,
+        "seed": options.seed,
+        "noise_images": options.protocol.noise_images,
+    }
+    if found := records.find(options.out, SAMPLES, config, say):
+        return found
     first = [
         int(np.argmax(dataset.train_labels == c)) for c in range(min(per_kind, dataset.classes))
     ]
@@ -225,23 +238,7 @@ def _record_samples(options: Options, dataset: data.Dataset, per_kind: int = 10)
         },
         schema_overrides={"pixels": pl.List(pl.Float32)},
     )
-    config = {
-        "experiment": SAMPLES,
-        "version": _VERSION,
-        "dataset": dataset.name,
-        "data_sha256": dataset.sha256,
-        "seed": options.seed,
-        "noise_images": options.protocol.noise_images,
-    }
-    _record_cheap(options.out, SAMPLES, config, table, dataset)
-
-
-def _record_cheap(
-    out: Path, experiment: str, config: dict[str, Any], table: pl.DataFrame, dataset: data.Dataset
-) -> records.Record:
-    """The record of what costs nothing to make again."""
-    found = records.find(out, experiment, config, say)
-    return found or records.write(out, experiment, config, table, _provenance(dataset, 0.0))
+    return records.write(options.out, SAMPLES, config, table, _provenance(dataset, 0.0))
 
 
 def _config(options: Options, protocol: Protocol, dataset: data.Dataset) -> dict[str, Any]:
@@ -259,7 +256,3 @@ def _provenance(dataset: data.Dataset, wall_seconds: float) -> dict[str, Any]:
     return provenance(
         data_sha256=dataset.sha256, data_origin=dataset.origin, wall_seconds=wall_seconds
     )
-
-
-def _model_epochs(runs: int, protocol: Protocol) -> int:
-    return runs * (protocol.teacher_epochs + len(STUDENTS) * protocol.student_epochs)

@@ -34,6 +34,11 @@ class Architecture:
         """Class and auxiliary logits together."""
         return self.classes + self.aux
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of every layer, from the inputs to the outputs."""
+        return (self.inputs, *self.hidden, self.outputs)
+
     def class_logits(self) -> Bool[Array, " outputs"]:
         """Which outputs are class logits."""
         return jnp.arange(self.outputs) < self.classes
@@ -57,11 +62,10 @@ class MLP(nnx.Module):
     """
 
     def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
-        sizes = (architecture.inputs, *architecture.hidden, architecture.outputs)
         normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
         self.layers = nnx.List(
             nnx.Linear(fan_in, fan_out, kernel_init=normal, rngs=rngs)
-            for fan_in, fan_out in pairwise(sizes)
+            for fan_in, fan_out in pairwise(architecture.sizes)
         )
 
     def __call__(self, images: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:

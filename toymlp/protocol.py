@@ -95,6 +95,10 @@ class Protocol:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"hidden must be one or more positive widths, got {self.hidden}")
 
+    def model_epochs(self, runs: int) -> int:
+        """Epochs that `runs` runs train, over the teacher and the students of each."""
+        return runs * (self.teacher_epochs + len(STUDENTS) * self.student_epochs)
+
     def teacher_batch_for(self, images: int) -> int:
         """The teacher's batch on a training set of `images` images."""
         if self.teacher_batch is not None:
@@ -204,7 +208,7 @@ def run_protocol(
     """
     runs = tuple(runs)
     size, mesh = len(runs), inputs.mesh
-    total = size * (protocol.teacher_epochs + len(STUDENTS) * protocol.student_epochs)
+    total = protocol.model_epochs(size)
     partners = tuple(map(cross_model_partner, runs))
     starts = {name: partners if name.startswith("cross_model") else runs for name in CONDITIONS}
     architecture = Architecture(

@@ -146,7 +146,7 @@ def test_a_failed_verdict_is_status_1_and_a_held_one_0(capfd, tmp_path, monkeypa
             summary = records.Record(
                 outcome.summary.folder, outcome.summary.config, shown, outcome.summary.provenance
             )
-            return mnist.Outcome(outcome.table, summary, agrees)
+            return mnist.Outcome(outcome.table, summary, outcome.samples, agrees)
 
         monkeypatch.setattr(mnist, "run", judged)
         status, out, _ = sublab(capfd, "mnist", *SMOKE, "--runs", 2, "--out", tmp_path)
