@@ -21,8 +21,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import mnist, records, reproduce
-from figures import data_panel, mnist_bars
+from experiments import mnist, records, reproduce, verify, verify_examples
+from figures import (
+    data_panel,
+    mnist_bars,
+    verify_cosine,
+    verify_curves,
+    verify_remainder,
+    verify_steps,
+)
 from toymlp.devices import use_every_core
 from toymlp.errors import InputError
 
@@ -37,6 +44,7 @@ class Figures:
 
 Command = (
     Annotated[mnist.Options, tyro.conf.subcommand("mnist")]
+    | Annotated[verify.Options, tyro.conf.subcommand("verify")]
     | Annotated[reproduce.Options, tyro.conf.subcommand("reproduce")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
@@ -79,30 +87,54 @@ def _one_line(framed: str) -> str:
     return " ".join(line for line in inside if line.strip("─")) or " ".join(framed.split())
 
 
-def _experiment(options: mnist.Options | reproduce.Options) -> int:
+# What draws each kind of record.
+_DRAW = {
+    mnist.SUMMARY: (mnist_bars.draw,),
+    mnist.SAMPLES: (data_panel.draw,),
+    verify.SUMMARY: (verify_remainder.draw, verify_cosine.draw),
+    verify_examples.CURVES: (verify_curves.draw,),
+    verify_examples.GRID: (verify_steps.draw,),
+}
+
+
+def _experiment(options: mnist.Options | verify.Options | reproduce.Options) -> int:
     _prepare_jax()
-    run = reproduce.run if isinstance(options, reproduce.Options) else mnist.run
-    outcome = run(options)  # pyright: ignore[reportArgumentType]
-    _print_summary(outcome)
-    folder = options.out / "figures"
-    _print_paths(
-        [*mnist_bars.draw(outcome.summary, folder), *data_panel.draw(outcome.samples, folder)]
-    )
+    if isinstance(options, reproduce.Options):
+        both = reproduce.run(options)
+        # Both are shown, whatever the first one's verdict.
+        return max([_show_claims(both.verify), _show_accuracy(both.mnist)])
+    if isinstance(options, verify.Options):
+        return _show_claims(verify.run(options))
+    return _show_accuracy(mnist.run(options))
+
+
+def _show_accuracy(outcome: mnist.Outcome) -> int:
+    _print_accuracy(outcome)
+    _draw([outcome.summary, outcome.samples])
     return 1 if outcome.agrees is False else 0
 
 
+def _show_claims(outcome: verify.Outcome) -> int:
+    _print_claims(outcome.summary)
+    _draw([outcome.summary, outcome.curves, outcome.grid])
+    return 0 if outcome.holds else 1
+
+
+def _draw(found: list[records.Record]) -> None:
+    for record in found:
+        out, experiment = record.folder.parents[1], record.folder.parent.name
+        for draw in _DRAW[experiment]:
+            for path in draw(record, out / "figures"):
+                print(f"figure: {path}")
+
+
 def _figures(options: Figures) -> int:
-    summaries = records.read_all(options.out, mnist.SUMMARY)
-    samples = records.read_all(options.out, mnist.SAMPLES)
-    if not summaries and not samples:
-        raise InputError(f"{options.out}: no records to draw from; run `sublab mnist` first")
-    folder = options.out / "figures"
-    _print_paths(
-        [
-            *(path for record in summaries for path in mnist_bars.draw(record, folder)),
-            *(path for record in samples for path in data_panel.draw(record, folder)),
-        ]
-    )
+    found = [record for name in _DRAW for record in records.read_all(options.out, name)]
+    if not found:
+        raise InputError(
+            f"{options.out}: no records to draw from; run `sublab mnist` or `sublab verify` first"
+        )
+    _draw(found)
     return 0
 
 
@@ -124,7 +156,7 @@ def _prepare_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _print_summary(outcome: mnist.Outcome) -> None:
+def _print_accuracy(outcome: mnist.Outcome) -> None:
     config = outcome.summary.config
     compared = outcome.agrees is not None
     table = Table()
@@ -145,18 +177,68 @@ def _print_summary(outcome: mnist.Outcome) -> None:
                 "agrees" if row["agrees"] else "DIFFERS",
             ]
         table.add_row(*cells)
-    # A pipe has no width of its own; the table must not be folded there.
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
     dataset = mnist_bars.DATASET_TITLES[config["dataset"]]
-    console.print(f"Test accuracy, {dataset}, m = {config['aux']}, seed {config['seed']}")
-    console.print(table)
+    _print_table(f"Test accuracy, {dataset}, m = {config['aux']}, seed {config['seed']}", table)
     print(f"records: {outcome.summary.folder.parents[1]}")
 
 
-def _print_paths(paths: list[Path]) -> None:
-    for path in paths:
-        print(f"figure: {path}")
+def _print_claims(summary: records.Record) -> None:
+    rows = {kind: summary.table.filter(kind=kind).to_dicts() for kind in _VERDICTS}
+    claims = Table("claim", "statement")
+    for name in ("instances", "violations", "bound", "worst", "verdict"):
+        claims.add_column(name, justify="right")
+    for row in rows["claim"]:
+        side = ">" if row["above"] else "≤"
+        worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
+        claims.add_row(
+            row["name"], row["statement"], str(row["instances"]), str(row["violations"] or 0),
+            f"{side} {row['bound']:g}", worst, _VERDICTS["claim"][row["holds"]],
+        )  # fmt: skip
+    orders = Table("order of the remainder")
+    for name in ("instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"):
+        orders.add_column(name, justify="right")
+    for row in rows["order"]:
+        cells = ["-"] * 5
+        if row["instances"]:
+            cells = [
+                f"{row['worst']:.4f}", f"{row['median']:.4f}",
+                f"{row['low']:.3f} .. {row['high']:.3f}", f"{100 * row['share_near']:.1f} %",
+                f"{row['r2']:.5f}",
+            ]  # fmt: skip
+        verdict = _VERDICTS["order"][row["holds"]]
+        orders.add_row(row["name"], str(row["instances"]), *cells, verdict)
+    controls = Table("negative control", "statement")
+    for name in ("instances", "g > 0", "95 % interval", "condition missed", "verdict"):
+        controls.add_column(name, justify="right")
+    for row in rows["control"]:
+        share, interval = "-", "-"
+        if row["instances"]:
+            share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
+        controls.add_row(
+            row["name"], row["statement"], str(row["instances"]), share, interval,
+            row["named"] or "-", _VERDICTS["control"][row["holds"]],
+        )  # fmt: skip
+    count, seed = summary.config["instances"], summary.config["seed"]
+    _print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
+    _print_table("", orders)
+    _print_table("Settings in which the theorem must fail", controls)
+    print(f"records: {summary.folder.parents[1]}")
+
+
+_VERDICTS = {
+    "claim": {True: "holds", False: "VIOLATED", None: "-"},
+    "order": {True: "is 2", False: "IS NOT 2", None: "-"},
+    "control": {True: "violated", False: "NOT VIOLATED", None: "-"},
+}
+
+
+def _print_table(title: str, table: Table) -> None:
+    # A pipe has no width of its own; the table must not be folded there.
+    console = Console()
+    console = console if console.is_terminal else Console(width=150)
+    if title:
+        console.print(title)
+    console.print(table)
 
 
 if __name__ == "__main__":

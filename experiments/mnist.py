@@ -76,12 +76,7 @@ def run(options: Options) -> Outcome:
         InputError: a setting or a data file is wrong.
         RecordError: `options.out` cannot be written.
     """
-    if options.runs < 1:
-        raise InputError(f"runs must be at least 1, got {options.runs}")
-    if options.group is not None and options.group < 1:
-        raise InputError(f"group must be at least 1, got {options.group}")
-    if not 0 <= options.seed < 2**32:
-        raise InputError(f"seed must be from 0 to 2**32 - 1, got {options.seed}")
+    check(options)
     records.prepare(options.out)
     dataset = data.load(options.dataset, data_dir=options.data_dir, say=say)
     batch = options.protocol.teacher_batch_for(len(dataset.train_labels))
@@ -92,6 +87,20 @@ def run(options: Options) -> Outcome:
     summary = _summarise(options, protocol, dataset, table, groups)
     verdicts = summary.table["agrees"].drop_nulls()
     return Outcome(table, summary, samples, bool(verdicts.all()) if len(verdicts) else None)
+
+
+def check(options: Options) -> None:
+    """Refuses numbers out of range.
+
+    Raises:
+        InputError: names the setting.
+    """
+    if options.runs < 1:
+        raise InputError(f"runs must be at least 1, got {options.runs}")
+    if options.group is not None and options.group < 1:
+        raise InputError(f"group must be at least 1, got {options.group}")
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"seed must be from 0 to 2**32 - 1, got {options.seed}")
 
 
 def published(protocol: Protocol, dataset: str) -> dict[str, Published]:

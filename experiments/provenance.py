@@ -14,13 +14,15 @@ from toymlp.devices import cores
 _PACKAGES = ("subliminal-lab", "jax", "jaxlib", "flax", "optax", "numpy", "polars")
 
 
-def provenance(*, data_sha256: str, data_origin: str, wall_seconds: float) -> dict[str, Any]:
+def provenance(
+    *, wall_seconds: float, data_sha256: str | None = None, data_origin: str | None = None
+) -> dict[str, Any]:
     """Everything about the making of a record that does not decide its numbers.
 
     Args:
-        data_sha256: of the dataset.
-        data_origin: where it was read from.
         wall_seconds: what the group took, compilation included.
+        data_sha256: of the dataset; None where there is none.
+        data_origin: where it was read from.
     """
     devices = jax.local_devices()
     return {
@@ -34,7 +36,7 @@ def provenance(*, data_sha256: str, data_origin: str, wall_seconds: float) -> di
             "system": platform.platform(),
         },
         "git": _git_revision(),
-        "data": {"sha256": data_sha256, "origin": data_origin},
+        "data": {"sha256": data_sha256, "origin": data_origin} if data_sha256 else None,
         "wall_seconds": round(wall_seconds, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,9 +1,9 @@
-"""`sublab reproduce`: the paper's MNIST experiment, or the same on `digits` where MNIST is not."""
+"""`sublab reproduce`: the theory verified, and the MNIST experiment, or `digits` without MNIST."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments import mnist
+from experiments import mnist, verify
 from experiments.progress import say
 from toymlp import data
 
@@ -14,6 +14,8 @@ class Options:
 
     runs: int = 20
     """Independent runs of the MNIST experiment."""
+    instances: int = 10_000
+    """Random instances on which the theory is verified."""
     out: Path = Path("results")
     """Folder for records and figures; finished groups found there are reused."""
     seed: int = 0
@@ -22,15 +24,34 @@ class Options:
     """Folder with one folder per data set, looked at first."""
 
 
-def run(options: Options) -> mnist.Outcome:
-    """The MNIST experiment; on `digits`, said loudly, if MNIST can be had from nowhere.
+@dataclass(frozen=True)
+class Outcome:
+    """What both gave."""
+
+    verify: verify.Outcome
+    mnist: mnist.Outcome
+
+
+def run(options: Options) -> Outcome:
+    """The theory's claims, then the MNIST experiment.
 
     Raises:
-        InputError, RecordError: as `experiments.mnist.run`.
+        InputError, RecordError: as `experiments.verify.run` and `experiments.mnist.run`.
     """
-    setting = mnist.Options(
+    # Arguments of the second are looked at before the first takes its minutes.
+    mnist.check(_mnist(options))
+    claims = verify.run(verify.Options(options.instances, options.out, options.seed))
+    return Outcome(claims, _train(_mnist(options)))
+
+
+def _mnist(options: Options) -> mnist.Options:
+    return mnist.Options(
         runs=options.runs, out=options.out, seed=options.seed, data_dir=options.data_dir
     )
+
+
+def _train(setting: mnist.Options) -> mnist.Outcome:
+    """The MNIST experiment; on `digits`, said loudly, if MNIST can be had from nowhere."""
     try:
         return mnist.run(setting)
     except data.DatasetUnavailableError as error:

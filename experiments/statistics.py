@@ -71,3 +71,9 @@ def compare(sample: Float[np.ndarray, " n"], published: Published) -> Verdict | 
     allowed = float(stats.t.ppf((1 + VERDICT_LEVEL) / 2, freedom) * square**0.5)
     difference = ours.mean - published.mean
     return Verdict(difference, allowed, abs(difference) <= allowed)
+
+
+def proportion_interval(positive: int, n: int) -> tuple[float, float]:
+    """The exact (Clopper-Pearson) interval at `LEVEL` of a share, from `positive` of `n`."""
+    interval = stats.binomtest(positive, n).proportion_ci(LEVEL, method="exact")
+    return float(interval.low), float(interval.high)

@@ -1,1 +1,54 @@
 """The first-order theory of subliminal learning, on any model `apply(params, x) -> logits`."""
+
+from theory.alignment import (
+    coefficient,
+    inner_product,
+    inner_product_reverse,
+    student_direction,
+    teacher_direction,
+)
+from theory.certificate import Curve, Horizon, curve, horizon, smallest_eps
+from theory.conditions import ConditionError, conditions, require_conditions
+from theory.guarantee import SafeStep, Theorem1, safe_step, theorem_1, trait_change
+from theory.losses import (
+    bernoulli_potential,
+    matching,
+    poisson_potential,
+    softmax_potential,
+    squared_potential,
+)
+from theory.score import forecast, one_sample, scores, two_sample
+from theory.trajectory import Account, coverage, follow
+
+__all__ = [
+    "Account",
+    "ConditionError",
+    "Curve",
+    "Horizon",
+    "SafeStep",
+    "Theorem1",
+    "bernoulli_potential",
+    "coefficient",
+    "conditions",
+    "coverage",
+    "curve",
+    "follow",
+    "forecast",
+    "horizon",
+    "inner_product",
+    "inner_product_reverse",
+    "matching",
+    "one_sample",
+    "poisson_potential",
+    "require_conditions",
+    "safe_step",
+    "scores",
+    "smallest_eps",
+    "softmax_potential",
+    "squared_potential",
+    "student_direction",
+    "teacher_direction",
+    "theorem_1",
+    "trait_change",
+    "two_sample",
+]

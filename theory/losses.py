@@ -7,39 +7,67 @@ For a convex potential A: R^n -> R the *matching loss* is its Bregman divergence
 with z the student's logits and y the teacher's. It is zero, and stationary in z, at z = y;
 dL/dz = grad A(z) - grad A(y); and -d2L/dydz = hess A(y) is positive semi-definite: what the
 gradient-alignment theorem asks of a distillation loss (Cloud et al. 2025, arXiv:2507.14805,
-appendix C; the family itself is an extension).
+appendix C; the family itself is an extension). `theory.conditions` checks it for any loss.
 
 Every function here works on ONE example; `jax.vmap` gives batches.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 Potential = Callable[[Float[Array, " outputs"]], Float[Array, ""]]
+Loss = Callable[[Float[Array, " outputs"], Float[Array, " outputs"]], Float[Array, ""]]
 
 
-def softmax_potential(subset: Bool[Array, " outputs"]) -> Potential:
-    """A(z) = logsumexp over the logits in `subset`.
+def softmax_potential(
+    subset: Bool[Array, " outputs"], temperature: float | Float[Array, ""] = 1.0
+) -> Potential:
+    """A(z) = tau^2 logsumexp(z_S / tau), the logsumexp over the logits in `subset`.
 
-    Its matching loss is KL(teacher || student) of the softmax over those logits alone, in nats;
-    logits outside `subset` have no influence and get no gradient.
+    Its matching loss is tau^2 KL(teacher || student) of the softmax of z / tau over those logits
+    alone, in nats; logits outside `subset` have no influence and get no gradient. The null space
+    of hess A is the all-ones vector on the subset, and every coordinate off it.
 
     Args:
         subset: which outputs take part, at least one.
+        temperature: tau > 0.
     """
-    return lambda logits: jax.nn.logsumexp(logits, where=subset)
+    return lambda logits: temperature**2 * jax.nn.logsumexp(logits / temperature, where=subset)
 
 
-def squared_potential(subset: Bool[Array, " outputs"]) -> Potential:
-    """A(z) = 1/2 sum of z_i^2 over `subset`; its matching loss is 1/2 sum (z_i - y_i)^2 there.
+def squared_potential(
+    weights: Bool[Array, " outputs"] | Float[Array, " outputs"],
+) -> Potential:
+    """A(z) = 1/2 sum of w_i z_i^2; its matching loss is 1/2 sum of w_i (z_i - y_i)^2.
+
+    The null space of hess A is the coordinates with w_i = 0.
 
     Args:
-        subset: which outputs take part.
+        weights: w_i >= 0, or which outputs take part.
     """
-    return lambda logits: 0.5 * jnp.sum(jnp.square(logits), where=subset)
+    return lambda logits: 0.5 * jnp.sum(weights * jnp.square(logits))
+
+
+def bernoulli_potential(logits: Float[Array, " outputs"]) -> Float[Array, ""]:
+    """A(z) = sum of softplus(z_i): independent yes/no outputs with log odds z_i.
+
+    Its matching loss is the sum of KL(teacher || student) over the outputs, in nats; hess A has no
+    null space.
+    """
+    return jnp.sum(jax.nn.softplus(logits))
+
+
+def poisson_potential(logits: Float[Array, " outputs"]) -> Float[Array, ""]:
+    """A(z) = sum of exp(z_i): independent counts with log rates z_i.
+
+    Its matching loss is the sum of KL(teacher || student) over the outputs, in nats; hess A has no
+    null space.
+    """
+    return jnp.sum(jnp.exp(logits))
 
 
 def matching_loss(
@@ -65,6 +93,18 @@ def matching_loss(
     """
     value, gradient = jax.value_and_grad(potential)(teacher_logits)
     return potential(logits) - value - jnp.vdot(gradient, logits - teacher_logits)
+
+
+def matching(potential: Potential) -> Loss:
+    """`matching_loss` of one potential, as loss(logits, teacher_logits).
+
+    Make it once and use it often: programs are compiled for the object.
+
+    >>> loss = matching(bernoulli_potential)
+    >>> float(loss(jnp.zeros(3), jnp.zeros(3)))
+    0.0
+    """
+    return partial(matching_loss, potential)
 
 
 def kl_divergence(

@@ -1,0 +1,166 @@
+"""Examples for the figures of `sublab verify`: whole curves, and a grid of steps.
+
+Which instances are shown is a rule, not a choice: of each architecture, the first in the table
+that has a smooth activation and a cross-entropy for its trait, and whose g changes sign within the
+range looked at; where there is none, the first that is not blind.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+
+from experiments import records
+from experiments.progress import say
+from experiments.provenance import provenance
+from theory import instances, verify
+from theory.alignment import student_direction, teacher_direction
+from theory.certificate import Curve, Horizon, curve, horizon
+from theory.guarantee import safe_step, trait_change
+from theory.instances import FAMILIES, Family, Kinds
+from theory.passes import inner, step
+from toymlp.randomness import run_keys
+
+CURVES, GRID = "verify_curves", "verify_grid"
+_VERSION = 1
+# Architectures shown: one linear, one perceptron, one convolutional, one attentive.
+_SHOWN = ("linear", "mlp 24", "cnn", "attention")
+# Steps in the units of `theory.verify`: of the curves, of the grid, and for a step's curvature.
+_EPS = np.geomspace(1e-2, 30.0, 71)
+_STEPS = np.geomspace(0.03, 30.0, 33)
+_LOOKED_AT = np.geomspace(0.01, 30.0, 129)
+
+DrawKinds = Callable[[int, Family, int, int], dict[str, np.ndarray]]
+
+
+def choose(table: pl.DataFrame) -> dict[str, int]:
+    """The number of the instance to show of each architecture."""
+    chosen = {}
+    for name in _SHOWN:
+        rows = table.filter((pl.col("family") == name) & pl.col("horizon").is_not_null())
+        good = rows.filter((pl.col("activation") != "relu") & (pl.col("trait") == "cross_entropy"))
+        turning = good.filter(pl.col("horizon").is_finite())
+        for some in (turning, good, rows):
+            if len(some):
+                chosen[name] = some["instance"][0]
+                break
+    return chosen
+
+
+def record(
+    out: Path, seed: int, chosen: dict[str, int], draw_kinds: DrawKinds
+) -> tuple[records.Record, records.Record]:
+    """The records of the curves of `chosen`, and of a grid of steps of one of them."""
+    config = {"version": _VERSION, "seed": seed}
+    curves_config = config | {"experiment": CURVES, "instances": chosen}
+    # A grid needs curvature of the trait loss: the first architecture that is not linear.
+    name = next((name for name in chosen if name != "linear"), "linear")
+    grid_config = config | {"experiment": GRID, "family": name, "instance": chosen[name]}
+    curves = records.find(out, CURVES, curves_config, say)
+    grid = records.find(out, GRID, grid_config, say)
+    start = time.monotonic()
+    missing: list[tuple] = [] if curves else [(_curve, each) for each in chosen.items()]
+    missing += [] if grid else [(_grid, (name, chosen[name]))]
+
+    def make(task: tuple) -> pl.DataFrame:
+        function, (name, number) = task
+        with jax.enable_x64(True):
+            return function(seed, name, number, draw_kinds)
+
+    # Side by side, since nearly all of it is compiling.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        made = list(pool.map(make, missing))
+    origin = provenance(wall_seconds=time.monotonic() - start)
+    if curves is None:
+        table = pl.concat(made[: len(chosen)])
+        curves = records.write(out, CURVES, curves_config, table, origin)
+    if grid is None:
+        grid = records.write(out, GRID, grid_config, made[-1], origin)
+    return curves, grid
+
+
+def _drawn(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> tuple:
+    """The architecture of that name, its instance's key and kinds, and the kinds' names."""
+    (family,) = (family for family in FAMILIES if family.name == name)
+    indices = draw_kinds(seed, family, number // verify.BLOCK, 1)
+    kinds = Kinds(**{kind: jnp.int32(index[0]) for kind, index in indices.items()})
+    names = {
+        "activation": list(instances.ACTIVATIONS)[int(kinds.activation)],
+        "loss": instances.LOSSES[int(kinds.loss)],
+        "trait": instances.TRAITS[int(kinds.trait)],
+    }
+    return family, run_keys(seed, f"verify {name}", jnp.array([number]))[0], kinds, names
+
+
+def _curve(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFrame:
+    family, key, kinds, names = _drawn(seed, name, number, draw_kinds)
+
+    @jax.jit
+    def evaluate(key: jax.Array, kinds: Kinds) -> tuple[jax.Array, Curve, Horizon]:
+        instance = instances.draw(family, key, kinds)
+        apply, loss = instances.model(family, kinds.activation), instances.loss(instance)
+        start, inputs = instance.params, instance.inputs
+        direction = teacher_direction(instances.trait_loss(apply, instance), start)
+        unit = verify.unit_of_eps(apply, instance, direction)
+        ends = {"largest": unit * _EPS[-1], "smallest": unit * _EPS[0]}
+        reach = horizon(apply, loss, start, direction, inputs, **ends)
+        return unit, curve(apply, loss, start, direction, unit * _EPS, inputs), reach
+
+    unit, found, reach = evaluate(key, kinds)
+    return pl.DataFrame(
+        {"family": name, "instance": number}
+        | names
+        | {
+            "eps": _EPS,
+            "inner_product": np.asarray(found.inner_product / (unit * found.coefficient)),
+            "rho": np.asarray(found.rho),
+            "eps_star": float(reach.eps_star / unit),
+            "eps_certified": float(reach.eps_certified / unit),
+        }
+    )
+
+
+def _grid(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFrame:
+    family, key, kinds, names = _drawn(seed, name, number, draw_kinds)
+
+    @jax.jit
+    def evaluate(key: jax.Array, kinds: Kinds) -> tuple[jax.Array, ...]:
+        instance = instances.draw(family, key, kinds)
+        apply, loss = instances.model(family, kinds.activation), instances.loss(instance)
+        trait = instances.trait_loss(apply, instance)
+        start, inputs = instance.params, instance.inputs
+        direction = teacher_direction(trait, start)
+        unit = verify.unit_of_eps(apply, instance, direction)
+        way = student_direction(apply, loss, start, step(start, direction, unit), inputs)
+        # One unit of alpha moves a logit as far as one unit of eps did, at eps = 1.
+        alpha_unit = verify.unit_of_eps(apply, instance, way)
+
+        def reach(eps: jax.Array) -> tuple[jax.Array, jax.Array]:
+            way = student_direction(apply, loss, start, step(start, direction, eps), inputs)
+            g = inner(way, direction)
+            return safe_step(trait, start, way, g, alpha_unit * _LOOKED_AT).alpha, g
+
+        safe, g = jax.lax.map(reach, unit * _STEPS)
+        change = trait_change(
+            apply, loss, trait, start, unit * _STEPS, alpha_unit * _STEPS, inputs
+        )  # fmt: skip
+        return trait(start), change, safe / alpha_unit, g
+
+    value, change, safe, g = (np.asarray(part) for part in evaluate(key, kinds))
+    return pl.DataFrame(
+        {"family": name, "instance": number}
+        | names
+        | {
+            "trait_loss": float(value),
+            "eps": np.repeat(_STEPS, len(_STEPS)),
+            "alpha": np.tile(_STEPS, len(_STEPS)),
+            "change": change.ravel(),
+            "safe_alpha": np.repeat(safe, len(_STEPS)),
+            "inner_product": np.repeat(g, len(_STEPS)),
+        }
+    )

@@ -1,0 +1,232 @@
+"""Claims about g at finite eps: the certificate, the horizon, linear models, rounding."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tests.theory.draws import LINEAR, MLP, all_kinds, key, seeds, some
+from theory import instances
+from theory.alignment import inner_product, inner_product_reverse
+from theory.certificate import Curve, curve, horizon, smallest_eps
+from theory.losses import matching, softmax_potential, squared_potential
+from theory.passes import step
+from theory.verify import unit_of_eps
+
+EPS = np.geomspace(0.01, 100.0, 25)
+
+
+@jax.jit
+def measured(seed, kinds):
+    instance = instances.draw(MLP, key(seed), kinds)
+    apply, loss = instances.model(MLP, kinds.activation), instances.loss(instance)
+    start, inputs, way = instance.params, instance.inputs, instance.random_direction
+    eps = unit_of_eps(apply, instance, way) * EPS
+    reverse = jax.lax.map(
+        lambda size: inner_product_reverse(apply, loss, start, way, step(start, way, size), inputs),
+        eps,
+    )
+    return curve(apply, loss, start, way, eps, inputs), reverse
+
+
+def wrong(found: Curve, reverse, certified) -> int:
+    """How often a certificate stands where reverse mode's g is not positive."""
+    known = np.isfinite(reverse) & np.isfinite(found.rho)
+    return int(np.sum(known & np.asarray(certified) & (np.asarray(reverse) <= 0)))
+
+
+@given(seed=seeds, kinds=all_kinds)
+def test_the_certificate_never_certifies_a_wrong_sign(seed, kinds):
+    found, reverse = measured(seed, kinds)
+    assert wrong(found, reverse, found.certified) == 0
+    assert found.certified[0]
+    # What is certified is what rho says.
+    known = np.isfinite(found.rho)
+    np.testing.assert_array_equal(
+        np.asarray(found.rho < 1)[known], np.asarray(found.certified)[known]
+    )
+
+
+@pytest.mark.parametrize("mutant", ["half of rho", "linear model", "flipped"])
+def test_a_wrong_certificate_certifies_wrong_signs(mutant):
+    mistakes = 0
+    for draw in some(60):
+        found, reverse = measured(*draw)
+        certified = {
+            "half of rho": found.rho / 2 < 1,
+            "linear model": np.ones(len(EPS), bool),
+            "flipped": ~found.certified,
+        }[mutant]
+        mistakes += wrong(found, reverse, certified)
+    assert mistakes > 0
+
+
+@given(seed=seeds, kinds=all_kinds)
+def test_the_curve_is_the_inner_product_at_each_eps(seed, kinds):
+    found, reverse = measured(seed, kinds)
+    known = np.isfinite(reverse)
+    size = np.maximum(np.abs(reverse), np.asarray(found.rounding) * 1e9)
+    assert np.all((np.abs(found.inner_product - reverse) <= 1e-8 * size)[known])
+    np.testing.assert_allclose(
+        found.remainder, found.inner_product - found.eps * found.coefficient, rtol=1e-12
+    )
+
+
+@jax.jit
+def linear(seed, kinds):
+    instance = instances.draw(LINEAR, key(seed), kinds)
+    apply, loss = instances.model(LINEAR, kinds.activation), instances.loss(instance)
+    # A thousand of these must not overflow the exponential of a Poisson loss.
+    way = jax.tree.map(lambda leaf: 0.02 * leaf, instance.random_direction)
+    found = curve(apply, loss, instance.params, way, np.geomspace(1e-3, 1e3, 25), instance.inputs)
+    # The mutant: a potential that is not convex.
+    sine = matching(lambda z: jnp.sum(jnp.sin(z)))
+    mutant = curve(apply, sine, instance.params, way, found.eps, instance.inputs)
+    return found, mutant
+
+
+@given(seed=seeds, kinds=all_kinds)
+def test_a_linear_model_is_aligned_at_every_eps(seed, kinds):
+    found, _ = linear(seed, kinds)
+    assert np.all(found.inner_product > 0)
+    assert np.all(found.certified)
+
+
+def test_a_linear_model_is_not_aligned_by_a_potential_that_is_not_convex():
+    assert all(np.any(np.asarray(linear(*draw)[1].inner_product) < 0) for draw in some(5))
+
+
+def test_rho_is_0_for_a_linear_model_and_the_remainder_too_with_squared_error():
+    params = {"w": jnp.eye(3)}
+    way = {"w": jnp.arange(9.0).reshape(3, 3)}
+    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(11, 3)))
+    loss = matching(squared_potential(jnp.ones(3)))
+    found = curve(lambda p, x: x @ p["w"], loss, params, way, np.array([0.1, 10.0]), inputs)
+    np.testing.assert_allclose(found.rho, 0, atol=1e-12)
+    np.testing.assert_allclose(found.remainder / found.inner_product, 0, atol=1e-12)
+
+
+def test_rho_is_the_ratio_of_its_definition():
+    """Against a dense quadrature of the mean Hessian, on one softmax instance."""
+    rng = np.random.default_rng(1)
+    params, way = ({"w": jnp.asarray(rng.normal(size=(4, 5)))} for _ in range(2))
+    inputs = jnp.asarray(rng.normal(size=(7, 4)))
+
+    def apply(p, x):
+        return jnp.tanh(x @ p["w"]) @ jnp.ones((5, 3)).at[0, 1].set(-2.0).at[3, 2].set(3.0)
+
+    potential = softmax_potential(jnp.ones(3, bool))
+    eps = 0.7
+    found = curve(apply, matching(potential), params, way, np.array([eps]), inputs)
+    start, change = jax.jvp(lambda p: apply(p, inputs), (params,), (way,))
+    moved = apply(step(params, way, eps), inputs) - start
+    hessian = jax.vmap(jax.hessian(potential))
+    between = jax.lax.map(lambda t: hessian(start + t * moved), (jnp.arange(2000) + 0.5) / 2000)
+    mean = jnp.mean(between, axis=0)
+    left = moved - eps * change
+    squares = [jnp.mean(jnp.einsum("ni,nij,nj->n", v, mean, v)) for v in (left, eps * change)]
+    np.testing.assert_allclose(found.rho[0], jnp.sqrt(squares[0] / squares[1]), rtol=1e-4)
+
+
+def crooked(p, x):
+    """Logits that run forward to p = 1, and back from there."""
+    return x * jnp.sin(0.5 * jnp.pi * p["w"])
+
+
+SQUARES = matching(squared_potential(jnp.ones(1)))
+
+
+def test_the_horizon_is_where_g_changes_sign():
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    found = horizon(crooked, SQUARES, params, way, inputs, largest=10.0)
+    # g(eps) is in proportion to sin(pi eps / 2), which is positive up to 2.
+    np.testing.assert_allclose(found.eps_star, 2.0, rtol=1e-6)
+    assert 0 < found.eps_certified <= found.eps_star
+    inside = curve(
+        crooked, SQUARES, params, way, np.array([0.999, 1.001]) * float(found.eps_certified), inputs
+    )
+    np.testing.assert_array_equal(inside.certified, [True, False])
+    assert horizon(crooked, SQUARES, params, way, inputs, largest=1.5).eps_star == np.inf
+    back = {"w": -way["w"]}
+    np.testing.assert_allclose(
+        horizon(crooked, SQUARES, params, back, inputs, largest=10.0).eps_star, 2.0, rtol=1e-6
+    )
+
+
+def test_chunks_change_nothing_of_the_curve():
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.linspace(-1, 1, 13)[:, None]
+    call = partial(curve, crooked, SQUARES, params, way, np.array([0.1, 1.0]), inputs)
+    for whole, part in zip(jax.tree.leaves(call()), jax.tree.leaves(call(chunk=4)), strict=True):
+        np.testing.assert_allclose(part, whole, rtol=1e-12)
+
+
+def test_bad_steps_are_refused_by_name():
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    call = partial(curve, crooked, SQUARES, params, way)
+    for bad, shown in ((0.0, "0"), (-1.0, "-1"), (np.nan, "nan"), (np.inf, "inf")):
+        with pytest.raises(ValueError, match=f"eps: must be finite and above 0, got {shown}"):
+            call(np.array([0.1, bad]), inputs)
+    with pytest.raises(ValueError, match="largest: must be finite and above 0"):
+        horizon(crooked, SQUARES, params, way, inputs, largest=0.0)
+    with pytest.raises(ValueError, match="points: must be at least 2"):
+        horizon(crooked, SQUARES, params, way, inputs, largest=1.0, points=1)
+    with pytest.raises(ValueError, match="eps: the model's logits overflow at the largest"):
+        curve(lambda p, x: x * jnp.exp(p["w"]), SQUARES, params, way, np.array([1.0, 1e4]), inputs)
+
+
+def test_a_step_that_rounding_drowns_is_refused_with_the_smallest_that_it_does_not():
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)}
+    way = {"w": jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)}
+    inputs = jnp.asarray(rng.normal(size=(50, 6)), jnp.float32)
+    loss = matching(squared_potential(jnp.ones(4)))
+
+    def apply(p, x):
+        return jnp.tanh(x @ p["w"])
+
+    call = partial(curve, apply, loss, params, way, inputs=inputs)
+    with pytest.raises(ValueError, match=r"eps: 1e-07 is drowned by rounding in float32") as caught:
+        call(np.array([1e-7, 0.1]))
+    assert "float64" in str(caught.value)
+    least = float(smallest_eps(call(np.array([0.1]))))
+    assert 1e-7 < least < 1e-2
+    # What is let through is right to about a per cent, and the estimate is not idle.
+    doubles = [jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
+               for tree in (params, way, inputs)]  # fmt: skip
+    exact = curve(apply, loss, *doubles[:2], np.array([1.01 * least]), doubles[2])
+    rough = call(np.array([1.01 * least]))
+    error = abs(float(rough.inner_product[0] / exact.inner_product[0]) - 1)
+    assert error < 0.01
+    worst = 0.0
+    for shrink in (30, 300, 3000):
+        eps = least / shrink
+        unchecked = inner_product(apply, loss, params, way, step(params, way, eps), inputs)
+        exact = inner_product(
+            apply, loss, *doubles[:2], step(*doubles[:2], eps), doubles[2]
+        )  # fmt: skip
+        worst = max(worst, abs(float(unchecked / exact) - 1))
+    assert worst > 0.01
+
+
+def test_a_blind_direction_is_known_as_such_and_drowned_at_no_eps():
+    params, way = {"w": jnp.ones(3)}, {"w": jnp.full(3, 2.0)}
+    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(9, 3)))
+    loss = matching(softmax_potential(jnp.ones(3, bool)))
+    found = curve(lambda p, x: x + p["w"], loss, params, way, np.array([1e-9, 1.0]), inputs)
+    assert found.blind
+    assert np.all(np.abs(found.inner_product) <= 10 * found.rounding)
+    # The mutant: a direction that the softmax does see.
+    seen = curve(
+        lambda p, x: x + p["w"],
+        loss,
+        params,
+        {"w": jnp.array([1.0, 0, 0])},
+        np.array([1.0]),
+        inputs,
+    )
+    assert not seen.blind
+    assert replace(seen, blind=jnp.asarray(True)).inner_product[0] > 10 * seen.rounding

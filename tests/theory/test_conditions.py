@@ -1,0 +1,137 @@
+"""Claims about the conditions of a loss: every loss of the family has them, others are named."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from theory.conditions import (
+    ConditionError,
+    conditions,
+    mixed_hessian_product,
+    require_conditions,
+    within_reach,
+)
+from theory.losses import (
+    bernoulli_potential,
+    matching,
+    poisson_potential,
+    softmax_potential,
+    squared_potential,
+)
+
+OUTPUTS = 4
+points = arrays(np.float64, (6, OUTPUTS), elements=st.floats(-4, 4))
+SUBSET = jnp.array([True, False, True, True])
+ONES = np.ones((OUTPUTS, 1))
+
+
+def off(*outputs: int) -> np.ndarray:
+    return np.eye(OUTPUTS)[:, list(outputs)]
+
+
+# Loss, and a basis of the null space that THEORY's table gives it.
+FAMILY = {
+    "squared error": (squared_potential(jnp.ones(OUTPUTS)), off()),
+    "weighted squared error": (squared_potential(jnp.array([1.0, 0.0, 0.5, 0.0])), off(1, 3)),
+    "softmax": (softmax_potential(jnp.ones(OUTPUTS, bool)), ONES),
+    "softmax, temperature": (softmax_potential(jnp.ones(OUTPUTS, bool), 3.0), ONES),
+    "softmax of a subset": (
+        softmax_potential(SUBSET), np.hstack([off(1), np.asarray(SUBSET, float)[:, None]])
+    ),
+    "Bernoulli": (bernoulli_potential, off()),
+    "Poisson": (poisson_potential, off()),
+    "a user's own": (lambda z: jnp.sum(jnp.cosh(z)), off()),
+}  # fmt: skip
+LOSSES = {name: matching(potential) for name, (potential, _) in FAMILY.items()}
+_miss = {
+    name: jax.jit(lambda z, y, loss=loss: conditions(loss, z, y)) for name, loss in LOSSES.items()
+}
+
+
+def matrix_and_gradient(loss, z, y):
+    """M at y, and dL/dz at (z, y)."""
+    product = jax.vmap(lambda v: mixed_hessian_product(loss, y, y, v))
+    return product(jnp.eye(OUTPUTS)).T, jax.grad(loss)(z, y)
+
+
+_at = {name: jax.jit(partial(matrix_and_gradient, loss)) for name, loss in LOSSES.items()}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@given(z=points, y=points)
+def test_every_loss_of_the_family_meets_every_condition(name, z, y):
+    for miss in jax.tree.leaves(_miss[name](z, y)):
+        assert miss <= 1e-8
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@given(z=arrays(np.float64, OUTPUTS, elements=st.floats(-4, 4)), y=points)
+def test_null_space_is_the_one_of_the_table_and_no_larger(name, z, y):
+    matrix, gradient = (np.asarray(part) for part in _at[name](z, y[0]))
+    null = FAMILY[name][1]
+    np.testing.assert_allclose(matrix @ null, 0, atol=1e-12)
+    assert np.linalg.matrix_rank(matrix, tol=1e-9) == OUTPUTS - null.shape[1]
+    np.testing.assert_allclose(null.T @ gradient, 0, atol=1e-10)
+
+
+def test_the_mixed_hessian_of_a_matching_loss_is_the_potentials_hessian():
+    y, v = jnp.array([0.3, -1.0, 2.0, 0.1]), jnp.array([1.0, 2.0, -1.0, 0.5])
+    for name, (potential, _) in FAMILY.items():
+        found = mixed_hessian_product(LOSSES[name], y + 0.5, y, v)
+        np.testing.assert_allclose(found, jax.hessian(potential)(y) @ v, rtol=1e-12, atol=1e-12)
+
+
+# One mutant for each condition.
+BROKEN = {
+    "stationary": lambda z, y: 0.5 * jnp.sum(jnp.square(z - jnp.roll(y, 1))),
+    "minimum": matching(lambda z: -jnp.sum(jnp.square(z))),
+    "null_constant": matching(lambda z: jnp.sum(jnp.square(jnp.maximum(z, 0)))),
+    "null_orthogonal": lambda z, y: 0.5 * (z[0] - y[0]) ** 2 + jnp.sum((z - y)[1:] ** 4),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_loss_that_misses_a_condition_is_refused_by_its_name(name):
+    z, y = np.random.default_rng(1).normal(size=(2, 40, OUTPUTS))
+    with pytest.raises(ConditionError, match=rf"loss: .*\({name}: "):
+        require_conditions(BROKEN[name], z, y)
+
+
+def test_a_mixed_hessian_that_is_not_symmetric_or_not_positive_is_seen():
+    rng = np.random.default_rng(2)
+    z, y = jnp.asarray(rng.normal(size=(2, 10, OUTPUTS)))
+    tilt = jnp.asarray(np.triu(np.ones((OUTPUTS, OUTPUTS))))
+    # Not losses, but functions with exactly this mixed Hessian.
+    assert conditions(lambda z, y: -z @ tilt @ y, z, y).symmetric > 0.1
+    assert conditions(lambda z, y: -z @ (tilt + tilt.T) @ y, z, y).symmetric < 1e-12
+    wrong = jnp.diag(jnp.array([1.0, 1.0, -0.5, 1.0]))
+    assert conditions(lambda z, y: -z @ wrong @ y, z, y).positive > 0.1
+    assert conditions(lambda z, y: -z @ jnp.abs(wrong) @ y, z, y).positive < 1e-12
+
+
+def test_a_loss_that_is_not_a_number_is_refused():
+    z = np.ones((3, OUTPUTS))
+    with pytest.raises(ConditionError, match="stationary: nan"):
+        require_conditions(lambda z, y: jnp.sum(jnp.sqrt(-jnp.abs(z - y) - 1)), z, z)
+
+
+def test_conditions_are_checked_in_float64_where_float32_is_the_default():
+    with jax.enable_x64(False):
+        z, y = (np.random.default_rng(i).normal(size=(30, OUTPUTS)) for i in range(2))
+        require_conditions(LOSSES["softmax"], z, y)
+
+
+def test_a_confident_models_logits_do_not_make_a_good_loss_look_bad():
+    rng = np.random.default_rng(3)
+    z, y = 60 * rng.normal(size=(2, 30, OUTPUTS))
+    with pytest.raises(ConditionError):
+        require_conditions(LOSSES["softmax"], z, y)
+    require_conditions(
+        LOSSES["softmax"], within_reach(jnp.asarray(z)), within_reach(jnp.asarray(y))
+    )

@@ -1,0 +1,61 @@
+"""The theory on the paper's own MLP, in the float32 in which it is trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from theory.alignment import inner_product, inner_product_reverse, teacher_direction
+from theory.certificate import curve, smallest_eps
+from theory.losses import class_cross_entropy, matching, softmax_potential
+from theory.passes import step
+from toymlp.models import Architecture, initialise
+
+ARCHITECTURE = Architecture(784)
+
+
+@pytest.fixture
+def problem():
+    with jax.enable_x64(False):
+        keys = jax.random.split(jax.random.key(0), 4)
+        apply, population = initialise(ARCHITECTURE, keys[:1])
+        params = jax.tree.map(lambda leaf: leaf[0], population)
+        noise, images = jax.random.uniform(keys[1], (2, 1024, 784), minval=-1.0)
+        labels = jax.random.randint(keys[2], 1024, 0, 10)
+        classes = ARCHITECTURE.class_logits()
+
+        def trait(p):
+            each = jax.vmap(class_cross_entropy, (0, 0, None))
+            return jnp.mean(each(apply(p, images), labels, classes))
+
+        loss = matching(softmax_potential(ARCHITECTURE.aux_logits()))
+        yield apply, loss, params, teacher_direction(trait, params), noise
+
+
+def test_identity_and_reverse_mode_agree_to_1e_4_in_float32(problem):
+    apply, loss, params, way, noise = problem
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 270_093
+    for eps in (0.1, 1.0):
+        teacher = step(params, way, eps)
+        one, other = (
+            function(apply, loss, params, way, teacher, noise, chunk=256)
+            for function in (inner_product, inner_product_reverse)
+        )
+        assert one.dtype == jnp.float32
+        assert one > 0
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_the_curve_in_float32_is_that_in_float64(problem):
+    apply, loss, params, way, noise = problem
+    eps = np.array([0.3, 1.0, 3.0])
+    found = curve(apply, loss, params, way, eps, noise)
+    assert float(smallest_eps(found)) < 0.1
+    with jax.enable_x64(True):
+        doubles = [jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
+                   for tree in (params, way, noise)]  # fmt: skip
+        exact = curve(apply, loss, *doubles[:2], eps, doubles[2])
+    np.testing.assert_allclose(found.inner_product, exact.inner_product, rtol=1e-3)
+    np.testing.assert_allclose(found.coefficient, exact.coefficient, rtol=1e-4)
+    np.testing.assert_allclose(found.rho, exact.rho, rtol=1e-2, atol=1e-4)
+    np.testing.assert_array_equal(found.certified, exact.certified)

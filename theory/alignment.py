@@ -1,0 +1,203 @@
+"""The gradient-alignment theorem as functions: directions, inner product, leading order.
+
+The setting (Cloud et al. 2025, arXiv:2507.14805, section 6.1 and appendix C): a teacher moves from
+theta_0 by eps * teacher_direction and labels inputs x with its logits y = f(theta_T, x); a student
+that starts at theta_0 too takes a step along
+
+    student_direction = -grad E_x[ L(f(theta, x), y) ]  at theta_0, with y held fixed.
+
+Lemma 1: for a loss L that meets `theory.conditions` and small eps > 0,
+
+    g(eps) = <student_direction, teacher_direction> >= 0.
+
+In the functions below `apply(params, inputs) -> logits` takes a batch; logits may have position
+axes between the batch and the outputs, and E_x is the mean over examples and positions. A Loss
+takes one example's logits and the teacher's. Each function compiles once for an (apply, loss)
+pair: hand in the same objects again. All work in the precision of `params`.
+
+Memory: a few vectors of the size of params, and the activations of one `chunk` of inputs. No
+Jacobian is formed.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from theory.conditions import mixed_hessian_product
+from theory.losses import Loss
+from theory.passes import (
+    Apply,
+    Inputs,
+    Params,
+    TraitLoss,
+    check_finite_number,
+    check_inputs,
+    check_params,
+    check_same_tree,
+    float_type,
+    inner,
+    rows,
+    sum_over_chunks,
+)
+
+
+def teacher_direction(trait_loss: TraitLoss, params: Params) -> Params:
+    """-grad L_T(theta_0), the teacher's direction in Theorem 1 (Lemma 1 allows any).
+
+    Args:
+        trait_loss: L_T, from params to a scalar, differentiable.
+        params: theta_0.
+
+    Raises:
+        ValueError: params are not floating point, or they or the gradient are not finite.
+    """
+    check_params(params)
+    direction = jax.tree.map(jnp.negative, jax.grad(trait_loss)(params))
+    for leaf in jax.tree.leaves(direction):
+        check_finite_number(leaf, "trait_loss", "its gradient at params is NaN or infinite")
+    return direction
+
+
+def student_direction(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    teacher: Params,
+    inputs: Inputs,
+    *,
+    chunk: int | None = None,
+) -> Params:
+    """-grad_theta E_x[L(f(theta, x), f(theta_T, x))] at the student's start, the labels held fixed.
+
+    One forward pass of the teacher and one reverse pass of the student, chunk by chunk.
+
+    Args:
+        apply: apply(params, inputs) -> logits.
+        loss: L(z, y) of one example.
+        params: the student's start theta_S0 (theta_0 in Lemma 1, another one in its control).
+        teacher: theta_T, the teacher after its step.
+        inputs: a pytree with a leading examples axis: the data D_S.
+        chunk: examples a pass; None for all.
+
+    Raises:
+        ValueError: names the argument that is not usable.
+    """
+    check_params(params)
+    check_same_tree(params, teacher, "teacher")
+    check_inputs(inputs, chunk)
+    return _student_direction(apply, loss, params, teacher, inputs, chunk)
+
+
+def inner_product_reverse(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    teacher: Params,
+    inputs: Inputs,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, ""]:
+    """<student_direction, direction> by its definition: the student's gradient, then the product.
+
+    Args:
+        direction: teacher_direction.
+        apply, loss, params, teacher, inputs, chunk: as for `student_direction`.
+    """
+    check_same_tree(params, direction, "direction")
+    student = student_direction(apply, loss, params, teacher, inputs, chunk=chunk)
+    return inner(student, direction)
+
+
+def inner_product(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    teacher: Params,
+    inputs: Inputs,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, ""]:
+    """<student_direction, direction> by the exact identity, without a student's gradient.
+
+        g = -E_x < dL/dz (f(theta_S0, x), f(theta_T, x)),  J direction >,
+
+    which for a matching loss is E_x <grad A(f_T) - grad A(f_0), J direction>: no remainder, at
+    every eps. One forward-mode derivative at the student's start and one forward pass of the
+    teacher. (An extension of the paper; `inner_product_reverse` is the independent check.)
+
+    Args and errors: as for `inner_product_reverse`.
+    """
+    check_params(params)
+    check_same_tree(params, direction, "direction")
+    check_same_tree(params, teacher, "teacher")
+    check_inputs(inputs, chunk)
+    return _inner_product(apply, loss, params, direction, teacher, inputs, chunk)
+
+
+def coefficient(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    inputs: Inputs,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, ""]:
+    """a = E_x[(J d)^T M (J d)] >= 0, the leading order: g(eps) = eps a + O(eps^2).
+
+    M = -d2L/dydz at z = y = f(theta_0, x). It is 0 only if g(eps) = 0 for every eps. One
+    forward-mode derivative.
+
+    Args and errors: as for `inner_product_reverse`.
+    """
+    check_params(params)
+    check_same_tree(params, direction, "direction")
+    check_inputs(inputs, chunk)
+    return _coefficient(apply, loss, params, direction, inputs, chunk)
+
+
+@partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
+def _student_direction(apply, loss, params, teacher, inputs, chunk):
+    def total(params, part):
+        labels = jax.lax.stop_gradient(rows(apply(teacher, part)))
+        logits = rows(apply(params, part))
+        return jnp.sum(jax.vmap(loss)(logits, labels)), logits.shape[0]
+
+    def descend(part):
+        gradient, count = jax.grad(total, has_aux=True)(params, part)
+        return gradient, jnp.asarray(count, float_type(params))
+
+    gradient, count = sum_over_chunks(descend, inputs, chunk)
+    return jax.tree.map(lambda leaf: -leaf / count.astype(leaf.dtype), gradient)
+
+
+@partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
+def _inner_product(apply, loss, params, direction, teacher, inputs, chunk):
+    def total(part):
+        logits, change = linearise(apply, params, direction, part)
+        gradient = jax.vmap(jax.grad(loss))(logits, rows(apply(teacher, part)))
+        return -jnp.sum(gradient * change), jnp.asarray(logits.shape[0], logits.dtype)
+
+    value, count = sum_over_chunks(total, inputs, chunk)
+    return value / count
+
+
+@partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
+def _coefficient(apply, loss, params, direction, inputs, chunk):
+    def total(part):
+        logits, change = linearise(apply, params, direction, part)
+        seen = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
+        return jnp.sum(seen * change), jnp.asarray(logits.shape[0], logits.dtype)
+
+    value, count = sum_over_chunks(total, inputs, chunk)
+    return value / count
+
+
+def linearise(apply, params, direction, part):
+    """f_0 and J d, one row an example: one forward-mode derivative."""
+    logits, change = jax.jvp(lambda params: apply(params, part), (params,), (direction,))
+    return rows(logits), rows(change)

@@ -1,0 +1,234 @@
+"""What alignment does to the trait: Theorem 1, and how far the student may step."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from theory.alignment import student_direction, teacher_direction
+from theory.certificate import curve
+from theory.conditions import require_conditions, within_reach
+from theory.losses import Loss
+from theory.passes import (
+    Apply,
+    Inputs,
+    Params,
+    TraitLoss,
+    check_finite_number,
+    check_inputs,
+    check_params,
+    check_positive,
+    check_same_tree,
+    float_type,
+    rows,
+    step,
+)
+
+# Pairs of logits at which Theorem 1 checks its loss.
+_POINTS = 32
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SafeStep:
+    """How far the student may step before curvature can undo the fall of the trait loss.
+
+    Attributes:
+        alpha: every step in (0, alpha) lowers L_T; 0 where g <= 0, or nothing is guaranteed.
+        slope: -g = -<student_direction, teacher_direction>, dL_T/dalpha at 0.
+        curvature: beta |student_direction|^2, the largest second derivative of L_T along the
+            step, up to each of the alphas looked at, and what it may reach between them.
+    """
+
+    alpha: Float[Array, "*batch"]
+    slope: Float[Array, "*batch"]
+    curvature: Float[Array, "*batch alphas"]
+
+
+@dataclass(frozen=True)
+class Theorem1:
+    """Which branch of Theorem 1 a case is in, and whether it holds there.
+
+    Attributes:
+        blind: the first branch: g(eps) = 0 for all eps, since the loss sees nothing of the trait.
+        holds: for `blind`, g = 0 to rounding at every eps; else, L_T falls at the smallest eps.
+        eps: the teacher's step sizes, ascending.
+        inner_product: g at each.
+        change: L_T(theta_0 + alpha student_direction) - L_T(theta_0) at each.
+        eps_falls: the largest of `eps` up to which L_T falls at all of them; 0 if at none.
+    """
+
+    blind: bool
+    holds: bool
+    eps: Float[Array, " eps"]
+    inner_product: Float[Array, " eps"]
+    change: Float[Array, " eps"]
+    eps_falls: float
+
+
+def trait_change(
+    apply: Apply,
+    loss: Loss,
+    trait_loss: TraitLoss,
+    params: Params,
+    eps: Float[Array, " eps"] | Float[np.ndarray, " eps"],
+    alpha: Float[Array, " alpha"] | Float[np.ndarray, " alpha"],
+    inputs: Inputs,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, "eps alpha"]:
+    """L_T(theta_0 + alpha student_direction(eps)) - L_T(theta_0) for every pair (eps, alpha).
+
+    One student gradient for each eps, one evaluation of L_T for each pair.
+
+    Args:
+        trait_loss: L_T; the teacher steps along its negative gradient.
+        params: theta_0, start of both.
+        eps: the teacher's step sizes, above 0.
+        alpha: the student's, above 0.
+        apply, loss, inputs, chunk: as for `theory.alignment.curve`.
+
+    Raises:
+        ValueError: names the argument that is not usable.
+    """
+    direction = teacher_direction(trait_loss, params)
+    check_positive(eps, "eps")
+    check_positive(alpha, "alpha")
+    check_inputs(inputs, chunk)
+    eps, alpha = (jnp.asarray(sizes, float_type(params)) for sizes in (eps, alpha))
+    return _trait_change(apply, loss, trait_loss, params, direction, eps, alpha, inputs, chunk)
+
+
+@partial(jax.jit, static_argnames="trait_loss")
+def curvature_along(
+    trait_loss: TraitLoss, params: Params, direction: Params, alphas: Float[Array, " alphas"]
+) -> Float[Array, " alphas"]:
+    """d2/dalpha2 L_T(params + alpha direction) at each alpha, forward over forward mode."""
+
+    def along(alpha):
+        return trait_loss(step(params, direction, alpha))
+
+    def slope(alpha):
+        return jax.jvp(along, (alpha,), (jnp.ones_like(alpha),))[1]
+
+    return jax.lax.map(lambda alpha: jax.jvp(slope, (alpha,), (jnp.ones_like(alpha),))[1], alphas)
+
+
+def safe_step(
+    trait_loss: TraitLoss,
+    params: Params,
+    student: Params,
+    inner_product: float | Float[Array, ""],
+    alphas: Float[Array, " alphas"] | Float[np.ndarray, " alphas"],
+) -> SafeStep:
+    """The step up to which L_T is guaranteed to fall:
+
+        L_T(theta_0 + alpha d) - L_T(theta_0) <= -alpha g + 1/2 beta alpha^2 |d|^2,  d = student,
+
+    so any alpha below 2 g / (beta |d|^2), with beta the largest curvature of L_T along the step.
+    It is looked up at 0 and the `alphas`, and raised by its largest change from one to the next:
+    they must be close enough that it has no spike between two of them. A kink of L_T (ReLU) is
+    such a spike, and what lies beyond one is not guaranteed. (An extension of the paper.)
+
+    Args:
+        trait_loss: L_T, twice differentiable along the step.
+        params: theta_0.
+        student: student_direction.
+        inner_product: g = <student_direction, teacher_direction>.
+        alphas: steps to look at, above 0, ascending; the last is the longest that can come out.
+
+    Raises:
+        ValueError: names the argument that is not usable.
+    """
+    check_params(params)
+    check_same_tree(params, student, "student")
+    check_positive(alphas, "alphas")
+    alphas = jnp.asarray(alphas, float_type(params))
+    if not isinstance(alphas, Tracer) and np.any(np.diff(np.asarray(alphas)) <= 0):
+        raise ValueError("alphas: must ascend")
+    looked_at = jnp.concatenate([jnp.zeros(1, alphas.dtype), alphas])
+    second = curvature_along(trait_loss, params, student, looked_at)
+    check_finite_number(second, "trait_loss", "its curvature along the step is NaN or infinite")
+    # Between two of the alphas the curvature may exceed both; allow for as much again as it was
+    # seen to vary from one to the next.
+    between = jnp.abs(jnp.diff(second))
+    worst = jax.lax.cummax(second)[1:] + jax.lax.cummax(between)
+    reach = jnp.where(worst > 0, 2 * inner_product / jnp.where(worst > 0, worst, 1), jnp.inf)
+    return SafeStep(
+        alpha=jnp.maximum(jnp.max(jnp.minimum(reach, alphas)), 0),
+        slope=-jnp.asarray(inner_product, alphas.dtype),
+        curvature=worst,
+    )
+
+
+def theorem_1(
+    apply: Apply,
+    loss: Loss,
+    trait_loss: TraitLoss,
+    params: Params,
+    eps: Float[Array, " eps"] | Float[np.ndarray, " eps"],
+    alpha: float,
+    inputs: Inputs,
+    *,
+    chunk: int | None = None,
+) -> Theorem1:
+    """Theorem 1: either g(eps) = 0 for all eps > 0, or L_T(theta_S) < L_T(theta_0) for small eps.
+
+    The teacher steps by -eps grad L_T(theta_0); the student by alpha student_direction, at any
+    fixed alpha. "Small enough" is read off the eps handed in: the theorem says that the smallest
+    of them shows the fall, if it is small enough; `eps_falls` says from where on.
+
+    Args:
+        loss: L(z, y), checked with `theory.conditions` at logits of the model's.
+        trait_loss: L_T, differentiable.
+        params: theta_0, start of teacher and student.
+        eps: the teacher's step sizes, above 0, ascending.
+        alpha: the student's step size, above 0.
+        apply, inputs, chunk: as for `theory.alignment.curve`.
+
+    Raises:
+        ConditionError: the loss does not meet a condition; named.
+        ValueError: names the argument that is not usable.
+    """
+    check_positive(alpha, "alpha")
+    if np.any(np.diff(np.asarray(eps)) <= 0):
+        raise ValueError("eps: must ascend")
+    direction = teacher_direction(trait_loss, params)
+    found = curve(apply, loss, params, direction, eps, inputs, chunk=chunk)
+    some = jax.tree.map(lambda leaf: leaf[:_POINTS], inputs)
+    start = rows(apply(params, some))[:_POINTS]
+    moved = rows(apply(step(params, direction, found.eps[-1]), some))[:_POINTS]
+    # The check needs pairs that differ, also where the teacher's step moves no logit.
+    pairs = [jnp.concatenate(both) for both in ([start, start], [moved, start[::-1]])]
+    require_conditions(loss, within_reach(pairs[0]), within_reach(pairs[1]))
+    change = trait_change(
+        apply, loss, trait_loss, params, found.eps, jnp.full(1, alpha), inputs, chunk=chunk
+    )[:, 0]
+    none = np.abs(found.inner_product) <= 10 * np.asarray(found.rounding)
+    blind = bool(found.blind)
+    falls = np.asarray(change) < 0
+    reach = int(np.argmin(falls)) if not falls.all() else len(falls)
+    return Theorem1(
+        blind=blind,
+        holds=bool(none.all() if blind else falls[0]),
+        eps=found.eps,
+        inner_product=found.inner_product,
+        change=change,
+        eps_falls=float(found.eps[reach - 1]) if reach else 0.0,
+    )
+
+
+@partial(jax.jit, static_argnames=("apply", "loss", "trait_loss", "chunk"))
+def _trait_change(apply, loss, trait_loss, params, direction, eps, alpha, inputs, chunk):
+    start = trait_loss(params)
+
+    def at(eps):
+        teacher = step(params, direction, eps)
+        student = student_direction(apply, loss, params, teacher, inputs, chunk=chunk)
+        return jax.lax.map(lambda alpha: trait_loss(step(params, student, alpha)) - start, alpha)
+
+    return jax.lax.map(at, eps)

@@ -1,0 +1,168 @@
+"""Passes over data in chunks, parameters as vectors, and the checks of what a caller hands in."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+Params = Any
+Inputs = Any
+Apply = Callable[[Params, Inputs], Float[Array, "batch *positions outputs"]]
+TraitLoss = Callable[[Params], Float[Array, ""]]
+Total = TypeVar("Total")
+
+
+def inner(first: Params, second: Params) -> Float[Array, ""]:
+    """<first, second> of two pytrees of one structure."""
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), first, second)
+    return jax.tree.reduce(jnp.add, products)
+
+
+def norm(params: Params) -> Float[Array, ""]:
+    """The Euclidean length of a pytree."""
+    return jnp.sqrt(inner(params, params))
+
+
+def cosine(first: Params, second: Params) -> Float[Array, ""]:
+    """The cosine of the angle between two pytrees; 0 where one of them is 0."""
+    lengths = norm(first) * norm(second)
+    return jnp.where(lengths > 0, inner(first, second) / jnp.where(lengths > 0, lengths, 1), 0)
+
+
+def step(
+    params: Params, direction: Params, size: float | Float[Array, ""] | Float[np.ndarray, ""]
+) -> Params:
+    """params + size * direction, in the precision of params."""
+    return jax.tree.map(lambda p, d: p + jnp.asarray(size, p.dtype) * d, params, direction)
+
+
+def sum_over_chunks(
+    function: Callable[[Inputs], Total], inputs: Inputs, chunk: int | None
+) -> Total:
+    """The sum of function(part) over consecutive parts of `inputs`, `chunk` examples each.
+
+    Memory is that of one part and of one result, however many examples there are.
+
+    Args:
+        function: from a part of the inputs to a pytree of sums over its examples.
+        inputs: a pytree whose leaves have a leading examples axis.
+        chunk: examples a part; None takes all at once. What is left over is one smaller part.
+    """
+    examples = jax.tree.leaves(inputs)[0].shape[0]
+    size = examples if chunk is None else min(chunk, examples)
+    whole = examples // size
+    if whole == 1 and size == examples:
+        return function(inputs)
+    parts = jax.tree.map(
+        lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]), inputs
+    )
+    first = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), zero, parts
+    )
+    if whole * size < examples:
+        rest = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
+        total = jax.tree.map(jnp.add, total, function(rest))
+    return total
+
+
+def float_type(params: Params) -> jnp.dtype:
+    """The precision that params are computed in."""
+    return jnp.result_type(*jax.tree.leaves(params))
+
+
+def rows(logits: Float[Array, "*batch outputs"]) -> Float[Array, "rows outputs"]:
+    """Every example, and every position of one, as a row: E_x is the mean over rows."""
+    return logits.reshape(-1, logits.shape[-1])
+
+
+def check_params(params: Params, name: str = "params") -> None:
+    """Refuses parameters that are not floating point, or not finite where they are known.
+
+    Raises:
+        ValueError: names the argument and the leaf.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError(f"{name}: has no arrays")
+    for path, leaf in leaves:
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(f"{where}: must be floating point, is {jnp.result_type(leaf)}")
+        _check_finite(leaf, where)
+
+
+def check_same_tree(params: Params, other: Params, name: str) -> None:
+    """Refuses `other` unless it has the structure, shapes and dtypes of `params`, and is finite.
+
+    Raises:
+        ValueError: names the argument, and the first leaf that differs.
+    """
+    ours, theirs = (jax.tree_util.tree_flatten_with_path(tree) for tree in (params, other))
+    if ours[1] != theirs[1]:
+        paths = [{jax.tree_util.keystr(path) for path, _ in tree[0]} for tree in (ours, theirs)]
+        apart = sorted(paths[0] ^ paths[1])
+        detail = f"; only one of them has {apart[0]}" if apart else ""
+        raise ValueError(f"{name}: must have the tree structure of params, and has not{detail}")
+    for (path, mine), (_, its) in zip(ours[0], theirs[0], strict=True):
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        if jnp.shape(mine) != jnp.shape(its):
+            raise ValueError(f"{where}: shape {jnp.shape(its)}, but params has {jnp.shape(mine)}")
+        if jnp.result_type(mine) != jnp.result_type(its):
+            raise ValueError(
+                f"{where}: {jnp.result_type(its)}, but params has {jnp.result_type(mine)}"
+            )
+    check_params(other, name)
+
+
+def check_inputs(inputs: Inputs, chunk: int | None) -> None:
+    """Refuses inputs without examples, of unequal lengths, or not finite, and a chunk below 1.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(lengths) != 1 or lengths in ({()}, {(0,)}):
+        raise ValueError("inputs: every array needs a leading axis of the same 1 or more examples")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: must be at least 1, got {chunk}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):
+        _check_finite(leaf, f"inputs{jax.tree_util.keystr(path)}")
+
+
+def check_positive(value: Any, name: str) -> None:
+    """Refuses a step size that is known and not a finite number above 0.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if isinstance(value, Tracer):
+        return
+    for number in np.ravel(value):
+        if not (np.isfinite(number) and number > 0):
+            raise ValueError(f"{name}: must be finite and above 0, got {number:g}")
+
+
+def check_finite_number(value: Any, name: str, cause: str) -> None:
+    """Refuses a result that is known and not finite.
+
+    Raises:
+        ValueError: names what gave it.
+    """
+    if not isinstance(value, Tracer) and not np.all(np.isfinite(value)):
+        raise ValueError(f"{name}: {cause}")
+
+
+def _check_finite(leaf: Any, where: str) -> None:
+    if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        return
+    # Known values are looked at also while some outer function is traced.
+    with jax.ensure_compile_time_eval():
+        finite = bool(jnp.all(jnp.isfinite(leaf)))
+    if not finite:
+        raise ValueError(f"{where}: holds NaN or infinity")

@@ -1,0 +1,163 @@
+"""Many steps: how the trait is acquired along a real training run, step by step.
+
+For any optimiser with updates u_k along the student's path theta_0 ... theta_K,
+
+    L_T(theta_K) - L_T(theta_0) = sum_k <grad L_T(theta_k), u_k> + sum_k R_k:
+
+the first sum is the first-order account, and R_k what the curvature of L_T adds. (An extension of
+the paper, for whose one small step the first sum has one term.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from theory.passes import (
+    Params,
+    TraitLoss,
+    check_params,
+    check_same_tree,
+    cosine,
+    inner,
+)
+
+DistillationLoss = Callable[[Params, Any], Float[Array, ""]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Account:
+    """One row a step; step k goes from theta_k to theta_{k+1}.
+
+    Attributes:
+        trait_loss: L_T(theta_k) for k = 0 ... K, one more than there are steps.
+        inner_product: <grad L_T, grad L_S> at theta_k; positive where a small step of gradient
+            descent on the distillation loss L_S lowers L_T.
+        cosine: of the same two gradients; 0 where one of them is 0.
+        layer_inner_product, layer_cosine: the same, layer by layer; inner products of the layers
+            add up to `inner_product`.
+        first_order: <grad L_T(theta_k), u_k>.
+        remainder: R_k = L_T(theta_{k+1}) - L_T(theta_k) - first_order.
+        second_order: 1/2 u_k^T hess L_T(theta_k) u_k, the leading part of R_k.
+        coverage: the cosine of theta_{k+1} - theta_0 with the teacher's displacement; its first
+            entry is Madl's coverage (arXiv:2606.22019). None where no teacher was given.
+    """
+
+    trait_loss: Float[Array, "*batch steps_and_one"]
+    inner_product: Float[Array, "*batch steps"]
+    cosine: Float[Array, "*batch steps"]
+    layer_inner_product: dict[str, Float[Array, "*batch steps"]]
+    layer_cosine: dict[str, Float[Array, "*batch steps"]]
+    first_order: Float[Array, "*batch steps"]
+    remainder: Float[Array, "*batch steps"]
+    second_order: Float[Array, "*batch steps"]
+    coverage: Float[Array, "*batch steps"] | None
+
+
+def layers(params: Params) -> dict[str, list[Array]]:
+    """The arrays of each layer: those whose path differs in the array's own name alone.
+
+    >>> sorted(layers({"first": {"kernel": jnp.ones(2), "bias": jnp.ones(1)}, "scale": 1.0}))
+    ["['first']", "['scale']"]
+    """
+    found: dict[str, list[Array]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        # A flax variable's array is an attribute of it, below the name that it has in its layer.
+        steps = [key for key in path if not isinstance(key, jax.tree_util.GetAttrKey)] or [*path]
+        owner = steps[:-1] or steps
+        found.setdefault(jax.tree_util.keystr(tuple(owner)), []).append(leaf)
+    return found
+
+
+def follow(
+    trait_loss: TraitLoss,
+    distillation_loss: DistillationLoss,
+    optimiser: optax.GradientTransformation,
+    params: Params,
+    batches: Any,
+    *,
+    teacher: Params | None = None,
+) -> tuple[Params, Account]:
+    """Trains a student and keeps the account of its trait.
+
+    A step takes the two gradients, one evaluation of L_T, and one forward-over-reverse product.
+
+    Args:
+        trait_loss: L_T(params).
+        distillation_loss: L_S(params, batch), the mean over the batch; for instance, of a loss of
+            `theory.losses` with the teacher's logits as part of the batch.
+        optimiser: any of optax.
+        params: the student's start theta_0.
+        batches: a pytree whose leaves have a leading axis of steps.
+        teacher: theta_T, for the coverage.
+
+    Returns:
+        theta_K, and the Account.
+
+    Raises:
+        ValueError: names the argument that is not usable.
+    """
+    check_params(params)
+    if teacher is not None:
+        check_same_tree(params, teacher, "teacher")
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError("batches: every array needs one leading axis, of the same number of steps")
+    displacement = None if teacher is None else jax.tree.map(jnp.subtract, teacher, params)
+
+    def advance(carry, batch):
+        now, state, value = carry
+        trait = jax.grad(trait_loss)(now)
+        distillation = jax.grad(distillation_loss)(now, batch)
+        updates, state = optimiser.update(distillation, state, now)
+        after = optax.apply_updates(now, updates)
+        value_after = trait_loss(after)
+        first = inner(trait, updates)
+        bent = jax.jvp(jax.grad(trait_loss), (now,), (updates,))[1]
+        by_layer = {
+            name: (inner(mine, its), cosine(mine, its))
+            for (name, mine), its in zip(
+                layers(trait).items(), layers(distillation).values(), strict=True
+            )
+        }
+        row = {
+            "trait_loss": value_after,
+            "inner_product": inner(trait, distillation),
+            "cosine": cosine(trait, distillation),
+            "layer_inner_product": {name: both[0] for name, both in by_layer.items()},
+            "layer_cosine": {name: both[1] for name, both in by_layer.items()},
+            "first_order": first,
+            "remainder": value_after - value - first,
+            "second_order": 0.5 * inner(updates, bent),
+            "coverage": (
+                None
+                if displacement is None
+                else cosine(jax.tree.map(jnp.subtract, after, params), displacement)
+            ),
+        }
+        return (after, state, value_after), row
+
+    start = trait_loss(params)
+    carry = (params, optimiser.init(params), start)
+    (trained, _, _), table = jax.lax.scan(advance, carry, batches)
+    values = jnp.concatenate([start[None], table.pop("trait_loss")])
+    return trained, Account(trait_loss=values, **table)
+
+
+def coverage(update: Params, displacement: Params) -> Float[Array, ""]:
+    """The cosine of a student's update with the teacher's displacement theta_T - theta_0.
+
+    Of a student's first update, it predicts how much of the trait is transmitted (Madl,
+    arXiv:2606.22019).
+
+    Raises:
+        ValueError: the two trees differ.
+    """
+    check_params(update, "update")
+    check_same_tree(update, displacement, "displacement")
+    return cosine(update, displacement)
