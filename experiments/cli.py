@@ -206,7 +206,7 @@ def _print_claims(summary: records.Record) -> None:
                 f"{row['r2']:.5f}",
             ]  # fmt: skip
         verdict = _VERDICTS["order"][row["holds"]]
-        orders.add_row(row["name"], str(row["instances"]), *cells, verdict)
+        orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
     controls = Table("negative control", "statement")
     for name in ("instances", "g > 0", "95 % interval", "condition missed", "verdict"):
         controls.add_column(name, justify="right")

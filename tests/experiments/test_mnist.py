@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from experiments import mnist, records, reproduce
+from experiments import mnist, records, reproduce, verify
 from experiments.paper import FIGURE_10B
 from toymlp import data, protocol
 from toymlp.errors import InputError
@@ -173,6 +173,19 @@ def mnist_like(monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_, **__: tiny)
 
 
+def _without_verification(monkeypatch) -> list[verify.Options]:
+    """Verifies nothing; returns a list of what it was asked to."""
+    asked = []
+
+    def run(options):
+        asked.append(options)
+        record = records.Record(options.out, {}, pl.DataFrame(), {})
+        return verify.Outcome(pl.DataFrame(), record, record, record, holds=True)
+
+    monkeypatch.setattr(verify, "run", run)
+    return asked
+
+
 def test_reproduce_falls_back_to_digits_loudly_where_mnist_is_not(tmp_path, monkeypatch, capfd):
     load = data.load
 
@@ -183,7 +196,10 @@ def test_reproduce_falls_back_to_digits_loudly_where_mnist_is_not(tmp_path, monk
 
     monkeypatch.setattr(data, "load", no_mnist)
     _with_results(monkeypatch, lambda _, runs: np.full(len(runs), 0.5))
-    outcome = reproduce.run(reproduce.Options(runs=2, out=tmp_path))
+    asked = _without_verification(monkeypatch)
+    both = reproduce.run(reproduce.Options(runs=2, instances=7, out=tmp_path, seed=3))
+    assert asked == [verify.Options(instances=7, out=tmp_path, seed=3)]
+    outcome = both.mnist
     assert outcome.summary.config["dataset"] == "digits"
     assert outcome.agrees is None
     said = capfd.readouterr().err
@@ -197,5 +213,12 @@ def test_reproduce_does_not_hide_damaged_data(tmp_path, monkeypatch):
         raise InputError("train-images: damaged")
 
     monkeypatch.setattr(data, "load", damaged)
+    _without_verification(monkeypatch)
     with pytest.raises(InputError, match="damaged"):
         reproduce.run(reproduce.Options(runs=2, out=tmp_path))
+
+
+def test_reproduce_refuses_bad_runs_before_it_verifies(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "run", lambda _: pytest.fail("verified first"))
+    with pytest.raises(InputError, match="runs must be at least 1"):
+        reproduce.run(reproduce.Options(runs=0, out=tmp_path))
