@@ -7,22 +7,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= results
 RUNS ?= 20
+INSTANCES ?= 10000
 TESTS ?= tests
 BENCH ?=
 
 .PHONY: help reproduce test check format bench constraints clean
 
 help:
-	@echo "make reproduce   the paper's MNIST experiment: records, table and figures in $(OUT)/"
+	@echo "make reproduce   the theory verified, and the MNIST experiment: records, tables, figures in $(OUT)/"
 	@echo "make test        the test suite"
 	@echo "make check       formatting, lint, types, import layers"
 	@echo "make bench       speed and memory on this machine"
 	@echo "make format      put the source in its format"
 	@echo "make constraints pin what pip installs today"
-	@echo "variables: PYTHON, VENV, OUT, RUNS, TESTS, BENCH (options of the benchmark)"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, TESTS, BENCH (options of the benchmark)"
 
 reproduce: $(VENV)/.core
-	$(BIN)/sublab reproduce --runs $(RUNS) --out $(OUT)
+	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --out $(OUT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
@@ -39,6 +40,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.toy $(BENCH)
+	$(BIN)/python -m benchmarks.theory
 
 constraints:
 	$(PYTHON) -m venv $(VENV)-constraints

@@ -13,7 +13,7 @@ from figures.verify_curves import NAMES
 
 _COLOURS = {"tanh": BLUE, "gelu": GREEN, "softplus": ORANGE, "relu": VERMILION}
 # Lines drawn of each activation: enough to show a spread, few enough to tell them apart.
-_LINES = 60
+_LINES = 30
 
 
 def draw(summary: Record, folder: Path) -> list[Path]:

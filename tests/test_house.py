@@ -41,6 +41,8 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
         ("experiments/records.py", "import toymlp.errors"),
         ("experiments/mnist.py", "import figures.style"),
         ("figures/style.py", "import experiments.mnist"),
+        ("figures/verify_curves.py", "import experiments.verify"),
+        ("experiments/verify_summary.py", "import experiments.verify"),
         ("figures/data_panel.py", "import toymlp.data"),
     ],
 )
@@ -59,7 +61,7 @@ def test_an_import_against_the_layers_is_caught(tmp_path, module, line):
 
 def test_importing_theory_brings_no_figures_no_command_line_and_no_network_client():
     heavy = ("matplotlib", "tyro", "polars", "requests", "pooch")
-    program = f"import theory.losses, sys; print([m for m in {heavy} if m in sys.modules])"
+    program = f"import theory, theory.verify, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

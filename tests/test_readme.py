@@ -38,14 +38,19 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     """The command in small: fewer runs, images and epochs, another folder, nothing else."""
     if command.startswith("make "):
         small = {
-            "reproduce": ["RUNS=1", f"OUT={out}"],
+            "reproduce": ["RUNS=1", "INSTANCES=5", f"OUT={out}"],
             "test": ["TESTS=tests/toymlp/test_devices.py"],
             "check": [],
             "bench": ["BENCH=--models 2 --epochs 1 --images 2048"],
         }
         return [*command.split(), f"VENV={venv}", *small[command.split()[1]]]
     words = command.replace(".venv/bin/", f"{venv}/bin/").split()
-    for flag, value in (("--runs", "2"), ("--out", str(out)), ("--dataset", "digits")):
+    for flag, value in (
+        ("--runs", "2"),
+        ("--instances", "5"),
+        ("--out", str(out)),
+        ("--dataset", "digits"),
+    ):
         if flag in words:
             words[words.index(flag) + 1] = value
     if words[1] == "mnist":
@@ -69,6 +74,8 @@ def test_the_readme_shows_the_two_commands_first():
 def test_command_runs(command, venv, tmp_path):
     out = tmp_path / "results"
     run(smoke(command, venv, out))
+    if "verify" in command or "reproduce" in command:
+        assert len(list((out / "figures").glob("verify_*.png"))) == 4
     if "mnist" in command or "reproduce" in command:
         assert list((out / "figures").glob("fig10b_*.png"))
 

@@ -70,7 +70,7 @@ class Family:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one example; the last axis is features, the first of which D_S never shows."""
-        return {"mlp": (7,), "cnn": (5, 5, 2), "attention": (4, 5)}[self.kind]
+        return {"mlp": (7,), "cnn": (4, 4, 2), "attention": (3, 5)}[self.kind]
 
     @property
     def linear(self) -> bool:
@@ -81,7 +81,7 @@ class Family:
 FAMILIES = (
     Family("linear", "mlp"),
     Family("mlp 24", "mlp", (24,)),
-    Family("mlp 12-8-12", "mlp", (12, 8, 12)),
+    Family("mlp 16-8", "mlp", (16, 8)),
     Family("cnn", "cnn"),
     Family("attention", "attention"),
 )
@@ -147,8 +147,9 @@ class Model(nnx.Module):
             # Not flax's own attention, whose softmax is computed in float32.
             self.attend = nnx.List(nnx.Linear(widths[0], widths[0], **settings) for _ in range(4))
         self.body = nnx.List(nnx.Linear(a, b, **settings) for a, b in pairwise(widths))
-        flat = 9 * widths[0] if family.kind == "cnn" else (*widths, features)[len(widths) - 1]
-        self.read_out = nnx.Linear(flat if widths else features, OUTPUTS, **settings)
+        # The convolution leaves 2 x 2 places.
+        last = 4 * widths[-1] if family.kind == "cnn" else [features, *widths][-1]
+        self.read_out = nnx.Linear(last, OUTPUTS, **settings)
         self.kind, self.linear = family.kind, family.linear
 
     def __call__(self, inputs: Array, activation: Activation) -> Array:

@@ -244,14 +244,24 @@ def _trait(
         return trait(step(start, way, alpha)) - value
 
     # Theorem 1, at a fixed alpha: the student's whole step is in proportion to eps. The smallest
-    # eps at which rounding of L_T does not hide what L_T does.
+    # eps at which rounding of L_T does not hide what L_T does; and smaller, if the curvature of
+    # L_T along the first step says that it was not small enough.
+    hidden = 1e-9 * jnp.abs(value)
     sizes = jnp.stack([found.eps[i] for i in (0, 3, 7)])
     expected = instance.alpha * jnp.stack([found.inner_product[i] for i in (0, 3, 7)])
-    chosen = jnp.argmax((expected > 1e-9 * jnp.abs(value)).at[-1].set(True))
+    small = sizes[jnp.argmax((expected > hidden).at[-1].set(True))]
     moderate = len(SMALL) + _MODERATE
-    ways = jax.lax.map(student, jnp.stack([sizes[chosen], found.eps[moderate]]))
-    first, way = (jax.tree.map(lambda leaf, i=i: leaf[i], ways) for i in range(2))
-    fall = -change(first, instance.alpha) / expected[chosen]
+
+    def look(shrink: Array, eps: tuple[Array, Array]) -> tuple[Array, tuple[Params, Array]]:
+        way = student(jnp.where(eps[1], shrink, 1.0) * eps[0])
+        slope, bent = inner(way, direction), curvature_along(trait, start, way, jnp.zeros(1))[0]
+        enough = slope / (instance.alpha * jnp.maximum(jnp.abs(bent), 1e-300))
+        return jnp.minimum(1.0, enough), (way, slope)
+
+    steps = jnp.stack([small, small, found.eps[moderate]]), jnp.array([False, True, False])
+    _, (ways, slopes) = jax.lax.scan(look, jnp.ones(()), steps)
+    first, way = (jax.tree.map(lambda leaf, i=i: leaf[i], ways) for i in (1, 2))
+    falls_by = -change(first, instance.alpha)
     g = found.inner_product[moderate]
     # As far as moves a logit of the trait's inputs by 2: that far, the steps resolve curvature.
     _, moves = linearise(apply, start, way, instance.trait_inputs)
@@ -261,10 +271,13 @@ def _trait(
     changes = jax.lax.map(lambda alpha: change(way, alpha), alphas)
     bounds = -alphas * g + 0.5 * safe.curvature * alphas**2
     falls = jnp.where(alphas < safe.alpha, -changes / (alphas * g), jnp.inf)
-    hidden = 1e-9 * jnp.abs(value)
     usable = ~found.blind & (alphas[0] * g > hidden)
     return {
-        "theorem_1": jnp.where(found.blind | (expected[chosen] < hidden), jnp.nan, fall),
+        "theorem_1": jnp.where(
+            found.blind | (instance.alpha * slopes[1] < hidden),
+            jnp.nan,
+            falls_by / (instance.alpha * slopes[1]),
+        ),
         "safe_step": jnp.where(usable & (safe.alpha > alphas[0]), jnp.min(falls), jnp.nan),
         "step_bound": jnp.where(
             usable, jnp.max((changes - bounds) / (alphas * g + hidden)), jnp.nan
@@ -291,7 +304,7 @@ def _account(
         return jnp.mean(jax.vmap(loss)(apply(params, batch), labels))
 
     trained, account = follow(trait, distillation, optimiser, start, batches, teacher=teacher)
-    nodes, weights = np.polynomial.legendre.leggauss(6)
+    nodes, weights = np.polynomial.legendre.leggauss(10)
     nodes, weights = 0.5 * (nodes + 1), 0.5 * weights
 
     def one(carry: tuple, batch: Array) -> tuple:

@@ -195,9 +195,11 @@ def test_a_step_that_rounding_drowns_is_refused_with_the_smallest_that_it_does_n
     least = float(smallest_eps(call(np.array([0.1]))))
     assert 1e-7 < least < 1e-2
     # What is let through is right to about a per cent, and the estimate is not idle.
-    doubles = [jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
-               for tree in (params, way, inputs)]  # fmt: skip
-    exact = curve(apply, loss, *doubles[:2], np.array([1.01 * least]), doubles[2])
+    exactly, way64, inputs64 = (
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
+        for tree in (params, way, inputs)
+    )  # fmt: skip
+    exact = curve(apply, loss, exactly, way64, np.array([1.01 * least]), inputs64)
     rough = call(np.array([1.01 * least]))
     error = abs(float(rough.inner_product[0] / exact.inner_product[0]) - 1)
     assert error < 0.01
@@ -205,9 +207,8 @@ def test_a_step_that_rounding_drowns_is_refused_with_the_smallest_that_it_does_n
     for shrink in (30, 300, 3000):
         eps = least / shrink
         unchecked = inner_product(apply, loss, params, way, step(params, way, eps), inputs)
-        exact = inner_product(
-            apply, loss, *doubles[:2], step(*doubles[:2], eps), doubles[2]
-        )  # fmt: skip
+        teacher = step(exactly, way64, eps)
+        exact = inner_product(apply, loss, exactly, way64, teacher, inputs64)
         worst = max(worst, abs(float(unchecked / exact) - 1))
     assert worst > 0.01
 

@@ -21,7 +21,7 @@ def problem():
         apply, population = initialise(ARCHITECTURE, keys[:1])
         params = jax.tree.map(lambda leaf: leaf[0], population)
         noise, images = jax.random.uniform(keys[1], (2, 1024, 784), minval=-1.0)
-        labels = jax.random.randint(keys[2], 1024, 0, 10)
+        labels = jax.random.randint(keys[2], (1024,), 0, 10)
         classes = ARCHITECTURE.class_logits()
 
         def trait(p):
@@ -54,7 +54,7 @@ def test_the_curve_in_float32_is_that_in_float64(problem):
     with jax.enable_x64(True):
         doubles = [jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
                    for tree in (params, way, noise)]  # fmt: skip
-        exact = curve(apply, loss, *doubles[:2], eps, doubles[2])
+        exact = curve(apply, loss, doubles[0], doubles[1], eps, doubles[2])
     np.testing.assert_allclose(found.inner_product, exact.inner_product, rtol=1e-3)
     np.testing.assert_allclose(found.coefficient, exact.coefficient, rtol=1e-4)
     np.testing.assert_allclose(found.rho, exact.rho, rtol=1e-2, atol=1e-4)

@@ -124,6 +124,7 @@ def test_coverage_is_the_cosine_with_the_teachers_displacement(problem):
     expected = [
         cosine(jax.tree.map(jnp.subtract, p, params), displacement) for p in path[1:]
     ]  # fmt: skip
+    assert account.coverage is not None
     np.testing.assert_allclose(account.coverage, expected, rtol=1e-8)
     np.testing.assert_allclose(account.coverage[0], coverage(updates[0], displacement), rtol=1e-8)
     assert coverage(displacement, displacement) == pytest.approx(1)
