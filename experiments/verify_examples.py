@@ -7,7 +7,6 @@ range looked at; where there is none, the first that is not blind.
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -20,7 +19,6 @@ from experiments.progress import say
 from experiments.provenance import provenance
 from theory import instances, verify
 from theory.alignment import student_direction, teacher_direction
-from theory.certificate import Curve, Horizon, curve, horizon
 from theory.guarantee import safe_step, trait_change
 from theory.instances import FAMILIES, Family, Kinds
 from theory.passes import inner, step
@@ -29,9 +27,8 @@ from toymlp.randomness import run_keys
 CURVES, GRID = "verify_curves", "verify_grid"
 _VERSION = 1
 # Architectures shown; a linear model is aligned throughout.
-_SHOWN = ("mlp 24", "cnn", "attention")
-# Steps in the units of `theory.verify`: of the curves, of the grid, and for a step's curvature.
-_EPS = np.geomspace(1e-2, 30.0, 71)
+_SHOWN = ("mlp", "cnn", "attention")
+# Steps in the units of `theory.verify`: of the grid, and for a step's curvature.
 _STEPS = np.geomspace(0.03, 30.0, 33)
 _LOOKED_AT = np.geomspace(0.01, 30.0, 129)
 
@@ -53,33 +50,27 @@ def choose(table: pl.DataFrame) -> dict[str, int]:
 
 
 def record(
-    out: Path, seed: int, chosen: dict[str, int], draw_kinds: DrawKinds
+    out: Path, seed: int, table: pl.DataFrame, draw_kinds: DrawKinds
 ) -> tuple[records.Record, records.Record]:
-    """The records of the curves of `chosen`, and of a grid of steps of one of them."""
+    """The records of the curves of the chosen instances, and of a grid of steps of one of them."""
+    chosen = choose(table)
     config = {"version": _VERSION, "seed": seed}
     curves_config = config | {"experiment": CURVES, "instances": chosen}
     name = _SHOWN[0]
     grid_config = config | {"experiment": GRID, "family": name, "instance": chosen[name]}
     curves = records.find(out, CURVES, curves_config, say)
     grid = records.find(out, GRID, grid_config, say)
-    start = time.monotonic()
-    missing: list[tuple] = [] if curves else [(_curve, each) for each in chosen.items()]
-    missing += [] if grid else [(_grid, (name, chosen[name]))]
-
-    def make(task: tuple) -> pl.DataFrame:
-        function, (name, number) = task
-        with jax.enable_x64(True):
-            return function(seed, name, number, draw_kinds)
-
-    # Side by side, since nearly all of it is compiling.
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        made = list(pool.map(make, missing))
-    origin = provenance(wall_seconds=time.monotonic() - start)
     if curves is None:
-        table = pl.concat(made[: len(chosen)])
-        curves = records.write(out, CURVES, curves_config, table, origin)
+        rows = [curve_of(table, *each) for each in chosen.items()]
+        curves = records.write(
+            out, CURVES, curves_config, pl.concat(rows), provenance(wall_seconds=0.0)
+        )
     if grid is None:
-        grid = records.write(out, GRID, grid_config, made[-1], origin)
+        start = time.monotonic()
+        with jax.enable_x64(True):
+            rows = _grid(seed, name, chosen[name], draw_kinds)
+        origin = provenance(wall_seconds=time.monotonic() - start)
+        grid = records.write(out, GRID, grid_config, rows, origin)
     return curves, grid
 
 
@@ -96,32 +87,36 @@ def _drawn(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> tuple:
     return family, run_keys(seed, f"verify {name}", jnp.array([number]))[0], kinds, names
 
 
-def _curve(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFrame:
-    family, key, kinds, names = _drawn(seed, name, number, draw_kinds)
+def curve_of(table: pl.DataFrame, name: str, number: int) -> pl.DataFrame:
+    """g / a and rho of one instance at the eps of `theory.verify.WIDE`, with where they end.
 
-    @jax.jit
-    def evaluate(key: jax.Array, kinds: Kinds) -> tuple[jax.Array, Curve, Horizon]:
-        instance = instances.draw(family, key, kinds)
-        apply, loss = instances.model(family, kinds.activation), instances.loss(instance)
-        start, inputs = instance.params, instance.inputs
-        direction = teacher_direction(instances.trait_loss(apply, instance), start)
-        unit = verify.unit_of_eps(apply, instance, direction)
-        ends = {"largest": unit * _EPS[-1], "smallest": unit * _EPS[0]}
-        reach = horizon(apply, loss, start, direction, inputs, **ends)
-        return unit, curve(apply, loss, start, direction, unit * _EPS, inputs), reach
-
-    unit, found, reach = evaluate(key, kinds)
+    `eps_star` is where g crosses 0, and `eps_certified` where rho crosses 1, both by a straight
+    line over log eps between the two neighbours; infinity where they do not.
+    """
+    (row,) = table.filter(family=name, instance=number).to_dicts()
+    g, rho = (np.array(row[column], float) for column in ("inner_products", "rhos"))
     return pl.DataFrame(
-        {"family": name, "instance": number}
-        | names
+        {name: row[name] for name in ("family", "instance", "activation", "loss", "trait")}
         | {
-            "eps": _EPS,
-            "inner_product": np.asarray(found.inner_product / (unit * found.coefficient)),
-            "rho": np.asarray(found.rho),
-            "eps_star": float(reach.eps_star / unit),
-            "eps_certified": float(reach.eps_certified / unit),
+            "eps": verify.WIDE,
+            "inner_product": g,
+            "rho": rho,
+            "eps_star": _crossing(g),
+            "eps_certified": _crossing(1 - rho),
         }
     )
+
+
+def _crossing(value: np.ndarray) -> float:
+    below = np.flatnonzero(~(value > 0))
+    if not len(below):
+        return float("inf")
+    if below[0] == 0:
+        return 0.0
+    before, after = value[below[0] - 1], value[below[0]]
+    part = before / (before - after) if np.isfinite(after) else 0.0
+    ends = np.log(verify.WIDE[below[0] - 1 : below[0] + 1])
+    return float(np.exp(ends[0] + part * (ends[1] - ends[0])))
 
 
 def _grid(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFrame:
@@ -130,7 +125,7 @@ def _grid(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFr
     @jax.jit
     def evaluate(key: jax.Array, kinds: Kinds) -> tuple[jax.Array, ...]:
         instance = instances.draw(family, key, kinds)
-        apply, loss = instances.model(family, kinds.activation), instances.loss(instance)
+        apply, loss = instances.model(family, instance), instances.loss(instance)
         trait = instances.trait_loss(apply, instance)
         start, inputs = instance.params, instance.inputs
         direction = teacher_direction(trait, start)

@@ -98,15 +98,18 @@ def test_install_command_names_an_extra_that_exists():
     assert extra in (distribution("subliminal-lab").metadata.get_all("Provides-Extra") or [])
 
 
-def test_python_example_runs(tmp_path):
-    (program,) = blocks("python")
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "student_aux"), (1, "True")], ids=["mnist", "theory"]
+)
+def test_python_example_runs(tmp_path, number, shown):
+    program = blocks("python")[number]
     assert len([line for line in program.splitlines() if line.strip()]) <= 15
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "student_aux" in done.stdout
+    assert shown in done.stdout
 
 
 def test_the_papers_numbers_in_the_table_are_the_papers():

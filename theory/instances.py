@@ -60,7 +60,7 @@ class Family:
     Attributes:
         name: as records show it.
         kind: `mlp` (no hidden layer: a model linear in its parameters), `cnn` or `attention`.
-        hidden: widths of an MLP's hidden layers.
+        hidden: the largest widths of an MLP's two hidden layers; an instance uses a part.
     """
 
     name: str
@@ -80,8 +80,8 @@ class Family:
 
 FAMILIES = (
     Family("linear", "mlp"),
-    Family("mlp 24", "mlp", (24,)),
-    Family("mlp 16-8", "mlp", (16, 8)),
+    # One program for all of them: from 4 to 24 units, and up to 16 in a second layer, or none.
+    Family("mlp", "mlp", (24, 16)),
     Family("cnn", "cnn"),
     Family("attention", "attention"),
 )
@@ -111,20 +111,25 @@ class Instance:
         trait_inputs, trait_labels, trait_targets: what the trait losses are about; all features.
         weights, temperature, subset: of the losses that have them.
         alpha: the student's step size.
+        units: which units of an MLP's hidden layers there are. What belongs to others is 0 in
+            all parameters and directions, and nothing reads it.
+        shallow: whether an MLP has one hidden layer.
         kinds: which of each.
     """
 
     params: Params
     other: Params
     random_direction: Params
-    inputs: Float[Array, "*shape features"]
-    trait_inputs: Float[Array, "*shape features"]
+    inputs: Float[Array, "*examples features"]
+    trait_inputs: Float[Array, "*trait_examples features"]
     trait_labels: Int[Array, "*batch trait_examples"]
     trait_targets: Float[Array, "*batch trait_examples outputs"]
     weights: Float[Array, "*batch outputs"]
     temperature: Float[Array, "*batch"]
     subset: Bool[Array, "*batch outputs"]
     alpha: Float[Array, "*batch"]
+    units: list[Bool[Array, "..."]]
+    shallow: Bool[Array, "*batch"]
     kinds: Kinds
 
 
@@ -152,7 +157,9 @@ class Model(nnx.Module):
         self.read_out = nnx.Linear(last, OUTPUTS, **settings)
         self.kind, self.linear = family.kind, family.linear
 
-    def __call__(self, inputs: Array, activation: Activation) -> Array:
+    def __call__(
+        self, inputs: Array, activation: Activation, units: list[Array], shallow: Array
+    ) -> Array:
         if self.linear:
             return self.read_out(inputs)
         hidden = self.read_in(inputs)
@@ -163,7 +170,9 @@ class Model(nnx.Module):
         if self.kind == "cnn":
             hidden = hidden.reshape(*hidden.shape[:-3], -1)
         for layer in self.body:
-            hidden = activation(layer(hidden))
+            first = jnp.where(units[0], hidden, 0.0)
+            second = jnp.where(units[1], activation(layer(first)), 0.0)
+            hidden = jnp.where(shallow, first[..., : second.shape[-1]], second)
         return self.read_out(hidden)
 
     def _attention(self, hidden: Float[Array, "batch positions width"]) -> Array:
@@ -184,12 +193,14 @@ def draw(family: Family, key: Key[Array, ""], kinds: Kinds) -> Instance:
     # Two calls of the generator, cut up: XLA takes long to compile each.
     first, second = jax.random.split(key)
     size = sum(leaf.size for leaf in jax.tree.leaves(shape))
-    plain = 2 * math.prod(data) + _TRAIT_EXAMPLES + 2 * OUTPUTS + 3
+    plain = 2 * math.prod(data) + _TRAIT_EXAMPLES + 2 * OUTPUTS + 6
     gaussian = 3 * size + 2 * math.prod(data) + math.prod(trait_data) + _TRAIT_EXAMPLES * OUTPUTS
     uniforms = _Stream(jax.random.uniform(second, (plain,)))
     normals = _Stream(jax.random.normal(first, (gaussian,)))
-    params, other = (_initialise(shape, normals) for _ in range(2))
+    units, shallow = _units(family, uniforms)
+    params, other = (_prune(_initialise(shape, normals), units, shallow) for _ in range(2))
     direction = jax.tree.map(lambda leaf: normals.take(leaf.shape), shape)
+    direction = _prune(direction, units, shallow)
     shrink = jnp.sqrt(inner(params, params) / inner(direction, direction))
     inputs = _inputs(data, normals, uniforms, kinds.data)
     labels = jnp.floor(CLASSES * uniforms.take((_TRAIT_EXAMPLES,))).astype(jnp.int32)
@@ -208,18 +219,22 @@ def draw(family: Family, key: Key[Array, ""], kinds: Kinds) -> Instance:
         temperature=jnp.exp2(3 * uniforms.take(()) - 1),
         subset=~left_out,
         alpha=0.1 * 100 ** uniforms.take(()),
+        units=units,
+        shallow=shallow,
         kinds=kinds,
     )
 
 
-def model(family: Family, activation: Int[Array, ""]) -> Apply:
-    """apply(params, inputs) of a family with the activation of that index."""
+def model(family: Family, instance: Instance) -> Apply:
+    """apply(params, inputs) of an instance's model."""
     graph = nnx.graphdef(nnx.eval_shape(lambda: Model(family, nnx.Rngs(0))))
 
     def act(value: Array) -> Array:
-        return jax.lax.switch(activation, list(ACTIVATIONS.values()), value)
+        return jax.lax.switch(instance.kinds.activation, list(ACTIVATIONS.values()), value)
 
-    return lambda params, inputs: nnx.merge(graph, params)(inputs, act)
+    return lambda params, inputs: nnx.merge(graph, params)(
+        inputs, act, instance.units, instance.shallow
+    )
 
 
 def potential(instance: Instance) -> Potential:
@@ -322,6 +337,39 @@ def _initialise(shape: Params, normals: _Stream) -> Params:
         return normals.take(leaf.shape) / fan_in**0.5
 
     return jax.tree_util.tree_map_with_path(layer, shape)
+
+
+def _units(family: Family, uniforms: _Stream) -> tuple[list[Array], Array]:
+    """Which units of each hidden layer there are, and whether the second layer is left out."""
+    share, shallow = uniforms.take((2,)), uniforms.take(()) < 0.5
+    widths = [4 + jnp.floor(share[i] * (most - 3)) for i, most in enumerate(family.hidden)]
+    if not widths:
+        return [], shallow
+    # A single layer is read by what else reads the second.
+    widths[0] = jnp.where(shallow, jnp.minimum(widths[0], family.hidden[1]), widths[0])
+    each = zip(family.hidden, widths, strict=True)
+    return [jnp.arange(most) < width for most, width in each], shallow
+
+
+def _prune(params: Params, units: list[Array], shallow: Array) -> Params:
+    """0 in place of whatever belongs to units that are not there."""
+    if not units:
+        return params
+    first, second = units
+    last = jnp.where(shallow, first[: second.shape[0]], second)
+    keep = {
+        "read_in": (jnp.array(True), first),
+        "body": (first & ~shallow, second & ~shallow),
+        "read_out": (last, jnp.array(True)),
+    }
+
+    def layer(path: tuple, leaf: Array) -> Array:
+        names = _names(path)
+        into, outof = keep[names[0]]
+        there = outof if names[-1] == "bias" else into[..., None] & outof
+        return jnp.where(there, leaf, 0.0)
+
+    return jax.tree_util.tree_map_with_path(layer, params)
 
 
 def _inputs(

@@ -84,8 +84,8 @@ WRONG_LOSSES: dict[str, Loss] = {
 # In units of 1 / rms(J d), in which eps = 1 moves a logit by about 1: where the remainder is
 # fitted, where the curve is looked at, and the one at which directions are compared.
 SMALL = 0.004 * 2.0 ** -np.arange(7, -1, -1)
-WIDE = np.geomspace(0.02, 30.0, 14)
-_MODERATE = 4
+WIDE = np.geomspace(0.01, 30.0, 26)
+_MODERATE = 9
 # Instances that are evaluated together and share their kinds, so that each choice of a kind is a
 # branch taken, not eight branches computed.
 BLOCK = 10
@@ -113,9 +113,10 @@ def evaluate(family: Family, key: Key[Array, ""], kinds: Kinds) -> dict[str, Arr
 
     Returns:
         A scalar for every claim, NaN where the claim is not about such an instance; for every
-        control `<control>_g`, the inner product; and `remainders` at SMALL, as shares of the
-        last, with `slope` and `r2` of their log-log fit; `cosine`, `cosine_independent`;
-        `horizon`, `certified` (in units of 1 / rms(J d); infinity where no end was reached).
+        control `<control>_g`, the inner product; `inner_products` (g / a) and `rhos` at WIDE;
+        `remainders` at SMALL, as shares of the last, with `slope` and `r2` of their log-log fit;
+        `cosine`, `cosine_independent`; `horizon`, `certified` (in units of 1 / rms(J d); infinity
+        where no end was reached).
 
     Raises:
         ValueError: float64 is off (`jax.enable_x64`).
@@ -123,7 +124,7 @@ def evaluate(family: Family, key: Key[Array, ""], kinds: Kinds) -> dict[str, Arr
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError("evaluate: works in float64; use it inside `jax.enable_x64(True)`")
     instance = instances.draw(family, key, kinds)
-    apply = instances.model(family, kinds.activation)
+    apply = instances.model(family, instance)
     loss = instances.loss(instance)
     trait = instances.trait_loss(apply, instance)
     relu = kinds.activation == list(instances.ACTIVATIONS).index("relu")
@@ -187,6 +188,8 @@ def _along(
             / jnp.where(found.rounding > 0, found.rounding, jnp.finfo(g.dtype).tiny),
             jnp.nan,
         ),
+        "inner_products": g[small:] / (unit * found.coefficient),
+        "rhos": found.rho[small:],
         "remainders": jnp.abs(found.remainder[:small] / found.remainder[small - 1]),
         "slope": slope,
         "r2": r2,
@@ -255,7 +258,7 @@ def _trait(
     def look(shrink: Array, eps: tuple[Array, Array]) -> tuple[Array, tuple[Params, Array]]:
         way = student(jnp.where(eps[1], shrink, 1.0) * eps[0])
         slope, bent = inner(way, direction), curvature_along(trait, start, way, jnp.zeros(1))[0]
-        enough = slope / (instance.alpha * jnp.maximum(jnp.abs(bent), 1e-300))
+        enough = jnp.abs(slope) / (instance.alpha * jnp.maximum(jnp.abs(bent), 1e-300))
         return jnp.minimum(1.0, enough), (way, slope)
 
     steps = jnp.stack([small, small, found.eps[moderate]]), jnp.array([False, True, False])
@@ -274,9 +277,9 @@ def _trait(
     usable = ~found.blind & (alphas[0] * g > hidden)
     return {
         "theorem_1": jnp.where(
-            found.blind | (instance.alpha * slopes[1] < hidden),
+            found.blind | (instance.alpha * jnp.abs(slopes[1]) < hidden),
             jnp.nan,
-            falls_by / (instance.alpha * slopes[1]),
+            falls_by / (instance.alpha * jnp.abs(slopes[1])),
         ),
         "safe_step": jnp.where(usable & (safe.alpha > alphas[0]), jnp.min(falls), jnp.nan),
         "step_bound": jnp.where(

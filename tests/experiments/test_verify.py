@@ -13,6 +13,7 @@ from theory.verify import CLAIMS, SMALL, WIDE
 from toymlp.errors import InputError
 
 LEFT_OUT = ("linear", "blind")
+LISTS = ("remainders", "inner_products", "rhos")
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ def calls(monkeypatch):
             slope = 2 + 0.01 * rng.normal(size=shape)
             found |= {
                 "remainders": (SMALL / SMALL[-1]) ** slope[..., None],
+                "inner_products": np.sin(WIDE) * np.ones((*shape, 1)),
+                "rhos": WIDE * np.ones((*shape, 1)),
                 "slope": slope,
                 "r2": np.full(shape, 0.999),
                 "cosine": rng.uniform(0, 1, shape),
@@ -48,19 +51,8 @@ def calls(monkeypatch):
         return evaluate
 
     monkeypatch.setattr(verify, "_program", program)
-    monkeypatch.setattr(verify_examples, "_curve", _curve)
     monkeypatch.setattr(verify_examples, "_grid", _grid)
     return asked
-
-
-def _curve(seed, name, number, _):
-    kinds = {"activation": "tanh", "loss": "softmax", "trait": "cross_entropy"}
-    eps = np.geomspace(0.01, 30, 9)
-    return pl.DataFrame(
-        {"family": name, "instance": number} | kinds
-        | {"eps": eps, "inner_product": np.sin(eps), "rho": eps, "eps_star": np.pi,
-           "eps_certified": 1.0}
-    )  # fmt: skip
 
 
 def _grid(seed, name, number, _):
@@ -76,7 +68,7 @@ def _grid(seed, name, number, _):
 def test_every_architecture_gets_its_share_and_each_instance_a_row(tmp_path, calls):
     outcome = verify.run(Options(instances=1203, out=tmp_path))
     sizes = outcome.table.group_by("family").len().sort("family")["len"].to_list()
-    assert sorted(sizes) == [240, 240, 241, 241, 241]
+    assert sorted(sizes) == [300, 301, 301, 301]
     assert len(outcome.table.select("family", "instance").unique()) == 1203
     assert outcome.holds
     assert outcome.summary.table.filter(kind="claim")["name"].to_list() == list(CLAIMS)
@@ -96,9 +88,9 @@ def test_an_instance_does_not_depend_on_how_many_there_are(tmp_path, calls):
     few = verify.run(Options(instances=300, out=tmp_path / "few")).table
     many = verify.run(Options(instances=3100, out=tmp_path / "many")).table
     same = many.join(few, on=["family", "instance"], how="semi", maintain_order="left")
-    assert same.drop("remainders").equals(few.drop("remainders"))
+    assert same.drop(LISTS).equals(few.drop(LISTS))
     other = verify.run(Options(instances=300, out=tmp_path / "other", seed=1)).table
-    assert not other.drop("remainders").equals(few.drop("remainders"))
+    assert not other.drop(LISTS).equals(few.drop(LISTS))
     first, again = draw_kinds(0, FAMILIES[1], 0, 5), draw_kinds(0, FAMILIES[1], 3, 2)
     assert all((first[name][3:] == again[name]).all() for name in first)
 
@@ -106,15 +98,15 @@ def test_an_instance_does_not_depend_on_how_many_there_are(tmp_path, calls):
 def test_finished_groups_are_reused_and_a_damaged_one_is_made_again(tmp_path, calls, capfd):
     options = Options(instances=3000, out=tmp_path)
     first = verify.run(options)
-    assert len(calls) == 10
+    assert len(calls) == 8
     again = verify.run(options)
-    assert len(calls) == 10
+    assert len(calls) == 8
     assert again.table.equals(first.table)
     assert "3000 of 3000 instances found" in capfd.readouterr().err
     damaged = records.read_all(tmp_path, verify.EXPERIMENT)[3]
     (damaged.folder / "table.parquet").write_bytes(b"")
     assert verify.run(options).table.equals(first.table)
-    assert len(calls) == 11
+    assert len(calls) == 9
     assert "made again" in capfd.readouterr().err
 
 
@@ -134,7 +126,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, calls, monkeypatch):
     assert len(records.read_all(tmp_path, verify.EXPERIMENT)) == 3
     asked = len(calls)
     verify.run(Options(instances=3000, out=tmp_path))
-    assert len(calls) - asked == 7
+    assert len(calls) - asked == 5
 
 
 @pytest.mark.parametrize(
@@ -202,11 +194,21 @@ def test_the_examples_are_chosen_by_their_rule():
     assert verify_examples.choose(table.head(2)) == {"cnn": 0}
 
 
+def test_the_curve_of_an_example_ends_where_g_and_rho_cross(tmp_path, calls):
+    table = verify.run(Options(instances=100, out=tmp_path)).table
+    rows = verify_examples.curve_of(table, "cnn", 3)
+    np.testing.assert_allclose(rows["eps"], WIDE)
+    assert rows["eps_star"][0] == pytest.approx(np.pi, rel=0.02)
+    assert rows["eps_certified"][0] == pytest.approx(1.0, rel=0.02)
+    good = table.with_columns(inner_products=pl.lit([1.0] * len(WIDE)))
+    assert verify_examples.curve_of(good, "cnn", 3)["eps_star"][0] == np.inf
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(instances=4), "instances must be from 5, one for each architecture"),
-        (Options(instances=10**8), "instances must be from 5"),
+        (Options(instances=3), "instances must be from 4, one for each architecture"),
+        (Options(instances=10**8), "instances must be from 4"),
         (Options(seed=-1), "seed must be from 0"),
     ],
 )
@@ -254,7 +256,7 @@ def test_figures_of_a_summary_whose_record_is_gone_cannot_be_drawn(tmp_path, cal
 
 def test_bad_arguments_are_one_line_and_status_2(capfd, tmp_path):
     for arguments, part in (
-        (["--instances", "2"], "instances must be from 5"),
+        (["--instances", "2"], "instances must be from 4"),
         (["--instances", "few"], "--instances"),
         (["--seed", "-4"], "seed must be from 0"),
     ):

@@ -29,7 +29,7 @@ SMALL, MODERATE = 1e-4, 0.3
 def measured(seed, kinds):
     """What the library says of an instance, and what its mutants say."""
     instance = instances.draw(MLP, key(seed), kinds)
-    apply, loss = instances.model(MLP, kinds.activation), instances.loss(instance)
+    apply, loss = instances.model(MLP, instance), instances.loss(instance)
     start, inputs = instance.params, instance.inputs
     found = {}
     trait = teacher_direction(instances.trait_loss(apply, instance), start)

@@ -23,7 +23,7 @@ EPS = np.geomspace(0.01, 100.0, 25)
 @jax.jit
 def measured(seed, kinds):
     instance = instances.draw(MLP, key(seed), kinds)
-    apply, loss = instances.model(MLP, kinds.activation), instances.loss(instance)
+    apply, loss = instances.model(MLP, instance), instances.loss(instance)
     start, inputs, way = instance.params, instance.inputs, instance.random_direction
     eps = unit_of_eps(apply, instance, way) * EPS
     reverse = jax.lax.map(
@@ -79,7 +79,7 @@ def test_the_curve_is_the_inner_product_at_each_eps(seed, kinds):
 @jax.jit
 def linear(seed, kinds):
     instance = instances.draw(LINEAR, key(seed), kinds)
-    apply, loss = instances.model(LINEAR, kinds.activation), instances.loss(instance)
+    apply, loss = instances.model(LINEAR, instance), instances.loss(instance)
     # A thousand of these must not overflow the exponential of a Poisson loss.
     way = jax.tree.map(lambda leaf: 0.02 * leaf, instance.random_direction)
     found = curve(apply, loss, instance.params, way, np.geomspace(1e-3, 1e3, 25), instance.inputs)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.theory.draws import MLP, all_kinds, key, seeds
-from theory import verify
+from theory import instances, verify
 from theory.instances import FAMILIES, LOSSES, TRAITS, Kinds
 from theory.verify import CLAIMS, CONTROLS, Claim
 
@@ -70,9 +70,26 @@ def test_a_flipped_student_is_seen_by_every_claim_about_its_sign(monkeypatch):
 
 def test_families_cover_depths_widths_and_kinds():
     assert {family.kind for family in FAMILIES} == {"mlp", "cnn", "attention"}
-    assert {len(family.hidden) for family in FAMILIES if family.kind == "mlp"} >= {0, 1, 2}
+    assert any(family.linear for family in FAMILIES)
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
     assert set(CONTROLS) >= {"independent", "rotated", "non_convex"}
+
+
+def test_perceptrons_have_one_or_two_layers_of_many_widths_and_nothing_else_is_read():
+    drawn = jax.jit(jax.vmap(lambda k: instances.draw(MLP, k, Kinds(*(jax.numpy.int32(0),) * 4))))(
+        jax.random.split(key(0), 300)
+    )
+    assert 0.4 < drawn.shallow.mean() < 0.6
+    widths = {tuple(int(w.sum()) for w in pair) for pair in zip(*drawn.units, strict=True)}
+    assert len(widths) > 100
+    assert {first for first, _ in widths} == set(range(4, 25))
+    assert {second for _, second in widths} == set(range(4, 17))
+    one = jax.tree.map(lambda leaf: leaf[0], drawn)
+    apply = instances.model(MLP, one)
+    noise = jax.tree.map(lambda leaf: jax.numpy.where(leaf == 0, 1.0, 0.0), one.params)
+    moved = jax.tree.map(jax.numpy.add, one.params, noise)
+    np.testing.assert_array_equal(apply(moved, one.inputs), apply(one.params, one.inputs))
+    assert any(leaf.any() for leaf in jax.tree.leaves(noise))
 
 
 def test_float32_is_refused():
