@@ -58,7 +58,7 @@ def _panel(axes: Axes, rows: dict[str, list]) -> None:
     if certified > eps[0]:
         axes.axvspan(eps[0], min(certified, end), color=GREEN, alpha=0.13, linewidth=0)
     axes.plot(eps[shown], eps[shown], color=ORANGE, linestyle="--", linewidth=1.2)
-    axes.plot(eps[shown], g[shown], color=BLUE, linewidth=1.8)
+    axes.plot(eps[shown], g[shown], ".-", color=BLUE, linewidth=1.6, markersize=4)
     axes.axhline(0, color=BLACK, linewidth=0.7)
     if np.isfinite(star):
         axes.axvline(star, color=VERMILION, linestyle=":", linewidth=1.4)
@@ -85,7 +85,7 @@ def _panel(axes: Axes, rows: dict[str, list]) -> None:
 
 def _legend() -> list:
     return [
-        Line2D([], [], color=BLUE, linewidth=1.8, label="g(ε)"),
+        Line2D([], [], color=BLUE, linewidth=1.6, marker=".", label="g(ε)"),
         Line2D([], [], color=ORANGE, linestyle="--", label="leading order ε a"),
         Line2D([], [], color=VERMILION, linestyle=":", label="horizon ε*"),
         Rectangle((0, 0), 1, 1, color=GREEN, alpha=0.13, label=r"certified: $\rho$(ε) < 1"),

@@ -44,7 +44,8 @@ def draw(grid: Record, folder: Path) -> list[Path]:
         kinds = [NAMES[first[kind]] for kind in ("activation", "loss", "trait")]
         axes.set_title(
             f"{first['family']}, {kinds[0]}; loss: {kinds[1]}; trait: {kinds[2]}\n"
-            f"one instance (n = 1), seed {grid.config['seed']}; dotted: the trait loss must fall",
+            f"one instance (n = 1), seed {grid.config['seed']}; dotted: the trait loss must fall; "
+            "white: overflow",
             loc="left", fontsize=8,
         )  # fmt: skip
         figure.legend(loc="outside lower center", ncols=2)

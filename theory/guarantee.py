@@ -158,8 +158,11 @@ def safe_step(
     between = jnp.abs(jnp.diff(second))
     worst = jax.lax.cummax(second)[1:] + jax.lax.cummax(between)
     reach = jnp.where(worst > 0, 2 * inner_product / jnp.where(worst > 0, worst, 1), jnp.inf)
+    # Nothing is guaranteed by, or beyond, a number that is not one.
+    known = jnp.isfinite(worst) & jnp.isfinite(inner_product) & (inner_product > 0)
+    reach = jnp.where(known, jnp.minimum(reach, alphas), 0.0)
     return SafeStep(
-        alpha=jnp.maximum(jnp.max(jnp.minimum(reach, alphas)), 0),
+        alpha=jnp.max(reach),
         slope=-jnp.asarray(inner_product, alphas.dtype),
         curvature=worst,
     )

@@ -100,6 +100,21 @@ def test_the_safe_step_of_a_quadratic_is_the_exact_one():
     assert safe_step(quadratic, params, student, 3.0, np.array([0.1, 2.0])).alpha == 2.0
 
 
+def test_what_is_not_a_number_guarantees_nothing():
+    params, student = {"w": jnp.ones(1)}, {"w": -jnp.ones(1)}
+    alphas = np.array([0.5, 1.5, 4.0])
+
+    def broken_beyond_1(p):
+        return jnp.where(p["w"][0] < 0, jnp.nan, 1.0) * p["w"][0] ** 2
+
+    reach = jax.jit(lambda g: safe_step(broken_beyond_1, params, student, g, alphas).alpha)
+    assert reach(2.0) == 0.5
+    assert reach(jnp.nan) == 0
+    assert reach(jnp.inf) == 0
+    with pytest.raises(ValueError, match="trait_loss: its curvature along the step is NaN"):
+        safe_step(broken_beyond_1, params, student, 2.0, alphas)
+
+
 def apply(p, x):
     return jnp.tanh(x @ p["w"]) @ p["v"] + p["b"]
 
