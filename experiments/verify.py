@@ -19,8 +19,9 @@ from experiments import records, verify_examples
 from experiments.progress import progress, say
 from experiments.provenance import provenance
 from experiments.verify_summary import summarise
-from theory import instances, verify
-from theory.instances import FAMILIES, Family, Kinds
+from theory import families, instances, verify
+from theory.families import FAMILIES, Family
+from theory.instances import Kinds
 from toymlp.errors import InputError
 from toymlp.randomness import run_keys
 
@@ -32,7 +33,7 @@ _VERSION = 1
 _BLOCKS = 50
 _RECORD = verify.BLOCK * _BLOCKS
 _CHOICES = {
-    "activation": tuple(instances.ACTIVATIONS),
+    "activation": tuple(families.ACTIVATIONS),
     "loss": instances.LOSSES,
     "trait": instances.TRAITS,
     "data": instances.DATA,

@@ -17,10 +17,11 @@ import polars as pl
 from experiments import records
 from experiments.progress import say
 from experiments.provenance import provenance
-from theory import instances, verify
+from theory import families, instances, verify
 from theory.alignment import student_direction, teacher_direction
+from theory.families import FAMILIES, Family
 from theory.guarantee import safe_step, trait_change
-from theory.instances import FAMILIES, Family, Kinds
+from theory.instances import Kinds
 from theory.passes import inner, step
 from toymlp.randomness import run_keys
 
@@ -80,7 +81,7 @@ def _drawn(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> tuple:
     indices = draw_kinds(seed, family, number // verify.BLOCK, 1)
     kinds = Kinds(**{kind: jnp.int32(index[0]) for kind, index in indices.items()})
     names = {
-        "activation": list(instances.ACTIVATIONS)[int(kinds.activation)],
+        "activation": list(families.ACTIVATIONS)[int(kinds.activation)],
         "loss": instances.LOSSES[int(kinds.loss)],
         "trait": instances.TRAITS[int(kinds.trait)],
     }

@@ -4,10 +4,11 @@ import numpy as np
 import polars as pl
 
 from experiments.statistics import proportion_interval
+from theory.claims import CLAIMS, CONTROLS, WRONG_LOSSES
 from theory.conditions import ConditionError, require_conditions
-from theory.instances import OUTPUTS
+from theory.families import OUTPUTS
 from theory.losses import Loss
-from theory.verify import CLAIMS, CONTROLS, SMALL, WRONG_LOSSES
+from theory.verify import SMALL
 
 ORDER, ORDER_TOLERANCE = 2.0, 0.05
 # A control counts as violated if the interval of its share of positive signs stays below this.

@@ -6,15 +6,14 @@ Float64 throughout.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from theory.families import ACTIVATIONS, CLASSES, OUTPUTS, Family, Model
 from theory.losses import (
     Loss,
     Potential,
@@ -27,14 +26,6 @@ from theory.losses import (
 )
 from theory.passes import Apply, Params, TraitLoss, inner
 
-Activation = Callable[[Array], Array]
-
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": jnp.tanh,
-    "gelu": jax.nn.gelu,
-    "softplus": jax.nn.softplus,
-    "relu": jax.nn.relu,
-}
 LOSSES = (
     "squared_error",
     "weighted_squared_error",
@@ -48,43 +39,8 @@ LOSSES = (
 TRAITS = ("cross_entropy", "squared_error", "regulariser", "blind")
 DATA = ("normal", "uniform", "sparse", "low_rank", "heavy_tailed")
 
-CLASSES, OUTPUTS = 3, 5
 # Examples that the student sees, and that the trait loss is about.
 _EXAMPLES, _TRAIT_EXAMPLES = 16, 12
-
-
-@dataclass(frozen=True)
-class Family:
-    """An architecture.
-
-    Attributes:
-        name: as records show it.
-        kind: `mlp` (no hidden layer: a model linear in its parameters), `cnn` or `attention`.
-        hidden: the largest widths of an MLP's two hidden layers; an instance uses a part.
-    """
-
-    name: str
-    kind: str
-    hidden: tuple[int, ...] = ()
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one example; the last axis is features, the first of which D_S never shows."""
-        return {"mlp": (7,), "cnn": (4, 4, 2), "attention": (3, 5)}[self.kind]
-
-    @property
-    def linear(self) -> bool:
-        """Whether the model is linear in its parameters."""
-        return self.kind == "mlp" and not self.hidden
-
-
-FAMILIES = (
-    Family("linear", "mlp"),
-    # One program for all of them: from 4 to 24 units, and up to 16 in a second layer, or none.
-    Family("mlp", "mlp", (24, 16)),
-    Family("cnn", "cnn"),
-    Family("attention", "attention"),
-)
 
 
 @jax.tree_util.register_dataclass
@@ -131,59 +87,6 @@ class Instance:
     units: list[Bool[Array, "..."]]
     shallow: Bool[Array, "*batch"]
     kinds: Kinds
-
-
-class Model(nnx.Module):
-    """`read_in`, a body of the family's kind, `read_out`; a linear model is `read_out` alone."""
-
-    def __init__(self, family: Family, rngs: nnx.Rngs):
-        normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
-        settings = {
-            "kernel_init": normal, "bias_init": nnx.initializers.normal(0.1),
-            "param_dtype": jnp.float64, "rngs": rngs,
-        }  # fmt: skip
-        features = family.input_shape[-1]
-        widths = {"mlp": family.hidden, "cnn": (4,), "attention": (6,)}[family.kind]
-        if family.kind == "cnn":
-            self.read_in = nnx.Conv(features, widths[0], (3, 3), padding="VALID", **settings)
-        elif widths:
-            self.read_in = nnx.Linear(features, widths[0], **settings)
-        if family.kind == "attention":
-            # Not flax's own attention, whose softmax is computed in float32.
-            self.attend = nnx.List(nnx.Linear(widths[0], widths[0], **settings) for _ in range(4))
-        self.body = nnx.List(nnx.Linear(a, b, **settings) for a, b in pairwise(widths))
-        # The convolution leaves 2 x 2 places.
-        last = 4 * widths[-1] if family.kind == "cnn" else [features, *widths][-1]
-        self.read_out = nnx.Linear(last, OUTPUTS, **settings)
-        self.kind, self.linear = family.kind, family.linear
-
-    def __call__(
-        self, inputs: Array, activation: Activation, units: list[Array], shallow: Array
-    ) -> Array:
-        if self.linear:
-            return self.read_out(inputs)
-        hidden = self.read_in(inputs)
-        if self.kind == "attention":
-            hidden = activation(hidden + self._attention(hidden)).mean(axis=-2)
-        else:
-            hidden = activation(hidden)
-        if self.kind == "cnn":
-            hidden = hidden.reshape(*hidden.shape[:-3], -1)
-        for layer in self.body:
-            first = jnp.where(units[0], hidden, 0.0)
-            second = jnp.where(units[1], activation(layer(first)), 0.0)
-            hidden = jnp.where(shallow, first[..., : second.shape[-1]], second)
-        return self.read_out(hidden)
-
-    def _attention(self, hidden: Float[Array, "batch positions width"]) -> Array:
-        """Two heads, unmasked."""
-        *inside, outside = self.attend
-        query, key, value = (
-            layer(hidden).reshape(*hidden.shape[:-1], 2, hidden.shape[-1] // 2) for layer in inside
-        )
-        weights = jnp.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(weights), value)
-        return outside(mixed.reshape(hidden.shape))
 
 
 def draw(family: Family, key: Key[Array, ""], kinds: Kinds) -> Instance:

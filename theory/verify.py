@@ -1,18 +1,16 @@
 """The theory's claims, evaluated on random instances.
 
-`evaluate` draws one instance and returns one number for each claim; `CLAIMS` says what that number
-is and which side of its bound it must be on. `CONTROLS` are settings in which the theorem does
-NOT hold, and whose sign must come out wrong about as often as right.
+`evaluate` draws one instance and returns one number for each claim; `theory.claims` says what that
+number is and which side of its bound it must be on.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from theory import instances, score
 from theory.alignment import (
@@ -22,64 +20,14 @@ from theory.alignment import (
     teacher_direction,
 )
 from theory.certificate import Curve, curve
+from theory.claims import CLAIMS, WRONG_LOSSES
 from theory.conditions import conditions, within_reach
+from theory.families import ACTIVATIONS, OUTPUTS, Family
 from theory.guarantee import curvature_along, safe_step
-from theory.instances import OUTPUTS, Family, Instance, Kinds
-from theory.losses import Loss, matching
+from theory.instances import Instance, Kinds
+from theory.losses import Loss
 from theory.passes import Apply, Params, TraitLoss, cosine, inner, norm, rows, step
 from theory.trajectory import follow
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement about one number of an instance.
-
-    Attributes:
-        statement: what the number is, and what must hold.
-        bound: what the number must not pass.
-        above: whether it must lie above the bound, or else at most at it.
-        smooth: whether it presupposes a second derivative, so that ReLU is left out.
-    """
-
-    statement: str
-    bound: float
-    above: bool = False
-    smooth: bool = False
-
-    def holds(self, value: Float[np.ndarray, " n"]) -> np.ndarray:
-        """Which of the numbers are on the right side."""
-        return value > self.bound if self.above else value <= self.bound
-
-
-CLAIMS = {
-    "conditions": Claim("each loss meets the conditions: largest miss", 1e-8),
-    "identity": Claim("reverse mode equals the identity: |difference| / |g|", 1e-10),
-    "lemma_1": Claim("Lemma 1, random direction: g / (eps a) > 0 at small eps", 0.0, above=True),
-    "coefficient": Claim("g / eps tends to a: |extrapolated - a| / a", 1e-4, smooth=True),
-    "remainder": Claim("g - eps a is O(eps^2): growth of its ratio to eps^2", 3.0, smooth=True),
-    "theorem_1": Claim("Theorem 1: fall of L_T / (alpha g) > 0 at small eps", 0.0, above=True),
-    "blind": Claim("Theorem 1, other branch: |g| / rounding at every eps", 10.0),
-    "linear": Claim("linear model: g / (eps a) > 0 at every eps to 1000", 0.0, above=True),
-    "certificate": Claim("rho < 1: g / (eps a) > 0 at the largest such eps", 0.0, above=True),
-    "safe_step": Claim("up to the safe step: fall of L_T / (alpha g) > 0", 0.0, True, smooth=True),
-    "step_bound": Claim("L_T stays below its bound: excess / (alpha g)", 1e-6, smooth=True),
-    "account": Claim("account and remainder of a training run: relative gap", 1e-6, smooth=True),
-    "score_mean": Claim("mean score under the model itself / Fisher^(1/2)", 1e-10),
-    "score_teacher": Claim("mean score under a teacher / (eps Fisher) > 0", 0.0, above=True),
-}
-
-CONTROLS = {
-    "independent": "student from an independent start",
-    "independent_trait": "the same, along a trait's gradient",
-    "rotated": "loss 1/2 |z - R y|^2, whose minimum is not at z = y",
-    "non_convex": "potential sum of sin(2 z_i), which is not convex",
-}
-
-# Losses of the last two controls; each misses a condition of the theorem.
-WRONG_LOSSES: dict[str, Loss] = {
-    "rotated": lambda z, y: 0.5 * jnp.sum(jnp.square(z - jnp.roll(y, 1))),
-    "non_convex": matching(lambda z: jnp.sum(jnp.sin(2 * z))),
-}
 
 # In units of 1 / rms(J d), in which eps = 1 moves a logit by about 1: where the remainder is
 # fitted, where the curve is looked at, and the one at which directions are compared.
@@ -127,7 +75,7 @@ def evaluate(family: Family, key: Key[Array, ""], kinds: Kinds) -> dict[str, Arr
     apply = instances.model(family, instance)
     loss = instances.loss(instance)
     trait = instances.trait_loss(apply, instance)
-    relu = kinds.activation == list(instances.ACTIVATIONS).index("relu")
+    relu = kinds.activation == list(ACTIVATIONS).index("relu")
     direction = teacher_direction(trait, instance.params)
 
     # One program for both directions: each is an instance of what holds for any.

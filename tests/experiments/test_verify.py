@@ -8,8 +8,10 @@ import pytest
 from experiments import cli, records, verify, verify_examples, verify_summary
 from experiments.verify import Options, draw_kinds
 from figures import verify_cosine, verify_remainder
-from theory.instances import FAMILIES, TRAITS
-from theory.verify import CLAIMS, SMALL, WIDE
+from theory.claims import CLAIMS
+from theory.families import FAMILIES
+from theory.instances import TRAITS
+from theory.verify import SMALL, WIDE
 from toymlp.errors import InputError
 
 LEFT_OUT = ("linear", "blind")

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from theory import instances
-from theory.instances import FAMILIES, Kinds
+from theory import families, instances
+from theory.families import FAMILIES
+from theory.instances import Kinds
 
 
 def kinds_of(activation: int, loss: int, trait: int, data: int) -> Kinds:
@@ -14,7 +15,7 @@ def kinds_of(activation: int, loss: int, trait: int, data: int) -> Kinds:
 
 
 SIZES = (
-    len(instances.ACTIVATIONS),
+    len(families.ACTIVATIONS),
     len(instances.LOSSES),
     len(instances.TRAITS),
     len(instances.DATA),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from tests.theory.draws import MLP, all_kinds, key, seeds, smooth_kinds, some
-from theory import instances
+from theory import families, instances
 from theory.alignment import (
     coefficient,
     inner_product,
@@ -39,7 +39,7 @@ def measured(seed, kinds):
         args = apply, loss, start, way
         reverse = inner_product_reverse(*args, teacher, inputs)
         student = student_direction(apply, loss, start, teacher, inputs)
-        squares = matching(squared_potential(jnp.ones(instances.OUTPUTS)))
+        squares = matching(squared_potential(jnp.ones(families.OUTPUTS)))
         found[name] = {
             "reverse": reverse,
             "identity": inner_product(*args, teacher, inputs),

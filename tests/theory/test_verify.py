@@ -9,8 +9,9 @@ from hypothesis import given, settings
 
 from tests.theory.draws import MLP, all_kinds, key, seeds
 from theory import instances, verify
-from theory.instances import FAMILIES, LOSSES, TRAITS, Kinds
-from theory.verify import CLAIMS, CONTROLS, Claim
+from theory.claims import CLAIMS, CONTROLS, Claim
+from theory.families import FAMILIES
+from theory.instances import LOSSES, TRAITS, Kinds
 
 # The ten instances of a block, as `sublab verify` evaluates them.
 evaluated = jax.jit(jax.vmap(partial(verify.evaluate, MLP), in_axes=(0, None)))

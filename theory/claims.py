@@ -1,0 +1,65 @@
+"""What is claimed of every random instance, and where the theorem must fail.
+
+`CONTROLS` are settings in which the theorem does not hold, and whose sign must come out wrong
+about as often as right.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from theory.losses import Loss, matching
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about one number of an instance.
+
+    Attributes:
+        statement: what the number is, and what must hold.
+        bound: what the number must not pass.
+        above: whether it must lie above the bound, or else at most at it.
+        smooth: whether it presupposes a second derivative, so that ReLU is left out.
+    """
+
+    statement: str
+    bound: float
+    above: bool = False
+    smooth: bool = False
+
+    def holds(self, value: Float[np.ndarray, " n"]) -> np.ndarray:
+        """Which of the numbers are on the right side."""
+        return value > self.bound if self.above else value <= self.bound
+
+
+CLAIMS = {
+    "conditions": Claim("each loss meets the conditions: largest miss", 1e-8),
+    "identity": Claim("reverse mode equals the identity: |difference| / |g|", 1e-10),
+    "lemma_1": Claim("Lemma 1, random direction: g / (eps a) > 0 at small eps", 0.0, above=True),
+    "coefficient": Claim("g / eps tends to a: |extrapolated - a| / a", 1e-4, smooth=True),
+    "remainder": Claim("g - eps a is O(eps^2): growth of its ratio to eps^2", 3.0, smooth=True),
+    "theorem_1": Claim("Theorem 1: fall of L_T / (alpha g) > 0 at small eps", 0.0, above=True),
+    "blind": Claim("Theorem 1, other branch: |g| / rounding at every eps", 10.0),
+    "linear": Claim("linear model: g / (eps a) > 0 at every eps to 1000", 0.0, above=True),
+    "certificate": Claim("rho < 1: g / (eps a) > 0 at the largest such eps", 0.0, above=True),
+    "safe_step": Claim("up to the safe step: fall of L_T / (alpha g) > 0", 0.0, True, smooth=True),
+    "step_bound": Claim("L_T stays below its bound: excess / (alpha g)", 1e-6, smooth=True),
+    "account": Claim("account and remainder of a training run: relative gap", 1e-6, smooth=True),
+    "score_mean": Claim("mean score under the model itself / Fisher^(1/2)", 1e-10),
+    "score_teacher": Claim("mean score under a teacher / (eps Fisher) > 0", 0.0, above=True),
+}
+
+CONTROLS = {
+    "independent": "student from an independent start",
+    "independent_trait": "the same, along a trait's gradient",
+    "rotated": "loss 1/2 |z - R y|^2, whose minimum is not at z = y",
+    "non_convex": "potential sum of sin(2 z_i), which is not convex",
+}
+
+# Losses of the last two controls; each misses a condition of the theorem.
+WRONG_LOSSES: dict[str, Loss] = {
+    "rotated": lambda z, y: 0.5 * jnp.sum(jnp.square(z - jnp.roll(y, 1))),
+    "non_convex": matching(lambda z: jnp.sum(jnp.sin(2 * z))),
+}
