@@ -116,7 +116,7 @@ def _show_accuracy(outcome: mnist.Outcome) -> int:
 
 def _show_claims(outcome: verify.Outcome) -> int:
     _print_claims(outcome.summary)
-    _draw([outcome.summary, outcome.curves, outcome.grid])
+    _draw([outcome.summary, *outcome.examples])
     return 0 if outcome.holds else 1
 
 

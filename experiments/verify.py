@@ -59,14 +59,13 @@ class Outcome:
     Attributes:
         table: one row per instance.
         summary: one row per claim, order of the remainder, and control.
-        curves, grid: the examples that the figures show.
+        examples: the curves and the grid that the figures show.
         holds: whether no claim is violated, every order is 2, and every control is violated.
     """
 
     table: pl.DataFrame
     summary: records.Record
-    curves: records.Record
-    grid: records.Record
+    examples: list[records.Record]
     holds: bool
 
 
@@ -97,8 +96,8 @@ def run(options: Options) -> Outcome:
     summary = records.find(options.out, SUMMARY, config, say) or records.write(
         options.out, SUMMARY, config, summarise(table), provenance(wall_seconds=0.0)
     )
-    curves, grid = verify_examples.record(options.out, options.seed, table, draw_kinds)
-    return Outcome(table, summary, curves, grid, bool(summary.table["holds"].drop_nulls().all()))
+    examples = verify_examples.record(options.out, options.seed, table, draw_kinds)
+    return Outcome(table, summary, examples, bool(summary.table["holds"].drop_nulls().all()))
 
 
 def draw_kinds(seed: int, family: Family, first: int, blocks: int) -> dict[str, np.ndarray]:

@@ -52,12 +52,17 @@ def choose(table: pl.DataFrame) -> dict[str, int]:
 
 def record(
     out: Path, seed: int, table: pl.DataFrame, draw_kinds: DrawKinds
-) -> tuple[records.Record, records.Record]:
-    """The records of the curves of the chosen instances, and of a grid of steps of one of them."""
+) -> list[records.Record]:
+    """The records of the curves of the chosen instances, and of a grid of steps of one of them.
+
+    None where every instance is blind, which few instances may be.
+    """
     chosen = choose(table)
+    if not chosen:
+        return []
     config = {"version": _VERSION, "seed": seed}
     curves_config = config | {"experiment": CURVES, "instances": chosen}
-    name = _SHOWN[0]
+    name = next(iter(chosen))
     grid_config = config | {"experiment": GRID, "family": name, "instance": chosen[name]}
     curves = records.find(out, CURVES, curves_config, say)
     grid = records.find(out, GRID, grid_config, say)
@@ -72,7 +77,7 @@ def record(
             rows = _grid(seed, name, chosen[name], draw_kinds)
         origin = provenance(wall_seconds=time.monotonic() - start)
         grid = records.write(out, GRID, grid_config, rows, origin)
-    return curves, grid
+    return [curves, grid]
 
 
 def _drawn(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> tuple:

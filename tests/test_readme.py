@@ -38,7 +38,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     """The command in small: fewer runs, images and epochs, another folder, nothing else."""
     if command.startswith("make "):
         small = {
-            "reproduce": ["RUNS=1", "INSTANCES=5", f"OUT={out}"],
+            "reproduce": ["RUNS=1", "INSTANCES=60", f"OUT={out}"],
             "test": ["TESTS=tests/toymlp/test_devices.py"],
             "check": [],
             "bench": ["BENCH=--models 2 --epochs 1 --images 2048"],
@@ -47,7 +47,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     words = command.replace(".venv/bin/", f"{venv}/bin/").split()
     for flag, value in (
         ("--runs", "2"),
-        ("--instances", "5"),
+        ("--instances", "60"),
         ("--out", str(out)),
         ("--dataset", "digits"),
     ):

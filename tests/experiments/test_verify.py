@@ -1,5 +1,7 @@
 """Claims about `sublab verify`: groups, reuse, summary, verdict, figures, on made-up numbers."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import polars as pl
@@ -194,6 +196,10 @@ def test_the_examples_are_chosen_by_their_rule():
     assert verify_examples.choose(table) == {"cnn": 4}
     assert verify_examples.choose(table.head(4)) == {"cnn": 3}
     assert verify_examples.choose(table.head(2)) == {"cnn": 0}
+    # Nothing to show, and nothing to record, where all are blind.
+    blind = table.with_columns(horizon=pl.lit(None, pl.Float64))
+    assert verify_examples.choose(blind) == {}
+    assert verify_examples.record(Path("nowhere"), 0, blind, draw_kinds) == []
 
 
 def test_the_curve_of_an_example_ends_where_g_and_rho_cross(tmp_path, calls):
