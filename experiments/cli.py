@@ -159,12 +159,10 @@ def _prepare_jax() -> None:
 def _print_accuracy(outcome: mnist.Outcome) -> None:
     config = outcome.summary.config
     compared = outcome.agrees is not None
-    table = Table()
-    for name in ("condition", "n", "mean", "95 % interval", "std"):
-        table.add_column(name, justify="left" if name == "condition" else "right")
+    numbers = ["n", "mean", "95 % interval", "std"]
     if compared:
-        for name in ("paper (95 %)", "difference", "allowed (99 %)", "verdict"):
-            table.add_column(name, justify="right")
+        numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"]
+    table = _table(["condition"], numbers)
     for row in outcome.summary.table.iter_rows(named=True):
         interval = "-" if row["low"] is None else f"{row['low']:.4f} .. {row['high']:.4f}"
         std = "-" if row["std"] is None else f"{row['std']:.4f}"
@@ -184,9 +182,9 @@ def _print_accuracy(outcome: mnist.Outcome) -> None:
 
 def _print_claims(summary: records.Record) -> None:
     rows = {kind: summary.table.filter(kind=kind).to_dicts() for kind in _VERDICTS}
-    claims = Table("claim", "statement")
-    for name in ("instances", "violations", "bound", "worst", "verdict"):
-        claims.add_column(name, justify="right")
+    claims = _table(
+        ["claim", "statement"], ["instances", "violations", "bound", "worst", "verdict"]
+    )
     for row in rows["claim"]:
         side = ">" if row["above"] else "≤"
         worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
@@ -194,9 +192,10 @@ def _print_claims(summary: records.Record) -> None:
             row["name"], row["statement"], str(row["instances"]), str(row["violations"] or 0),
             f"{side} {row['bound']:g}", worst, _VERDICTS["claim"][row["holds"]],
         )  # fmt: skip
-    orders = Table("order of the remainder")
-    for name in ("instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"):
-        orders.add_column(name, justify="right")
+    orders = _table(
+        ["order of the remainder"],
+        ["instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"],
+    )
     for row in rows["order"]:
         cells = ["-"] * 5
         if row["instances"]:
@@ -207,9 +206,10 @@ def _print_claims(summary: records.Record) -> None:
             ]  # fmt: skip
         verdict = _VERDICTS["order"][row["holds"]]
         orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
-    controls = Table("negative control", "statement")
-    for name in ("instances", "g > 0", "95 % interval", "condition missed", "verdict"):
-        controls.add_column(name, justify="right")
+    controls = _table(
+        ["negative control", "statement"],
+        ["instances", "g > 0", "95 % interval", "condition missed", "verdict"],
+    )
     for row in rows["control"]:
         share, interval = "-", "-"
         if row["instances"]:
@@ -230,6 +230,14 @@ _VERDICTS = {
     "order": {True: "is 2", False: "IS NOT 2", None: "-"},
     "control": {True: "violated", False: "NOT VIOLATED", None: "-"},
 }
+
+
+def _table(words: list[str], numbers: list[str]) -> Table:
+    """An empty table: columns of words to the left, columns of numbers to the right."""
+    table = Table(*words)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _print_table(title: str, table: Table) -> None:

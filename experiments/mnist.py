@@ -26,6 +26,7 @@ from toymlp.protocol import (
     prepare,
     run_protocol,
 )
+from toymlp.randomness import check_seed
 
 EXPERIMENT, SUMMARY, SAMPLES = "mnist", "mnist_summary", "samples"
 # Raised whenever the same settings come to give other numbers, so that old records are not reused.
@@ -99,8 +100,7 @@ def check(options: Options) -> None:
         raise InputError(f"runs must be at least 1, got {options.runs}")
     if options.group is not None and options.group < 1:
         raise InputError(f"group must be at least 1, got {options.group}")
-    if not 0 <= options.seed < 2**32:
-        raise InputError(f"seed must be from 0 to 2**32 - 1, got {options.seed}")
+    check_seed(options.seed)
 
 
 def published(protocol: Protocol, dataset: str) -> dict[str, Published]:
@@ -215,8 +215,8 @@ def _summarise(
     summary = pl.DataFrame(
         rows, schema_overrides=dict.fromkeys(floats, pl.Float64) | {"agrees": pl.Boolean}
     )
-    return records.find(options.out, SUMMARY, config, say) or records.write(
-        options.out, SUMMARY, config, summary, _provenance(dataset, 0.0)
+    return records.find_or_make(
+        options.out, SUMMARY, config, lambda: (summary, _provenance(dataset, 0.0)), say
     )
 
 
@@ -230,24 +230,25 @@ def _record_samples(options: Options, dataset: data.Dataset, per_kind: int = 10)
         "seed": options.seed,
         "noise_images": options.protocol.noise_images,
     }
-    if found := records.find(options.out, SAMPLES, config, say):
-        return found
-    first = [
-        int(np.argmax(dataset.train_labels == c)) for c in range(min(per_kind, dataset.classes))
-    ]
-    pixels = dataset.train_images.shape[1]
-    noise = noise_images(options.seed, options.protocol.noise_images, pixels)[:per_kind]
-    images = [*dataset.train_images[first], *noise]
-    table = pl.DataFrame(
-        {
-            "kind": ["data"] * len(first) + ["noise"] * len(noise),
-            "label": [*range(len(first)), *[None] * len(noise)],
-            "side": round(pixels**0.5),
-            "pixels": [image.tolist() for image in images],
-        },
-        schema_overrides={"pixels": pl.List(pl.Float32)},
-    )
-    return records.write(options.out, SAMPLES, config, table, _provenance(dataset, 0.0))
+
+    def make() -> tuple[pl.DataFrame, dict[str, Any]]:
+        kinds = min(per_kind, dataset.classes)
+        first = [int(np.argmax(dataset.train_labels == c)) for c in range(kinds)]
+        pixels = dataset.train_images.shape[1]
+        noise = noise_images(options.seed, options.protocol.noise_images, pixels)[:per_kind]
+        images = [*dataset.train_images[first], *noise]
+        table = pl.DataFrame(
+            {
+                "kind": ["data"] * len(first) + ["noise"] * len(noise),
+                "label": [*range(len(first)), *[None] * len(noise)],
+                "side": round(pixels**0.5),
+                "pixels": [image.tolist() for image in images],
+            },
+            schema_overrides={"pixels": pl.List(pl.Float32)},
+        )
+        return table, _provenance(dataset, 0.0)
+
+    return records.find_or_make(options.out, SAMPLES, config, make, say)
 
 
 def _config(options: Options, protocol: Protocol, dataset: data.Dataset) -> dict[str, Any]:

@@ -141,6 +141,21 @@ def find(
         return None
 
 
+def find_or_make(
+    out: Path,
+    experiment: str,
+    config: dict[str, Any],
+    make: Callable[[], tuple[pl.DataFrame, dict[str, Any]]],
+    say: Callable[[str], None],
+) -> Record:
+    """The record of `config`; where there is none to trust, make() gives its table and provenance.
+
+    Raises:
+        RecordError: `out` cannot be written.
+    """
+    return find(out, experiment, config, say) or write(out, experiment, config, *make())
+
+
 def read_all(out: Path, experiment: str) -> list[Record]:
     """Every record of `experiment`, oldest first.
 

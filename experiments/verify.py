@@ -1,11 +1,11 @@
 """`sublab verify`: the theory's claims on random instances, with records and a verdict."""
 
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain, count
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -18,12 +18,13 @@ import polars as pl
 from experiments import records, verify_examples
 from experiments.progress import progress, say
 from experiments.provenance import provenance
+from experiments.verify_draws import CHOICES, draw_keys, draw_kinds
 from experiments.verify_summary import summarise
-from theory import families, instances, verify
+from theory import verify
 from theory.families import FAMILIES, Family
 from theory.instances import Kinds
 from toymlp.errors import InputError
-from toymlp.randomness import run_keys
+from toymlp.randomness import check_seed
 
 EXPERIMENT, SUMMARY = "verify", "verify_summary"
 # Raised whenever the same settings come to give other numbers, so that old records are not reused.
@@ -32,12 +33,6 @@ _VERSION = 1
 # evaluates the blocks of one record, one after the other.
 _BLOCKS = 50
 _RECORD = verify.BLOCK * _BLOCKS
-_CHOICES = {
-    "activation": tuple(families.ACTIVATIONS),
-    "loss": instances.LOSSES,
-    "trait": instances.TRAITS,
-    "data": instances.DATA,
-}
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,7 @@ def run(options: Options) -> Outcome:
             f"instances must be from {len(FAMILIES)}, one for each architecture, to 10000000, "
             f"got {options.instances}"
         )
-    if not 0 <= options.seed < 2**32:
-        raise InputError(f"seed must be from 0 to 2**32 - 1, got {options.seed}")
+    check_seed(options.seed)
     records.prepare(options.out)
     groups = _evaluate(options)
     table = pl.concat(group.table for group in groups)
@@ -92,23 +86,24 @@ def run(options: Options) -> Outcome:
         "seed": options.seed,
         "instances": options.instances,
         "records": [group.folder.name for group in groups],
+        # The steps of `remainders`, for who reads the records.
+        "remainder_eps": verify.SMALL.tolist(),
     }
-    summary = records.find(options.out, SUMMARY, config, say) or records.write(
-        options.out, SUMMARY, config, summarise(table), provenance(wall_seconds=0.0)
-    )
-    examples = verify_examples.record(options.out, options.seed, table, draw_kinds)
+    summary = records.find_or_make(
+        options.out, SUMMARY, config,
+        lambda: (summarise(table), provenance(wall_seconds=0.0)), say,
+    )  # fmt: skip
+    examples = verify_examples.record(options.out, options.seed, table)
     return Outcome(table, summary, examples, bool(summary.table["holds"].drop_nulls().all()))
 
 
-def draw_kinds(seed: int, family: Family, first: int, blocks: int) -> dict[str, np.ndarray]:
-    """The kinds of `blocks` blocks from block `first` on, as indices; any block alike alone."""
-    rows = [
-        np.random.default_rng([seed, zlib.crc32(family.name.encode()), block]).integers(
-            [len(names) for names in _CHOICES.values()]
-        )
-        for block in range(first, first + blocks)
-    ]
-    return dict(zip(_CHOICES, np.array(rows, np.int32).T, strict=True))
+@dataclass(frozen=True)
+class _Group:
+    """Instances `first` to `first + size - 1` of a family: what one record holds."""
+
+    family: Family
+    first: int
+    size: int
 
 
 @cache
@@ -121,86 +116,86 @@ def _program(family: Family) -> Callable[..., dict[str, jax.Array]]:
 
 def _evaluate(options: Options) -> list[records.Record]:
     """The records of all groups, family by family; families run side by side, one a device."""
-    shares = {
-        family: options.instances // len(FAMILIES) + (i < options.instances % len(FAMILIES))
-        for i, family in enumerate(FAMILIES)
-    }
-    found: dict[tuple[Family, int], records.Record] = {}
-    for family, share in shares.items():
-        for first in range(0, share, _RECORD):
-            config = _config(options, family, first, min(_RECORD, share - first))
-            if record := records.find(options.out, EXPERIMENT, config, say):
-                found[family, first] = record
-    already = sum(len(record.table) for record in found.values())
-    if already:
-        say(f"{already} of {options.instances} instances found in {options.out}, reused")
-    if already < options.instances:
-        say(f"evaluating {options.instances - already} instances; compiling takes most of it")
+    groups = {family: _groups(options, family) for family in FAMILIES}
+    found: dict[_Group, records.Record] = {}
+    for group in chain(*groups.values()):
+        if record := records.find(options.out, EXPERIMENT, _config(options, group), say):
+            found[group] = record
+    done = sum(group.size for group in found)
+    if done:
+        say(f"{done} of {options.instances} instances found in {options.out}, reused")
+    if done < options.instances:
+        say(f"evaluating {options.instances - done} instances; compiling takes most of it")
     devices, lock, stop = jax.local_devices(), Lock(), Event()
-    done = already
-    with progress(options.instances, already) as advance:
+    with progress(options.instances, done) as advance:
 
-        def work(task: tuple[int, Family]) -> None:
+        def work(place: int, of_family: list[_Group]) -> None:
             nonlocal done
-            place, family = task
-            device = devices[place % len(devices)]
-            for first in range(0, shares[family], _RECORD):
-                if (family, first) in found or stop.is_set():
+            for group in of_family:
+                if group in found or stop.is_set():
                     continue
-                size = min(_RECORD, shares[family] - first)
-                with jax.enable_x64(True), jax.default_device(device):
-                    record = _group(options, family, first, size)
+                with jax.enable_x64(True), jax.default_device(devices[place % len(devices)]):
+                    record = _record(options, group)
                 with lock:
-                    found[family, first] = record
-                    done += size
-                    advance(done, f"{family.name}: {first + size} of {shares[family]}")
+                    found[group] = record
+                    done += group.size
+                    reached = group.first + group.size
+                    share = of_family[-1].first + of_family[-1].size
+                    advance(done, f"{group.family.name}: {reached} of {share}")
 
         # The longest programs first, so that no device is left with one of them at the end.
-        tasks = list(enumerate(reversed(FAMILIES)))
+        tasks = reversed(groups.values())
         with ThreadPoolExecutor(max_workers=len(devices)) as pool:
             try:
-                list(pool.map(work, tasks))
+                list(pool.map(work, count(), tasks))
             except BaseException:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+    return [found[group] for group in chain(*groups.values())]
+
+
+def _groups(options: Options, family: Family) -> list[_Group]:
+    """The groups of one family: an even share of all instances, cut up."""
+    whole, left = divmod(options.instances, len(FAMILIES))
+    share = whole + (FAMILIES.index(family) < left)
     return [
-        found[family, first]
-        for family, share in shares.items()
-        for first in range(0, share, _RECORD)
+        _Group(family, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)
     ]
 
 
-def _group(options: Options, family: Family, first: int, size: int) -> records.Record:
+def _record(options: Options, group: _Group) -> records.Record:
     start = time.monotonic()
-    kinds = draw_kinds(options.seed, family, first // verify.BLOCK, _BLOCKS)
-    keys = run_keys(
-        options.seed, f"verify {family.name}", jnp.arange(first, first + _RECORD)
-    ).reshape(_BLOCKS, verify.BLOCK)
-    found = _program(family)(keys, Kinds(**{name: jnp.asarray(k) for name, k in kinds.items()}))
+    kinds = draw_kinds(options.seed, group.family, group.first // verify.BLOCK, _BLOCKS)
+    numbers = np.arange(group.first, group.first + _RECORD)
+    keys = draw_keys(options.seed, group.family, jnp.asarray(numbers))
+    found = _program(group.family)(
+        keys.reshape(_BLOCKS, verify.BLOCK),
+        Kinds(**{name: jnp.asarray(index) for name, index in kinds.items()}),
+    )
     columns: dict[str, Any] = {
-        "family": [family.name] * size,
-        "instance": np.arange(first, first + size),
+        "family": [group.family.name] * group.size,
+        "instance": numbers[: group.size],
     }
-    for name, names in _CHOICES.items():
-        columns[name] = np.asarray(names)[np.repeat(kinds[name], verify.BLOCK)[:size]]
+    for name, names in CHOICES.items():
+        columns[name] = np.asarray(names)[np.repeat(kinds[name], verify.BLOCK)[: group.size]]
     for name, values in found.items():
-        flat = np.asarray(values).reshape(_RECORD, *np.shape(values)[2:])[:size]
+        flat = np.asarray(values).reshape(_RECORD, *np.shape(values)[2:])[: group.size]
         columns[name] = flat if flat.ndim == 1 else flat.tolist()
     # A number that does not apply is null; one that came out infinite stays what it is.
     table = pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
     return records.write(
-        options.out, EXPERIMENT, _config(options, family, first, size), table,
+        options.out, EXPERIMENT, _config(options, group), table,
         provenance(wall_seconds=time.monotonic() - start),
     )  # fmt: skip
 
 
-def _config(options: Options, family: Family, first: int, size: int) -> dict[str, Any]:
+def _config(options: Options, group: _Group) -> dict[str, Any]:
     return {
         "experiment": EXPERIMENT,
         "version": _VERSION,
         "seed": options.seed,
-        "family": family.name,
-        "first": first,
-        "instances": size,
+        "family": group.family.name,
+        "first": group.first,
+        "instances": group.size,
     }

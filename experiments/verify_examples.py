@@ -6,24 +6,23 @@ range looked at; where there is none, the first that is not blind.
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
 from experiments import records
 from experiments.progress import say
 from experiments.provenance import provenance
-from theory import families, instances, verify
+from experiments.verify_draws import draw_one
+from theory import instances, verify
 from theory.alignment import student_direction, teacher_direction
-from theory.families import FAMILIES, Family
+from theory.families import FAMILIES
 from theory.guarantee import safe_step, trait_change
 from theory.instances import Kinds
 from theory.passes import inner, step
-from toymlp.randomness import run_keys
 
 CURVES, GRID = "verify_curves", "verify_grid"
 _VERSION = 1
@@ -33,7 +32,8 @@ _SHOWN = ("mlp", "cnn", "attention")
 _STEPS = np.geomspace(0.03, 30.0, 33)
 _LOOKED_AT = np.geomspace(0.01, 30.0, 129)
 
-DrawKinds = Callable[[int, Family, int, int], dict[str, np.ndarray]]
+# What is said of an instance that is shown.
+_SAID = ("family", "instance", "activation", "loss", "trait")
 
 
 def choose(table: pl.DataFrame) -> dict[str, int]:
@@ -50,9 +50,7 @@ def choose(table: pl.DataFrame) -> dict[str, int]:
     return chosen
 
 
-def record(
-    out: Path, seed: int, table: pl.DataFrame, draw_kinds: DrawKinds
-) -> list[records.Record]:
+def record(out: Path, seed: int, table: pl.DataFrame) -> list[records.Record]:
     """The records of the curves of the chosen instances, and of a grid of steps of one of them.
 
     None where every instance is blind, which few instances may be.
@@ -60,49 +58,41 @@ def record(
     chosen = choose(table)
     if not chosen:
         return []
-    config = {"version": _VERSION, "seed": seed}
-    curves_config = config | {"experiment": CURVES, "instances": chosen}
     name = next(iter(chosen))
-    grid_config = config | {"experiment": GRID, "family": name, "instance": chosen[name]}
-    curves = records.find(out, CURVES, curves_config, say)
-    grid = records.find(out, GRID, grid_config, say)
-    if curves is None:
-        rows = [curve_of(table, *each) for each in chosen.items()]
-        curves = records.write(
-            out, CURVES, curves_config, pl.concat(rows), provenance(wall_seconds=0.0)
-        )
-    if grid is None:
+    rows = {
+        family: table.filter(family=family, instance=number).row(0, named=True)
+        for family, number in chosen.items()
+    }
+
+    def curves() -> tuple[pl.DataFrame, dict[str, Any]]:
+        return pl.concat(map(curve_of, rows.values())), provenance(wall_seconds=0.0)
+
+    def grid() -> tuple[pl.DataFrame, dict[str, Any]]:
         start = time.monotonic()
         with jax.enable_x64(True):
-            rows = _grid(seed, name, chosen[name], draw_kinds)
-        origin = provenance(wall_seconds=time.monotonic() - start)
-        grid = records.write(out, GRID, grid_config, rows, origin)
-    return [curves, grid]
+            steps = _grid(seed, rows[name])
+        return steps, provenance(wall_seconds=time.monotonic() - start)
+
+    config = {"version": _VERSION, "seed": seed}
+    shown = config | {"experiment": CURVES, "instances": chosen}
+    stepped = config | {"experiment": GRID, "family": name, "instance": chosen[name]}
+    return [
+        records.find_or_make(out, CURVES, shown, curves, say),
+        records.find_or_make(out, GRID, stepped, grid, say),
+    ]
 
 
-def _drawn(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> tuple:
-    """The architecture of that name, its instance's key and kinds, and the kinds' names."""
-    (family,) = (family for family in FAMILIES if family.name == name)
-    indices = draw_kinds(seed, family, number // verify.BLOCK, 1)
-    kinds = Kinds(**{kind: jnp.int32(index[0]) for kind, index in indices.items()})
-    names = {
-        "activation": list(families.ACTIVATIONS)[int(kinds.activation)],
-        "loss": instances.LOSSES[int(kinds.loss)],
-        "trait": instances.TRAITS[int(kinds.trait)],
-    }
-    return family, run_keys(seed, f"verify {name}", jnp.array([number]))[0], kinds, names
+def curve_of(row: dict[str, Any]) -> pl.DataFrame:
+    """g / a and rho of one instance, a row of the table, and where they end.
 
-
-def curve_of(table: pl.DataFrame, name: str, number: int) -> pl.DataFrame:
-    """g / a and rho of one instance at the eps of `theory.verify.WIDE`, with where they end.
+    They are at the eps of `theory.verify.WIDE`.
 
     `eps_star` is where g crosses 0, and `eps_certified` where rho crosses 1, both by a straight
     line over log eps between the two neighbours; infinity where they do not.
     """
-    (row,) = table.filter(family=name, instance=number).to_dicts()
     g, rho = (np.array(row[column], float) for column in ("inner_products", "rhos"))
     return pl.DataFrame(
-        {name: row[name] for name in ("family", "instance", "activation", "loss", "trait")}
+        {name: row[name] for name in _SAID}
         | {
             "eps": verify.WIDE,
             "inner_product": g,
@@ -125,8 +115,9 @@ def _crossing(value: np.ndarray) -> float:
     return float(np.exp(ends[0] + part * (ends[1] - ends[0])))
 
 
-def _grid(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFrame:
-    family, key, kinds, names = _drawn(seed, name, number, draw_kinds)
+def _grid(seed: int, row: dict[str, Any]) -> pl.DataFrame:
+    (family,) = (family for family in FAMILIES if family.name == row["family"])
+    key, kinds = draw_one(seed, family, row["instance"])
 
     @jax.jit
     def evaluate(key: jax.Array, kinds: Kinds) -> tuple[jax.Array, ...]:
@@ -153,8 +144,7 @@ def _grid(seed: int, name: str, number: int, draw_kinds: DrawKinds) -> pl.DataFr
 
     value, change, safe, g = (np.asarray(part) for part in evaluate(key, kinds))
     return pl.DataFrame(
-        {"family": name, "instance": number}
-        | names
+        {name: row[name] for name in _SAID}
         | {
             "trait_loss": float(value),
             "eps": np.repeat(_STEPS, len(_STEPS)),

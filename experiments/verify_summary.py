@@ -32,7 +32,7 @@ def summarise(table: pl.DataFrame) -> pl.DataFrame:
     share of positive ones), low and high (its 95 % interval), and named, the condition that the
     check finds its loss to miss; holds, null where there is none.
     """
-    rows = [*map(_claim, CLAIMS, [table] * len(CLAIMS))]
+    rows = [_claim(name, table) for name in CLAIMS]
     nonlinear = table.filter(pl.col("family") != "linear")
     rows += [_order(name, nonlinear.filter(activation=name)) for name in _ORDERS]
     rows += [_control(name, table) for name in CONTROLS]

@@ -71,10 +71,9 @@ def _panel(axes: Axes, rows: dict[str, list]) -> None:
     )
     axes.set_xlabel("ε, in units that move a logit by 1", fontsize=7.5)
     activation, loss, trait = (NAMES[rows[kind][0]] for kind in ("activation", "loss", "trait"))
-    model = (
-        rows["family"][0] if rows["family"][0] == "linear" else f"{rows['family'][0]}, {activation}"
+    axes.set_title(
+        f"{rows['family'][0]}, {activation}\nloss: {loss}\ntrait: {trait}", loc="left", fontsize=7.5
     )
-    axes.set_title(f"{model}\nloss: {loss}\ntrait: {trait}", loc="left", fontsize=7.5)
     axes.tick_params(labelsize=7)
     reach, sure = ("beyond 30" if np.isinf(end) else f"{end:.2g}" for end in (star, certified))
     axes.text(

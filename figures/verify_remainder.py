@@ -31,7 +31,10 @@ def draw(summary: Record, folder: Path) -> list[Path]:
             1, len(_COLOURS) + 1, figsize=(10.6, 2.9), width_ratios=[1] * 4 + [1.25]
         )
         for panel, activation in zip(axes, _COLOURS, strict=False):
-            _lines(panel, table.filter(activation=activation), activation, orders[activation])
+            _lines(
+                panel, table.filter(activation=activation), activation, orders[activation],
+                np.array(summary.config["remainder_eps"]),
+            )  # fmt: skip
         axes[0].set_ylabel("|g(ε) - ε a|, share of the last", fontsize=8)
         _slopes(axes[-1], table)
         figure.suptitle(
@@ -52,11 +55,9 @@ def instances_of(summary: Record) -> pl.DataFrame:
     return pl.concat(read(groups / name).table for name in summary.config["records"])
 
 
-def _lines(axes: Axes, table: pl.DataFrame, activation: str, order: dict) -> None:
+def _lines(axes: Axes, table: pl.DataFrame, activation: str, order: dict, eps: np.ndarray) -> None:
     title = f"{NAMES[activation]}, n = {len(table):,}"
     if len(table):
-        count = len(table["remainders"][0])
-        eps = 0.004 * 2.0 ** -np.arange(count - 1, -1, -1)
         for line in table["remainders"].head(_LINES):
             axes.plot(eps, line, color=_COLOURS[activation], alpha=0.25, linewidth=0.8)
         axes.plot(eps, (eps / eps[-1]) ** 2, color=BLACK, linestyle="--", linewidth=1.2)

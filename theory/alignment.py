@@ -32,14 +32,13 @@ from theory.passes import (
     Inputs,
     Params,
     TraitLoss,
+    check_arguments,
     check_finite_number,
-    check_inputs,
     check_params,
     check_same_tree,
-    float_type,
     inner,
+    mean_over_rows,
     rows,
-    sum_over_chunks,
 )
 
 
@@ -84,9 +83,7 @@ def student_direction(
     Raises:
         ValueError: names the argument that is not usable.
     """
-    check_params(params)
-    check_same_tree(params, teacher, "teacher")
-    check_inputs(inputs, chunk)
+    check_arguments(params, inputs, chunk, teacher=teacher)
     return _student_direction(apply, loss, params, teacher, inputs, chunk)
 
 
@@ -131,10 +128,7 @@ def inner_product(
 
     Args and errors: as for `inner_product_reverse`.
     """
-    check_params(params)
-    check_same_tree(params, direction, "direction")
-    check_same_tree(params, teacher, "teacher")
-    check_inputs(inputs, chunk)
+    check_arguments(params, inputs, chunk, direction=direction, teacher=teacher)
     return _inner_product(apply, loss, params, direction, teacher, inputs, chunk)
 
 
@@ -154,9 +148,7 @@ def coefficient(
 
     Args and errors: as for `inner_product_reverse`.
     """
-    check_params(params)
-    check_same_tree(params, direction, "direction")
-    check_inputs(inputs, chunk)
+    check_arguments(params, inputs, chunk, direction=direction)
     return _coefficient(apply, loss, params, direction, inputs, chunk)
 
 
@@ -169,10 +161,9 @@ def _student_direction(apply, loss, params, teacher, inputs, chunk):
 
     def descend(part):
         gradient, count = jax.grad(total, has_aux=True)(params, part)
-        return gradient, jnp.asarray(count, float_type(params))
+        return count, jax.tree.map(jnp.negative, gradient)
 
-    gradient, count = sum_over_chunks(descend, inputs, chunk)
-    return jax.tree.map(lambda leaf: -leaf / count.astype(leaf.dtype), gradient)
+    return mean_over_rows(descend, inputs, chunk)
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
@@ -180,10 +171,9 @@ def _inner_product(apply, loss, params, direction, teacher, inputs, chunk):
     def total(part):
         logits, change = linearise(apply, params, direction, part)
         gradient = jax.vmap(jax.grad(loss))(logits, rows(apply(teacher, part)))
-        return -jnp.sum(gradient * change), jnp.asarray(logits.shape[0], logits.dtype)
+        return logits.shape[0], -jnp.sum(gradient * change)
 
-    value, count = sum_over_chunks(total, inputs, chunk)
-    return value / count
+    return mean_over_rows(total, inputs, chunk)
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
@@ -191,10 +181,9 @@ def _coefficient(apply, loss, params, direction, inputs, chunk):
     def total(part):
         logits, change = linearise(apply, params, direction, part)
         seen = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
-        return jnp.sum(seen * change), jnp.asarray(logits.shape[0], logits.dtype)
+        return logits.shape[0], jnp.sum(seen * change)
 
-    value, count = sum_over_chunks(total, inputs, chunk)
-    return value / count
+    return mean_over_rows(total, inputs, chunk)
 
 
 def linearise(apply, params, direction, part):

@@ -19,15 +19,14 @@ from theory.passes import (
     Apply,
     Inputs,
     Params,
+    check_arguments,
     check_finite_number,
-    check_inputs,
-    check_params,
     check_positive,
-    check_same_tree,
     float_type,
+    mean_over_rows,
     rows,
     step,
-    sum_over_chunks,
+    unit_quadrature,
 )
 
 # Nodes of the Gauss-Legendre rule for the mean of M between the start's logits and the teacher's.
@@ -117,10 +116,8 @@ def curve(
         ValueError: names the argument that is not usable; for `eps`, also where rounding in the
             precision of params would drown g(eps), with the smallest eps that it would not.
     """
-    check_params(params)
-    check_same_tree(params, direction, "direction")
+    check_arguments(params, inputs, chunk, direction=direction)
     check_positive(eps, "eps")
-    check_inputs(inputs, chunk)
     eps = jnp.asarray(eps, float_type(params))
     found = _curve(apply, loss, params, direction, eps, inputs, chunk)
     check_finite_number(found.inner_product, "eps", "the model's logits overflow at the largest")
@@ -166,14 +163,12 @@ def horizon(
     Raises:
         ValueError: names the argument that is not usable.
     """
-    check_params(params)
-    check_same_tree(params, direction, "direction")
     check_positive(largest, "largest")
     smallest = largest * 1e-6 if smallest is None else smallest
     check_positive(smallest, "smallest")
     if points < 2:
         raise ValueError(f"points: must be at least 2, got {points}")
-    check_inputs(inputs, chunk)
+    check_arguments(params, inputs, chunk, direction=direction)
     ends = [jnp.asarray(end, float_type(params)) for end in (smallest, largest)]
     return _horizon(apply, loss, params, direction, inputs, *ends, points, chunk)
 
@@ -182,8 +177,7 @@ def horizon(
 def _curve(apply, loss, params, direction, eps, inputs, chunk):
     product = jax.vmap(partial(mixed_hessian_product, loss))
     gradient = jax.vmap(jax.grad(loss))
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    nodes, weights = 0.5 * (nodes + 1), 0.5 * weights
+    nodes, weights = unit_quadrature(_NODES)
 
     def total(part):
         start, change = linearise(apply, params, direction, part)
@@ -218,16 +212,14 @@ def _curve(apply, loss, params, direction, eps, inputs, chunk):
         pair = jnp.stack([change, signs * jnp.abs(change)])
         seen, visible = jax.vmap(lambda v: product(start, start, v))(pair)
         visible = jnp.linalg.norm(visible, axis=1) + terms * length
-        return {
-            "count": jnp.asarray(start.shape[0], start.dtype),
+        return start.shape[0], {
             "seen": jnp.sum(seen * change),
             "visible": jnp.sum(visible * length),
             "rounding": jnp.sum(noise * length),
             "by_eps": jax.lax.map(at, eps),
         }
 
-    sums = sum_over_chunks(total, inputs, chunk)
-    mean = jax.tree.map(lambda value: value / sums["count"], sums)
+    mean = mean_over_rows(total, inputs, chunk)
     inner_product, gap, left, linear = mean["by_eps"]
     linear = jnp.where(linear > 0, linear, 1)
     # |r|^2 = gap - 2 eps g + |eps J d|^2, of which only the last is a quadrature. Where the three

@@ -6,7 +6,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from theory.alignment import student_direction, teacher_direction
@@ -18,6 +17,7 @@ from theory.passes import (
     Inputs,
     Params,
     TraitLoss,
+    check_ascending,
     check_finite_number,
     check_inputs,
     check_params,
@@ -90,7 +90,7 @@ def trait_change(
         params: theta_0, start of both.
         eps: the teacher's step sizes, above 0.
         alpha: the student's, above 0.
-        apply, loss, inputs, chunk: as for `theory.alignment.curve`.
+        apply, loss, inputs, chunk: as for `theory.certificate.curve`.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -148,8 +148,7 @@ def safe_step(
     check_same_tree(params, student, "student")
     check_positive(alphas, "alphas")
     alphas = jnp.asarray(alphas, float_type(params))
-    if not isinstance(alphas, Tracer) and np.any(np.diff(np.asarray(alphas)) <= 0):
-        raise ValueError("alphas: must ascend")
+    check_ascending(alphas, "alphas")
     looked_at = jnp.concatenate([jnp.zeros(1, alphas.dtype), alphas])
     second = curvature_along(trait_loss, params, student, looked_at)
     check_finite_number(second, "trait_loss", "its curvature along the step is NaN or infinite")
@@ -191,15 +190,14 @@ def theorem_1(
         params: theta_0, start of teacher and student.
         eps: the teacher's step sizes, above 0, ascending.
         alpha: the student's step size, above 0.
-        apply, inputs, chunk: as for `theory.alignment.curve`.
+        apply, inputs, chunk: as for `theory.certificate.curve`.
 
     Raises:
         ConditionError: the loss does not meet a condition; named.
         ValueError: names the argument that is not usable.
     """
     check_positive(alpha, "alpha")
-    if np.any(np.diff(np.asarray(eps)) <= 0):
-        raise ValueError("eps: must ascend")
+    check_ascending(eps, "eps")
     direction = teacher_direction(trait_loss, params)
     found = curve(apply, loss, params, direction, eps, inputs, chunk=chunk)
     some = jax.tree.map(lambda leaf: leaf[:_POINTS], inputs)
@@ -208,8 +206,9 @@ def theorem_1(
     # The check needs pairs that differ, also where the teacher's step moves no logit.
     pairs = [jnp.concatenate(both) for both in ([start, start], [moved, start[::-1]])]
     require_conditions(loss, within_reach(pairs[0]), within_reach(pairs[1]))
-    change = trait_change(
-        apply, loss, trait_loss, params, found.eps, jnp.full(1, alpha), inputs, chunk=chunk
+    alphas = jnp.full(1, alpha, found.eps.dtype)
+    change = _trait_change(
+        apply, loss, trait_loss, params, direction, found.eps, alphas, inputs, chunk
     )[:, 0]
     none = np.abs(found.inner_product) <= 10 * np.asarray(found.rounding)
     blind = bool(found.blind)

@@ -13,7 +13,7 @@ Params = Any
 Inputs = Any
 Apply = Callable[[Params, Inputs], Float[Array, "batch *positions outputs"]]
 TraitLoss = Callable[[Params], Float[Array, ""]]
-Total = TypeVar("Total")
+Sums = TypeVar("Sums")
 
 
 def inner(first: Params, second: Params) -> Float[Array, ""]:
@@ -40,35 +40,43 @@ def step(
     return jax.tree.map(lambda p, d: p + jnp.asarray(size, p.dtype) * d, params, direction)
 
 
-def sum_over_chunks(
-    function: Callable[[Inputs], Total], inputs: Inputs, chunk: int | None
-) -> Total:
-    """The sum of function(part) over consecutive parts of `inputs`, `chunk` examples each.
+def mean_over_rows(
+    function: Callable[[Inputs], tuple[int, Sums]], inputs: Inputs, chunk: int | None
+) -> Sums:
+    """E_x over examples and positions, from consecutive parts of `inputs`, `chunk` examples each.
 
     Memory is that of one part and of one result, however many examples there are.
 
     Args:
-        function: from a part of the inputs to a pytree of sums over its examples.
+        function: from a part of the inputs to how many rows it has, and a pytree of sums over
+            them.
         inputs: a pytree whose leaves have a leading examples axis.
         chunk: examples a part; None takes all at once. What is left over is one smaller part.
     """
     examples = jax.tree.leaves(inputs)[0].shape[0]
     size = examples if chunk is None else min(chunk, examples)
     whole = examples // size
-    if whole == 1 and size == examples:
-        return function(inputs)
+    if size == examples:
+        count, total = function(inputs)
+        return _divide(total, count)
     parts = jax.tree.map(
         lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]), inputs
     )
     first = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
-    total, _ = jax.lax.scan(
-        lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), zero, parts
+    (count, total), _ = jax.lax.scan(
+        lambda sums, part: (jax.tree.map(jnp.add, sums, function(part)), None), zero, parts
     )
     if whole * size < examples:
         rest = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
-        total = jax.tree.map(jnp.add, total, function(rest))
-    return total
+        count, total = jax.tree.map(jnp.add, (count, total), function(rest))
+    return _divide(total, count)
+
+
+def unit_quadrature(points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the Gauss-Legendre rule on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    return 0.5 * (nodes + 1), 0.5 * weights
 
 
 def float_type(params: Params) -> jnp.dtype:
@@ -79,6 +87,24 @@ def float_type(params: Params) -> jnp.dtype:
 def rows(logits: Float[Array, "*batch outputs"]) -> Float[Array, "rows outputs"]:
     """Every example, and every position of one, as a row: E_x is the mean over rows."""
     return logits.reshape(-1, logits.shape[-1])
+
+
+def check_arguments(
+    params: Params, inputs: Inputs, chunk: int | None, **like_params: Params
+) -> None:
+    """Refuses what no function of the theory can use: the three checks below, in one.
+
+    Args:
+        params, inputs, chunk: of the function.
+        like_params: its other arguments that must have the tree of `params`, by their names.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    check_params(params)
+    for name, other in like_params.items():
+        check_same_tree(params, other, name)
+    check_inputs(inputs, chunk)
 
 
 def check_params(params: Params, name: str = "params") -> None:
@@ -148,6 +174,19 @@ def check_positive(value: Any, name: str) -> None:
             raise ValueError(f"{name}: must be finite and above 0, got {number:g}")
 
 
+def check_ascending(value: Any, name: str) -> None:
+    """Refuses step sizes that are known and do not ascend.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if isinstance(value, Tracer):
+        return
+    sizes = np.ravel(value)
+    if not np.all(sizes[1:] > sizes[:-1]):
+        raise ValueError(f"{name}: must ascend")
+
+
 def check_finite_number(value: Any, name: str, cause: str) -> None:
     """Refuses a result that is known and not finite.
 
@@ -166,3 +205,7 @@ def _check_finite(leaf: Any, where: str) -> None:
         finite = bool(jnp.all(jnp.isfinite(leaf)))
     if not finite:
         raise ValueError(f"{where}: holds NaN or infinity")
+
+
+def _divide(sums: Sums, count: Array | int) -> Sums:
+    return jax.tree.map(lambda leaf: leaf / jnp.asarray(count, leaf.dtype), sums)

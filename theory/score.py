@@ -25,9 +25,7 @@ from theory.passes import (
     Apply,
     Inputs,
     Params,
-    check_inputs,
-    check_params,
-    check_same_tree,
+    check_arguments,
 )
 
 LogProb = Callable[[Array, Array], Float[Array, ""]]
@@ -97,9 +95,7 @@ def scores(
     Raises:
         ValueError: names the argument that is not usable.
     """
-    check_params(params)
-    check_same_tree(params, direction, "direction")
-    check_inputs(inputs, chunk)
+    check_arguments(params, inputs, chunk, direction=direction)
     examples = jax.tree.leaves(inputs)[0].shape[0]
     if jnp.shape(outcomes)[:1] != (examples,):
         raise ValueError(

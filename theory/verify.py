@@ -5,6 +5,7 @@ number is and which side of its bound it must be on.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,7 @@ import optax
 from jaxtyping import Array, Key
 
 from theory import instances, score
-from theory.alignment import (
-    inner_product,
-    linearise,
-    student_direction,
-    teacher_direction,
-)
+from theory.alignment import inner_product, linearise, student_direction, teacher_direction
 from theory.certificate import Curve, curve
 from theory.claims import CLAIMS, WRONG_LOSSES
 from theory.conditions import conditions, within_reach
@@ -26,7 +22,17 @@ from theory.families import ACTIVATIONS, OUTPUTS, Family
 from theory.guarantee import curvature_along, safe_step
 from theory.instances import Instance, Kinds
 from theory.losses import Loss
-from theory.passes import Apply, Params, TraitLoss, cosine, inner, norm, rows, step
+from theory.passes import (
+    Apply,
+    Params,
+    TraitLoss,
+    cosine,
+    inner,
+    norm,
+    rows,
+    step,
+    unit_quadrature,
+)
 from theory.trajectory import follow
 
 # In units of 1 / rms(J d), in which eps = 1 moves a logit by about 1: where the remainder is
@@ -82,7 +88,7 @@ def evaluate(family: Family, key: Key[Array, ""], kinds: Kinds) -> dict[str, Arr
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), direction, instance.random_direction)
     pair, curves = jax.lax.map(lambda way: _along(apply, loss, instance, way), both)
     found = {name: values[0] for name, values in pair.items()}
-    curved = jax.tree.map(lambda leaf: leaf[0], curves)
+    curved = _part(curves, 0)
     found["identity"] = jnp.fmax(*pair["identity"])
     found["lemma_1"] = pair["lemma_1"][1]
     found["linear"] = _linear(apply, loss, instance) if family.linear else jnp.full((), jnp.nan)
@@ -147,6 +153,10 @@ def _along(
     }, found
 
 
+def _part(stacked: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], stacked)
+
+
 def unit_of_eps(apply: Apply, instance: Instance, direction: Params) -> Array:
     """The eps that moves a logit by 1, root mean square; or theta by 1, if no logit moves."""
     _, change = linearise(apply, instance.params, direction, instance.inputs)
@@ -171,9 +181,7 @@ def _fit(eps: Array, remainder: Array, floor: Array) -> tuple[Array, Array]:
 
 
 def _linear(apply: Apply, loss: Loss, instance: Instance) -> Array:
-    _, change = linearise(
-        apply, instance.params, instance.random_direction, instance.inputs
-    )  # fmt: skip
+    _, change = linearise(apply, instance.params, instance.random_direction, instance.inputs)
     # At eps = 1000 the logits reach 500: exp of it is still a number.
     shrink = 0.5 / jnp.max(jnp.abs(change))
     direction = jax.tree.map(lambda leaf: shrink * leaf, instance.random_direction)
@@ -211,7 +219,7 @@ def _trait(
 
     steps = jnp.stack([small, small, found.eps[moderate]]), jnp.array([False, True, False])
     _, (ways, slopes) = jax.lax.scan(look, jnp.ones(()), steps)
-    first, way = (jax.tree.map(lambda leaf, i=i: leaf[i], ways) for i in (1, 2))
+    first, way = _part(ways, 1), _part(ways, 2)
     falls_by = -change(first, instance.alpha)
     g = found.inner_product[moderate]
     # As far as moves a logit of the trait's inputs by 2: that far, the steps resolve curvature.
@@ -255,8 +263,7 @@ def _account(
         return jnp.mean(jax.vmap(loss)(apply(params, batch), labels))
 
     trained, account = follow(trait, distillation, optimiser, start, batches, teacher=teacher)
-    nodes, weights = np.polynomial.legendre.leggauss(10)
-    nodes, weights = 0.5 * (nodes + 1), 0.5 * weights
+    nodes, weights = unit_quadrature(10)
 
     def one(carry: tuple, batch: Array) -> tuple:
         now, state = carry
@@ -309,7 +316,7 @@ def _controls(
     def shrink(parts: list[Array]) -> Array:
         return within_reach(jnp.concatenate(parts))
 
-    direction, random_direction = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in range(2))
+    direction, random_direction = _part(both, 0), _part(both, 1)
     teachers = jax.vmap(partial(step, start))(both, curves.eps[:, 0])
 
     def from_other(pair: tuple[Params, Params]) -> Array:
@@ -324,8 +331,7 @@ def _controls(
         def chosen(z: Array, y: Array) -> Array:
             return jax.lax.switch(kind, list(WRONG_LOSSES.values()), z, y)
 
-        teacher = jax.tree.map(lambda leaf: leaf[1], teachers)
-        return inner_product(apply, chosen, start, random_direction, teacher, inputs)
+        return inner_product(apply, chosen, start, random_direction, _part(teachers, 1), inputs)
 
     g = jax.lax.map(wrong, jnp.arange(len(WRONG_LOSSES)))
     met = conditions(loss, *map(shrink, ([here, here], [labels, there])))

@@ -10,6 +10,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from toymlp.errors import InputError
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that a key cannot be made of.
+
+    Raises:
+        InputError: says what the range is.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
+
 
 def purpose_key(seed: int, purpose: str) -> Key[Array, ""]:
     """The key for everything that is drawn for `purpose` under `seed`."""

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from experiments import cli, records, verify, verify_examples, verify_summary
-from experiments.verify import Options, draw_kinds
+from experiments.verify import Options
+from experiments.verify_draws import draw_kinds
 from figures import verify_cosine, verify_remainder
 from theory.claims import CLAIMS
 from theory.families import FAMILIES
@@ -59,11 +60,11 @@ def calls(monkeypatch):
     return asked
 
 
-def _grid(seed, name, number, _):
+def _grid(seed, row):
     kinds = {"activation": "tanh", "loss": "softmax", "trait": "cross_entropy"}
     steps = np.geomspace(0.01, 30, 5)
     return pl.DataFrame(
-        {"family": name, "instance": number} | kinds
+        {"family": row["family"], "instance": row["instance"]} | kinds
         | {"trait_loss": 1.0, "eps": np.repeat(steps, 5), "alpha": np.tile(steps, 5),
            "change": np.linspace(-1, 1, 25), "safe_alpha": 1.0, "inner_product": 0.1}
     )  # fmt: skip
@@ -199,17 +200,17 @@ def test_the_examples_are_chosen_by_their_rule():
     # Nothing to show, and nothing to record, where all are blind.
     blind = table.with_columns(horizon=pl.lit(None, pl.Float64))
     assert verify_examples.choose(blind) == {}
-    assert verify_examples.record(Path("nowhere"), 0, blind, draw_kinds) == []
+    assert verify_examples.record(Path("nowhere"), 0, blind) == []
 
 
 def test_the_curve_of_an_example_ends_where_g_and_rho_cross(tmp_path, calls):
     table = verify.run(Options(instances=100, out=tmp_path)).table
-    rows = verify_examples.curve_of(table, "cnn", 3)
+    rows = verify_examples.curve_of(table.filter(family="cnn", instance=3).row(0, named=True))
     np.testing.assert_allclose(rows["eps"], WIDE)
     assert rows["eps_star"][0] == pytest.approx(np.pi, rel=0.02)
     assert rows["eps_certified"][0] == pytest.approx(1.0, rel=0.02)
-    good = table.with_columns(inner_products=pl.lit([1.0] * len(WIDE)))
-    assert verify_examples.curve_of(good, "cnn", 3)["eps_star"][0] == np.inf
+    good = table.row(0, named=True) | {"inner_products": [1.0] * len(WIDE)}
+    assert verify_examples.curve_of(good)["eps_star"][0] == np.inf
 
 
 @pytest.mark.parametrize(
