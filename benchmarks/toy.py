@@ -126,7 +126,7 @@ def _products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
         return gradients
 
     program = jax.jit(
-        lambda cut: population._over_population(one_model, mesh, cut, ())
+        lambda cut: population.over_population(one_model, mesh, cut, ())
     )  # fmt: skip
     cut = devices.spread((images, weights), mesh)
     operations = product_operations(jax.make_jaxpr(program)(cut))

@@ -38,9 +38,9 @@ class Training:
             row,
         )
         self._params, self._knobs = devices.spread((params, knobs), mesh)
-        self._state = population._start(self._params, self._knobs, mesh=mesh)
-        self._shared = (images, devices.replicate(targets, mesh))
         shape = population.Shape(loss, batch)
+        self._state = population._start(self._params, self._knobs, shape=shape, mesh=mesh)
+        self._shared = (images, devices.replicate(targets, mesh))
         self._program = partial(population._epoch, apply=apply, shape=shape, mesh=mesh)
         self._lower = partial(population._epoch.lower, apply=apply, shape=shape, mesh=mesh)
 

@@ -5,9 +5,7 @@ line on the error stream.
 """
 
 import contextlib
-import hashlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import jax
-import pooch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from experiments import mnist, records, reproduce, verify, verify_examples
+from experiments import mnist, records, reproduce, sweep, tables, verify, verify_examples
+from experiments.machine import prepare_jax
 from figures import (
     data_panel,
     mnist_bars,
@@ -30,7 +25,9 @@ from figures import (
     verify_remainder,
     verify_steps,
 )
-from toymlp.devices import use_every_core
+from figures import (
+    sweep as sweep_figures,
+)
 from toymlp.errors import InputError
 
 
@@ -45,6 +42,7 @@ class Figures:
 Command = (
     Annotated[mnist.Options, tyro.conf.subcommand("mnist")]
     | Annotated[verify.Options, tyro.conf.subcommand("verify")]
+    | Annotated[sweep.Options, tyro.conf.subcommand("sweep")]
     | Annotated[reproduce.Options, tyro.conf.subcommand("reproduce")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
@@ -94,11 +92,16 @@ _DRAW = {
     verify.SUMMARY: (verify_remainder.draw, verify_cosine.draw),
     verify_examples.CURVES: (verify_curves.draw,),
     verify_examples.GRID: (verify_steps.draw,),
+    sweep.SUMMARY: (sweep_figures.draw,),
 }
 
 
-def _experiment(options: mnist.Options | verify.Options | reproduce.Options) -> int:
-    _prepare_jax()
+def _experiment(
+    options: mnist.Options | verify.Options | sweep.Options | reproduce.Options,
+) -> int:
+    prepare_jax()
+    if isinstance(options, sweep.Options):
+        return _sweep(options)
     if isinstance(options, reproduce.Options):
         both = reproduce.run(options)
         # Both are shown, whatever the first one's verdict.
@@ -108,14 +111,29 @@ def _experiment(options: mnist.Options | verify.Options | reproduce.Options) -> 
     return _show_accuracy(mnist.run(options))
 
 
+def _sweep(options: sweep.Options) -> int:
+    if options.dry_run:
+        tables.print_plan(sweep.plan(options))
+        return 0
+    outcome = sweep.run(options)
+    for reason in outcome.failures:
+        print(f"sublab: {reason}", file=sys.stderr)
+    if outcome.summary is None:
+        print("sublab: what was done is recorded; the same command goes on", file=sys.stderr)
+        return 1
+    tables.print_sweep(outcome.sweep, outcome.summary)
+    _draw([outcome.summary])
+    return 0
+
+
 def _show_accuracy(outcome: mnist.Outcome) -> int:
-    _print_accuracy(outcome)
+    tables.print_accuracy(outcome)
     _draw([outcome.summary, outcome.samples])
     return 1 if outcome.agrees is False else 0
 
 
 def _show_claims(outcome: verify.Outcome) -> int:
-    _print_claims(outcome.summary)
+    tables.print_claims(outcome.summary)
     _draw([outcome.summary, *outcome.examples])
     return 0 if outcome.holds else 1
 
@@ -132,121 +150,11 @@ def _figures(options: Figures) -> int:
     found = [record for name in _DRAW for record in records.read_all(options.out, name)]
     if not found:
         raise InputError(
-            f"{options.out}: no records to draw from; run `sublab mnist` or `sublab verify` first"
+            f"{options.out}: no records to draw from; run `sublab mnist`, `sublab verify` or "
+            f"`sublab sweep` first"
         )
     _draw(found)
     return 0
-
-
-def _prepare_jax() -> None:
-    """Every core, and a cache of compiled programs that outlives the process."""
-    use_every_core()
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        # Programs are compiled for one processor; a shared home may serve many kinds.
-        try:
-            features = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0]
-        except OSError:
-            features = ""
-        kind = hashlib.sha256(features.encode()).hexdigest()[:8]
-        folder = Path(pooch.os_cache("subliminal-lab")) / "programs" / kind
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _print_accuracy(outcome: mnist.Outcome) -> None:
-    config = outcome.summary.config
-    compared = outcome.agrees is not None
-    numbers = ["n", "mean", "95 % interval", "std"]
-    if compared:
-        numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"]
-    table = _table(["condition"], numbers)
-    for row in outcome.summary.table.iter_rows(named=True):
-        interval = "-" if row["low"] is None else f"{row['low']:.4f} .. {row['high']:.4f}"
-        std = "-" if row["std"] is None else f"{row['std']:.4f}"
-        cells = [row["condition"], str(row["n"]), f"{row['mean']:.4f}", interval, std]
-        if compared:
-            cells += [
-                f"{row['paper_mean']:.4f} ± {row['paper_half_width']:.4f}",
-                f"{row['difference']:+.4f}",
-                f"± {row['allowed']:.4f}",
-                "agrees" if row["agrees"] else "DIFFERS",
-            ]
-        table.add_row(*cells)
-    dataset = mnist_bars.DATASET_TITLES[config["dataset"]]
-    _print_table(f"Test accuracy, {dataset}, m = {config['aux']}, seed {config['seed']}", table)
-    print(f"records: {outcome.summary.folder.parents[1]}")
-
-
-def _print_claims(summary: records.Record) -> None:
-    rows = {kind: summary.table.filter(kind=kind).to_dicts() for kind in _VERDICTS}
-    claims = _table(
-        ["claim", "statement"], ["instances", "violations", "bound", "worst", "verdict"]
-    )
-    for row in rows["claim"]:
-        side = ">" if row["above"] else "≤"
-        worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
-        claims.add_row(
-            row["name"], row["statement"], str(row["instances"]), str(row["violations"] or 0),
-            f"{side} {row['bound']:g}", worst, _VERDICTS["claim"][row["holds"]],
-        )  # fmt: skip
-    orders = _table(
-        ["order of the remainder"],
-        ["instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"],
-    )
-    for row in rows["order"]:
-        cells = ["-"] * 5
-        if row["instances"]:
-            cells = [
-                f"{row['worst']:.4f}", f"{row['median']:.4f}",
-                f"{row['low']:.3f} .. {row['high']:.3f}", f"{100 * row['share_near']:.1f} %",
-                f"{row['r2']:.5f}",
-            ]  # fmt: skip
-        verdict = _VERDICTS["order"][row["holds"]]
-        orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
-    controls = _table(
-        ["negative control", "statement"],
-        ["instances", "g > 0", "95 % interval", "condition missed", "verdict"],
-    )
-    for row in rows["control"]:
-        share, interval = "-", "-"
-        if row["instances"]:
-            share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
-        controls.add_row(
-            row["name"], row["statement"], str(row["instances"]), share, interval,
-            row["named"] or "-", _VERDICTS["control"][row["holds"]],
-        )  # fmt: skip
-    count, seed = summary.config["instances"], summary.config["seed"]
-    _print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
-    _print_table("", orders)
-    _print_table("Settings in which the theorem must fail", controls)
-    print(f"records: {summary.folder.parents[1]}")
-
-
-_VERDICTS = {
-    "claim": {True: "holds", False: "VIOLATED", None: "-"},
-    "order": {True: "is 2", False: "IS NOT 2", None: "-"},
-    "control": {True: "violated", False: "NOT VIOLATED", None: "-"},
-}
-
-
-def _table(words: list[str], numbers: list[str]) -> Table:
-    """An empty table: columns of words to the left, columns of numbers to the right."""
-    table = Table(*words)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _print_table(title: str, table: Table) -> None:
-    # A pipe has no width of its own; the table must not be folded there.
-    console = Console()
-    console = console if console.is_terminal else Console(width=150)
-    if title:
-        console.print(title)
-    console.print(table)
 
 
 if __name__ == "__main__":

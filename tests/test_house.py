@@ -72,7 +72,12 @@ def test_every_dependency_has_a_lower_bound_and_a_reason_in_the_design():
     design = (ROOT / "docs" / "design.md").read_text().split("## Dependencies")[1]
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["test"], *extras["dev"]]:
+    for requirement in [
+        *project["dependencies"],
+        *extras["cluster"],
+        *extras["test"],
+        *extras["dev"],
+    ]:
         name = requirement.split("[")[0].split(">")[0]
         if name != "subliminal-lab":
             assert ">=" in requirement

@@ -111,9 +111,10 @@ def kl_divergence(
     logits: Float[Array, " outputs"],
     teacher_logits: Float[Array, " outputs"],
     subset: Bool[Array, " outputs"],
+    temperature: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
-    """KL(teacher || student) of the softmax over the logits in `subset`, in nats."""
-    return matching_loss(softmax_potential(subset), logits, teacher_logits)
+    """tau^2 KL(teacher || student) of the softmax of z / tau over `subset`, in nats."""
+    return matching_loss(softmax_potential(subset, temperature), logits, teacher_logits)
 
 
 def squared_error(

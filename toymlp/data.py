@@ -100,6 +100,21 @@ def load(
     return _dataset(name, sources.read_folder(paths, source.files), cache)
 
 
+def keep_classes(dataset: Dataset, classes: int) -> Dataset:
+    """The part of `dataset` that belongs to its first `classes` classes; all of it for 0."""
+    if classes in (0, dataset.classes):
+        return dataset
+    train, test = (labels < classes for labels in (dataset.train_labels, dataset.test_labels))
+    return replace(
+        dataset,
+        train_images=dataset.train_images[train],
+        train_labels=dataset.train_labels[train],
+        test_images=dataset.test_images[test],
+        test_labels=dataset.test_labels[test],
+        classes=classes,
+    )
+
+
 def cache_folder(name: str) -> Path:
     """Where downloads of the dataset `name` are kept (below XDG_CACHE_HOME on Linux)."""
     return Path(pooch.os_cache("subliminal-lab")) / name

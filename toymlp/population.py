@@ -9,67 +9,96 @@ targets are one shared array each, which every model walks in an order of its ow
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from theory import losses
 from toymlp import devices
 from toymlp.models import Params
-from toymlp.randomness import shuffle
+from toymlp.objective import (
+    NO_EXTRAS,
+    Extras,
+    Knobs,
+    LossName,
+    Shape,
+    epoch_batches,
+    liminal_loss,
+    mean_loss,
+    optimiser,
+    take_rows,
+    without_trait,
+)
+from toymlp.randomness import purpose_of
+
+__all__ = [
+    "Extras",
+    "Knobs",
+    "LossName",
+    "Shape",
+    "accuracy",
+    "advance",
+    "begin",
+    "predict",
+    "train",
+]
 
 Report = Callable[[int, int], None]
-LossName = Literal["class_cross_entropy", "kl", "squared_error"]
-
-LOSSES: dict[LossName, Callable[..., Float[Array, ""]]] = {
-    "class_cross_entropy": losses.class_cross_entropy,
-    "kl": losses.kl_divergence,
-    "squared_error": losses.squared_error,
-}
 # Full float32: accelerators would otherwise round the factors of a product to fewer bits.
 _PRECISION = "highest"
 # Rows of one forward pass in `predict`: enough to fill a product, few enough to stay in cache.
 _PREDICT_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What is compiled in: every model of a population shares it.
+@dataclass
+class Block:
+    """Models in training, on the devices.
 
     Attributes:
-        loss: `class_cross_entropy` (targets: labels), or `kl` or `squared_error` (targets: the
-            teachers' logits). A batch's loss is the mean over its examples.
-        batch: examples a step; the last batch of an epoch is trained on as it is, however small.
+        params, state, knobs: with a leading population axis, cut over the devices.
+        size: how many models there are (the axis may be longer, by repetition).
     """
 
-    loss: LossName
-    batch: int
+    params: Params
+    state: optax.OptState
+    knobs: Knobs
+    size: int
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Knobs:
-    """What is traced: one value a model, so that changing it compiles nothing.
+def begin(params: Params, knobs: Knobs, shape: Shape, mesh: Mesh) -> Block:
+    """A population at its start. `params` stays the caller's."""
+    size = knobs.teacher.shape[0]
+    # A fresh buffer: the program donates what it is given.
+    params = devices.spread(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params), mesh)
+    knobs = devices.spread(knobs, mesh)
+    with jax.default_matmul_precision(_PRECISION):
+        return Block(params, _start(params, knobs, shape=shape, mesh=mesh), knobs, size)
 
-    The population axis leads every array; inside the program, where one model is at work, it is
-    absent.
 
-    Attributes:
-        learning_rate: of Adam (its other constants are the usual .9, .999, 1e-8).
-        order: the key of the order in which the model walks the inputs, reshuffled each epoch.
-        subset: the outputs that the loss sees.
-        teacher: the row of `targets` that the model learns from.
+def advance(
+    apply: Callable[[Params, Array], Array],
+    block: Block,
+    epoch: int,
+    inputs: Float[Array, "examples features"],
+    targets: Int[Array, "teachers examples"] | Float[Array, "teachers examples outputs"],
+    shape: Shape,
+    mesh: Mesh,
+    extras: Extras = NO_EXTRAS,
+) -> Float[Array, " models"]:
+    """Trains a block for one epoch, in place; its mean losses, on the devices.
+
+    Nothing waits for the result: the next call can be made at once.
     """
-
-    learning_rate: Float[Array, "*population"]
-    order: Key[Array, "*population"]
-    subset: Bool[Array, "*population outputs"]
-    teacher: Int[Array, "*population"]
+    with jax.default_matmul_precision(_PRECISION):
+        block.params, block.state, loss = _epoch(
+            block.params, block.state, block.knobs, np.int32(epoch), inputs, targets, extras,
+            apply=apply, shape=shape, mesh=mesh,
+        )  # fmt: skip
+    return loss
 
 
 def train(
@@ -84,7 +113,7 @@ def train(
     mesh: Mesh,
     report: Report = lambda done, total: None,
 ) -> tuple[Params, Float[np.ndarray, "population epochs"]]:
-    """Trains every model of a population with Adam.
+    """Trains every model of a population on fixed inputs and targets.
 
     Args:
         apply: of one model; hashable, and the same object (or an equal one) for equal programs.
@@ -102,21 +131,14 @@ def train(
         The trained parameters, on the host, and the mean loss of each model in each epoch, each
         batch's loss taken before its step.
     """
-    size = knobs.teacher.shape[0]
-    # A fresh buffer: the program donates what it is given.
-    params = devices.spread(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params), mesh)
-    knobs = devices.spread(knobs, mesh)
-    with jax.default_matmul_precision(_PRECISION):
-        state = _start(params, knobs, mesh=mesh)
-        history = []
-        for epoch in range(epochs):
-            params, state, loss = _epoch(
-                params, state, knobs, np.int32(epoch), inputs, targets,
-                apply=apply, shape=shape, mesh=mesh,
-            )  # fmt: skip
-            history.append(devices.gather(loss, size))
-            report(epoch + 1, epochs)
-    return devices.gather(params, size), np.reshape(history, (epochs, size)).T
+    block = begin(params, knobs, shape, mesh)
+    history = []
+    for epoch in range(epochs):
+        loss = advance(apply, block, epoch, inputs, targets, shape, mesh)
+        history.append(devices.gather(loss, block.size))
+        report(epoch + 1, epochs)
+    losses = np.reshape(history, (epochs, block.size)).T
+    return devices.gather(block.params, block.size), losses
 
 
 def predict(
@@ -142,11 +164,7 @@ def accuracy(
     return np.mean(np.argmax(logits[..., :classes], axis=-1) == labels, axis=-1)
 
 
-def _optimiser(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
-    return optax.adam(learning_rate)
-
-
-def _over_population(
+def over_population(
     one_model: Callable[..., Any], mesh: Mesh, cut: tuple[Any, ...], shared: tuple[Any, ...]
 ) -> Any:
     """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it."""
@@ -162,13 +180,10 @@ def _over_population(
     )(cut, shared)
 
 
-@partial(jax.jit, static_argnames="mesh")
-def _start(params: Params, knobs: Knobs, *, mesh: Mesh) -> optax.OptState:
-    return _over_population(
-        lambda params, knobs: _optimiser(knobs.learning_rate).init(params),
-        mesh,
-        (params, knobs),
-        (),
+@partial(jax.jit, static_argnames=("shape", "mesh"))
+def _start(params: Params, knobs: Knobs, *, shape: Shape, mesh: Mesh) -> optax.OptState:
+    return over_population(
+        lambda params, knobs: optimiser(shape, knobs).init(params), mesh, (params, knobs), ()
     )
 
 
@@ -182,6 +197,7 @@ def _epoch(
     epoch: Int[Array, ""],
     inputs: Array,
     targets: Array,
+    extras: Extras = NO_EXTRAS,
     *,
     apply: Callable[[Params, Array], Array],
     shape: Shape,
@@ -189,36 +205,36 @@ def _epoch(
 ) -> tuple[Params, optax.OptState, Array]:
     """One epoch of every model: (params, state, mean loss)."""
     examples = inputs.shape[0]
-    steps = -(-examples // shape.batch)
-    empty = steps * shape.batch - examples
-    # The slots that pad the last batch weigh nothing, so that every step is one program.
-    weights = (jnp.arange(steps * shape.batch) < examples).astype(inputs.dtype)
-    weights = weights.reshape(steps, shape.batch)
 
-    def batch_loss(params, knobs, rows, weights, inputs, targets):
-        logits = apply(params, _rows(inputs, rows))
-        target = targets.at[knobs.teacher, rows].get(mode="promise_in_bounds")
-        loss = jax.vmap(LOSSES[shape.loss], in_axes=(0, 0, None))(logits, target, knobs.subset)
-        return jnp.sum(loss * weights) / jnp.sum(weights)
+    def one_model(params, state, knobs, epoch, inputs, targets, extras):
+        rows, weights = epoch_batches(knobs.order, epoch, examples, shape.batch)
+        chosen = optimiser(shape, knobs)
+        trait_key = jax.random.fold_in(jax.random.fold_in(knobs.order, purpose_of("trait")), epoch)
 
-    def one_model(params, state, knobs, epoch, inputs, targets):
-        order = shuffle(jax.random.fold_in(knobs.order, epoch), examples)
-        order = jnp.pad(order, (0, empty)).reshape(steps, shape.batch)
-        optimiser = _optimiser(knobs.learning_rate)
+        def loss_of(params, rows, weights):
+            logits = apply(params, take_rows(inputs, rows))
+            loss = mean_loss(shape, logits, targets, knobs, rows, weights)
+            if knobs.liminal_weight is None:
+                return loss, loss
+            return loss + liminal_loss(logits, knobs, epoch, rows, weights, extras), loss
 
-        def step(carry, batch):
+        def one_step(carry, batch):
             params, state = carry
-            rows, weights = batch
-            loss, gradient = jax.value_and_grad(batch_loss)(
-                params, knobs, rows, weights, inputs, targets
-            )
-            updates, state = optimiser.update(gradient, state, params)
+            number, rows, weights = batch
+            (_, loss), gradient = jax.value_and_grad(loss_of, has_aux=True)(params, rows, weights)
+            if shape.project_trait:
+                key = jax.random.fold_in(trait_key, number)
+                gradient = without_trait(apply, params, gradient, knobs, key, shape.batch, extras)
+            updates, state = chosen.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state), loss * jnp.sum(weights)
 
-        (params, state), loss = jax.lax.scan(step, (params, state), (order, weights))
+        numbered = (jnp.arange(rows.shape[0]), rows, weights)
+        (params, state), loss = jax.lax.scan(one_step, (params, state), numbered)
         return params, state, jnp.sum(loss) / examples
 
-    return _over_population(one_model, mesh, (params, state, knobs), (epoch, inputs, targets))
+    return over_population(
+        one_model, mesh, (params, state, knobs), (epoch, inputs, targets, extras)
+    )
 
 
 @partial(jax.jit, static_argnames=("apply", "mesh"))
@@ -228,9 +244,4 @@ def _predict(
     def one_model(params, inputs):
         return jax.lax.map(partial(apply, params), inputs, batch_size=_PREDICT_ROWS)
 
-    return _over_population(one_model, mesh, (params,), (inputs,))
-
-
-def _rows(inputs: Float[Array, "examples features"], rows: Int[Array, " batch"]) -> Array:
-    # Without the promise JAX adds a pass over the batch that blanks rows out of bounds.
-    return inputs.at[rows].get(mode="promise_in_bounds")
+    return over_population(one_model, mesh, (params,), (inputs,))

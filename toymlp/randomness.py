@@ -25,8 +25,13 @@ def check_seed(seed: int) -> None:
 
 def purpose_key(seed: int, purpose: str) -> Key[Array, ""]:
     """The key for everything that is drawn for `purpose` under `seed`."""
+    return jax.random.fold_in(jax.random.key(seed), purpose_of(purpose))
+
+
+def purpose_of(name: str) -> int:
+    """The number of 32 bits that stands for a purpose in `fold_in`."""
     # CRC-32 because Python's own hash of a string differs between processes.
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+    return zlib.crc32(name.encode())
 
 
 def run_keys(seed: int, purpose: str, runs: Int[Array, " runs"]) -> Key[Array, " runs"]:

@@ -174,14 +174,14 @@ def _epoch_of_the_paper(mesh, loss, models_, teachers):
     """The paper's epoch program with shapes only: nothing is computed."""
     architecture = models.Architecture(inputs=784)
     apply, params, knobs = members(range(models_), architecture)
-    state = population._start(params, knobs, mesh=mesh)
+    shape = population.Shape(loss, 1024)
+    state = population._start(params, knobs, shape=shape, mesh=mesh)
     inputs = jax.ShapeDtypeStruct((60_000, 784), jnp.float32)
     targets = (
         jax.ShapeDtypeStruct((1, 60_000), jnp.int32)
         if loss == "class_cross_entropy"
         else jax.ShapeDtypeStruct((teachers, 60_000, 13), jnp.float32)
     )
-    shape = population.Shape(loss, 1024)
     program = partial(population._epoch, apply=apply, shape=shape, mesh=mesh)
     return apply, architecture, program, (params, state, knobs, np.int32(0), inputs, targets)
 
@@ -211,11 +211,12 @@ def test_all_six_conditions_take_at_most_1_1_times_the_arithmetic_of_their_gradi
 def test_parameters_and_optimiser_state_are_donated(digits, mesh):
     apply, params, knobs = members([0, 1])
     params, knobs = devices.spread((params, knobs), mesh)
-    state = population._start(params, knobs, mesh=mesh)
+    shape = population.Shape("class_cross_entropy", 25)
+    state = population._start(params, knobs, shape=shape, mesh=mesh)
     population._epoch(
         params, state, knobs, np.int32(0), devices.replicate(digits.train_images, mesh),
         devices.replicate(digits.train_labels[None], mesh),
-        apply=apply, shape=population.Shape("class_cross_entropy", 25), mesh=mesh,
+        apply=apply, shape=shape, mesh=mesh,
     )  # fmt: skip
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((params, state)))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(knobs))
