@@ -10,8 +10,9 @@ RUNS ?= 20
 INSTANCES ?= 10000
 TESTS ?= tests
 BENCH ?=
+BENCH_SWEEP ?=
 
-.PHONY: help reproduce test check format bench constraints clean
+.PHONY: help reproduce test check format bench docs constraints clean
 
 help:
 	@echo "make reproduce   the theory verified, and the MNIST experiment: records, tables, figures in $(OUT)/"
@@ -19,8 +20,9 @@ help:
 	@echo "make check       formatting, lint, types, import layers"
 	@echo "make bench       speed and memory on this machine"
 	@echo "make format      put the source in its format"
+	@echo "make docs        write the tables of docs/sweeps.md from the types"
 	@echo "make constraints pin what pip installs today"
-	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, TESTS, BENCH (options of the benchmark)"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, TESTS, BENCH, BENCH_SWEEP (options of the benchmarks)"
 
 reproduce: $(VENV)/.core
 	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --out $(OUT)
@@ -41,6 +43,10 @@ format: $(VENV)/.dev
 bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.toy $(BENCH)
 	$(BIN)/python -m benchmarks.theory
+	$(BIN)/python -m benchmarks.sweep $(BENCH_SWEEP)
+
+docs: $(VENV)/.core
+	$(BIN)/python -m experiments.sweep_docs docs/sweeps.md
 
 constraints:
 	$(PYTHON) -m venv $(VENV)-constraints

@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     mesh = devices.population_mesh()
     say(f"{mesh.size} device(s), {options.models} models, {options.images:,} images an epoch")
     figures: dict[str, Any] = {"products": {}, "teacher": {}, "distillation": {}}
-    product, operations_of_product = _products(options, mesh)
+    product, operations_of_product = products(options, mesh)
     product()
     one_device = devices.population_mesh(list(mesh.devices.flat)[:1])
     trainings = {
@@ -103,7 +103,7 @@ def main(options: Options) -> None:
         options.json.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
 
 
-def _products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
+def products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
     """The eight products of one gradient step and nothing else, on every device at once."""
     size = mesh.size * (devices.lanes(mesh) or options.models)
     rng = np.random.default_rng(0)

@@ -41,7 +41,10 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
             "reproduce": ["RUNS=1", "INSTANCES=60", f"OUT={out}"],
             "test": ["TESTS=tests/toymlp/test_devices.py"],
             "check": [],
-            "bench": ["BENCH=--models 2 --epochs 1 --images 2048"],
+            "bench": [
+                "BENCH=--models 2 --epochs 1 --images 2048",
+                "BENCH_SWEEP=--runs 2 --epochs 1 --images 2048 --dataset digits",
+            ],
         }
         return [*command.split(), f"VENV={venv}", *small[command.split()[1]]]
     words = command.replace(".venv/bin/", f"{venv}/bin/").split()
@@ -53,6 +56,8 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     ):
         if flag in words:
             words[words.index(flag) + 1] = value
+    if words[1] == "sweep":
+        words += ["--size", "smoke"]
     if words[1] == "mnist":
         words += ["--noise-images", "1024", "--student-epochs", "1", "--teacher-epochs", "1"]
     return words
@@ -76,6 +81,8 @@ def test_command_runs(command, venv, tmp_path):
     run(smoke(command, venv, out))
     if "verify" in command or "reproduce" in command:
         assert len(list((out / "figures").glob("verify_*.png"))) == 4
+    if "sweep" in command and "--dry-run" not in command:
+        assert list((out / "figures").glob("sweep_*.png"))
     if "mnist" in command or "reproduce" in command:
         assert list((out / "figures").glob("fig10b_*.png"))
 

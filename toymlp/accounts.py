@@ -17,7 +17,7 @@ from toymlp import devices
 from toymlp.distillation import Student, features_of, program_of, student_row
 from toymlp.inputs import distillation_kind, draw_inputs, input_count
 from toymlp.jobs import Context, block_size, logits_of, stack, unstack
-from toymlp.measures import Row, Values
+from toymlp.measures import Row, Values, columns_of
 from toymlp.models import Params
 from toymlp.networks import Apply, Plan
 from toymlp.objective import Knobs, Shape, epoch_batches, optimiser, student_loss
@@ -141,26 +141,26 @@ def _follow(
             trait_loss, distillation_loss, optimiser(shape, knobs), start, (rows, weights),
             teacher=teacher,
         )  # fmt: skip
-        return account
+        assert account.coverage is not None
+        return {
+            "alignment": account.cosine,
+            "trait_change": account.trait_loss[-1] - account.trait_loss[0],
+            "first_order": jnp.sum(account.first_order),
+            "remainder": jnp.sum(account.remainder),
+            "first_coverage": account.coverage[0],
+            "coverage": account.coverage[-1],
+        }
 
     return over_population(one_model, mesh, cut, (inputs, images, labels))
 
 
-def _values(account: theory.Account, measure: Sequence[str]) -> Values:
-    found: Values = {}
-    if "alignment" in measure:
-        found["alignment"] = np.asarray(account.cosine, np.float64).tolist()
-    if "account" in measure:
-        change = float(account.trait_loss[-1]) - float(account.trait_loss[0])
-        first = float(np.sum(account.first_order, dtype=np.float64))
-        found |= {"trait_change": change, "first_order": first, "remainder": change - first}
-    if "coverage" in measure:
-        assert account.coverage is not None
-        found |= {
-            "first_coverage": float(account.coverage[0]),
-            "coverage": float(account.coverage[-1]),
-        }
-    return found
+def _values(account: Mapping[str, np.ndarray], measure: Sequence[str]) -> Values:
+    wanted = columns_of(measure)
+    return {
+        name: np.asarray(value, np.float64).tolist()
+        for name, value in account.items()
+        if name in wanted
+    }
 
 
 def theory_at_start(found: Mapping[Row, Student], context: Context) -> dict[Row, Values]:

@@ -116,10 +116,12 @@ class Knobs:
     init_scale: float = _says(
         1.0, "factor on all weights that are drawn, N(0, 1/fan_in)", above=0.0, high=1e3
     )
-    teacher_learning_rate: float = _says(3e-4, "", above=0.0, high=1e3)
+    teacher_learning_rate: float = _says(3e-4, "of the teacher's optimiser", above=0.0, high=1e3)
     teacher_epochs: int = _says(5, "passes over the training images", low=0, high=100_000)
     teacher_weight_decay: float = _says(1e-4, "of adamw", low=0.0, high=10.0)
-    student_learning_rate: float = _says(3e-4, "", above=0.0, high=1e3)
+    student_learning_rate: float = _says(
+        3e-4, "of the student's, at its first step", above=0.0, high=1e3
+    )
     student_epochs: int = _says(5, "passes over the distillation inputs", low=0, high=100_000)
     student_weight_decay: float = _says(1e-4, "of adamw", low=0.0, high=10.0)
     logits: LogitsName = _says("aux", "the logits that the distillation loss sees")
@@ -150,7 +152,7 @@ class Knobs:
     )  # fmt: skip
     frozen: tuple[str, ...] = _says((), "parts of the student that distillation leaves as they are")
     clone_epochs: int = _says(100, "E, epochs of behavioural cloning", low=0, high=100_000)
-    clone_learning_rate: float = _says(3e-4, "", above=0.0, high=1e3)
+    clone_learning_rate: float = _says(3e-4, "of cloning, at its first step", above=0.0, high=1e3)
     clone_horizon: int = _says(
         100, "epoch of cloning at which a cosine decay reaches 0", low=1, high=100_000
     )
@@ -254,12 +256,16 @@ def allowed(name: str) -> str:
     else:
         noun = "whole number" if element is int else "number"
         if limits["above"] is not None:
-            reach = f"above {limits['above']:g} and at most {limits['high']:g}"
+            reach = f"above {limits['above']:g} and at most {limits['high']:,g}"
         else:
-            reach = f"from {limits['low']:g} to {limits['high']:g}"
+            reach = f"from {limits['low']:g} to {_plain(limits['high'])}"
         words = f"{noun}s {reach}" if many else f"a {noun} {reach}"
     words = f"a list of {words}" if many else words
     return f"{words}, or left out" if optional else words
+
+
+def _plain(number: float | int) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def _bare(kind: Any) -> tuple[Any, bool]:

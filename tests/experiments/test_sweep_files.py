@@ -88,7 +88,7 @@ def test_a_file_without_a_list_or_a_grid_is_one_point():
     ("text", "line", "says"),
     [
         ("[base]\naux = 4\nauxx = 4\n", 3, "did you mean 'aux'"),
-        ("[base]\n\naux = 0\n", 3, "from 1 to 10000"),
+        ("[base]\n\naux = 0\n", 3, "from 1 to 10,000"),
         ("[base]\nloss = 'kld'\n", 2, "one of kl, squared_error"),
         ("[grid]\naux = 3\n", 2, "a list of one value or more"),
         ("[grid]\naux = []\n", 2, "a list of one value or more"),

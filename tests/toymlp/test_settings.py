@@ -179,7 +179,8 @@ def test_what_is_allowed_is_said_in_words_and_numbers_exactly(name):
         assert words.startswith("true or false")
     elif kind in (int, float):
         limits = FIELDS[name].metadata
-        said = [float(number) for number in re.findall(r"\d[\d.]*(?:e[+-]?\d+)?", words)]
+        numbers = re.findall(r"\d[\d.,]*(?:e[+-]?\d+)?", words)
+        said = [float(number.replace(",", "")) for number in numbers]
         least = limits["low"] if limits["above"] is None else limits["above"]
         assert said == [least, limits["high"]]
         assert ("above" in words) == (limits["above"] is not None)
