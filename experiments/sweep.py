@@ -29,6 +29,7 @@ from experiments.sweep_tasks import VERSION, Done, ModelTask, Source, StudentTas
 from toymlp import data
 from toymlp.devices import population_mesh
 from toymlp.errors import InputError
+from toymlp.measures import columns_of
 from toymlp.randomness import check_seed
 
 STUDENTS, RUNS, SUMMARY = "sweep", "sweep_runs", "sweep_summary"
@@ -105,7 +106,7 @@ class _Store:
     """What is recorded of a sweep, and under which names."""
 
     def __init__(self, options: Options, sweep: Sweep, datasets: dict[str, data.Dataset]):
-        self.out, self.seed, self.measure = options.out, options.seed, sorted(sweep.measure)
+        self.out, self.seed, self.measure = options.out, options.seed, sweep.measure
         self.datasets = datasets
         self._found: dict[Need, records.Record | None] = {}
 
@@ -118,7 +119,7 @@ class _Store:
             "seed": self.seed,
             "data_sha256": self.datasets[need.setting.shape.dataset].sha256,
         }
-        return config | ({"measure": self.measure} if need.stage == "students" else {})
+        return config | ({"measure": sorted(self.measure)} if need.stage == "students" else {})
 
     def place(self, need: Need) -> tuple[Path, str]:
         students = need.stage == "students"
@@ -142,8 +143,9 @@ class _Store:
     def table(self, need: Need) -> pl.DataFrame:
         record = self.find(need)
         assert record is not None
-        names = need.setting.as_dict() if need.stage == "students" else ()
-        return record.table.drop(names)
+        if need.stage != "students":
+            return record.table
+        return record.table.select("run", *columns_of(self.measure))
 
 
 def run(options: Options) -> Outcome:

@@ -252,7 +252,8 @@ class _Reader:
                         f"{name} follows training step by step, which it cannot with {reason}", "",
                         "measure",
                     )  # fmt: skip
-        return tuple(dict.fromkeys(names))
+        # In one order, so that sweeps that measure the same share their records.
+        return tuple(name for name in MEASURES if name in names)
 
     def _check_baseline(self, sweep: Sweep) -> None:
         for name, value in sweep.baseline.items():

@@ -78,6 +78,11 @@ def test_a_size_changes_what_it_names_and_nothing_else():
     assert small.runs == 2
 
 
+def test_measurements_have_one_order_so_that_sweeps_share_records():
+    one, other = (sweep_of(f"measure = {names}") for names in (["cka", "probe"], ["probe", "cka"]))
+    assert one.measure == other.measure == ("probe", "cka")
+
+
 def test_a_file_without_a_list_or_a_grid_is_one_point():
     (point,) = sweep_of("[base]\naux = 4\n").points
     assert point.coordinates == {}

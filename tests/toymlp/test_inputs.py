@@ -89,7 +89,7 @@ def test_blurred_noise_keeps_its_variance_however_wide_the_blur(digits, width):
 
 @pytest.mark.parametrize("rank", [1, 8, 64])
 def test_noise_in_a_subspace_has_its_rank_in_every_epoch_together(digits, rank):
-    sets = [draw(digits, "subspace", count=200, subspace=rank, epoch=epoch) for epoch in range(3)]
+    sets = [draw(digits, "subspace", count=200, subspace=rank, epoch=epoch) for epoch in (0, 1)]
     sets.append(held_out_inputs(kind("subspace", 200, subspace=rank), digits, 0, "elsewhere"))
     together = np.concatenate(sets).astype(np.float64)
     values = np.linalg.svd(together, compute_uv=False)
