@@ -192,14 +192,26 @@ def theory_at_start(found: Mapping[Row, Student], context: Context) -> dict[Row,
 def _coefficients(plan, setting, params, inputs, images, labels) -> Values:
     with jax.default_matmul_precision("highest"):
         direction = _trait_direction(params, images, labels, apply=Apply(plan))
-        curve = theory.curve(
+        curve = _curve(
             Apply(plan), _loss(plan, setting.shape.loss, setting.knobs.logits,
                                setting.knobs.temperature),
             params, direction, np.array([_EPS], np.float32), inputs,
         )  # fmt: skip
+    if curve is None:
+        return {"coefficient": None, "rho": None}
     # Where the loss is blind, as for one auxiliary logit under KL, there is no rho.
-    rho = float(curve.rho[0])
-    return {"coefficient": float(curve.coefficient), "rho": rho if np.isfinite(rho) else None}
+    rho = None if curve.blind else float(curve.rho[0])
+    return {"coefficient": float(curve.coefficient), "rho": rho}
+
+
+def _curve(*arguments: Any) -> theory.Curve | None:
+    """`theory.curve`, or None where rounding would drown it, as with very small weights."""
+    try:
+        return theory.curve(*arguments)
+    except ValueError as error:
+        if "drowned by rounding" not in str(error):
+            raise
+        return None
 
 
 @partial(jax.jit, static_argnames="apply")

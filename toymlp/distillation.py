@@ -81,7 +81,7 @@ def student_row(
         temperature=as_float(knobs.temperature) if features.temperature else None,
         weight_decay=decay_of(program, knobs.student_weight_decay),
         horizon=as_float(max(1, knobs.student_epochs) * steps_an_epoch),
-        trainable=trainable(start, knobs.frozen) or (_all(start) if features.frozen else None),
+        trainable=trainable(start, knobs.frozen, features.frozen),
         classes=np.asarray(plan.subset("class", 0)) if program.project_trait else None,
         liminal_weight=as_float(knobs.liminal_weight) if features.liminal else None,
         liminal_epochs=as_int(knobs.liminal_epochs) if features.liminal else None,
@@ -232,7 +232,7 @@ class _Distillation:
             for row, name in enumerate(names):
                 if name[3]:
                     run = name[2] if generation == 1 else self.runs[name[2]]
-                    noise = _noise(targets[row].shape, context.seed, run, epoch)
+                    noise = _noise(targets[row].shape, context.seed, run, epoch, generation)
                     targets[row] += np.float32(name[3]) * noise
             made = Material(
                 inputs, devices.replicate(targets, context.mesh), self._extras(inputs, scales)
@@ -310,15 +310,12 @@ def widened(params: Params, aux: int) -> Params:
 
 
 def _noise(
-    shape: tuple[int, ...], seed: int, run: int, epoch: int
+    shape: tuple[int, ...], seed: int, run: int, epoch: int, generation: int
 ) -> Float32[np.ndarray, "inputs outputs"]:
-    entropy = [seed, purpose_of("logit noise"), run, epoch]
+    entropy = [seed, purpose_of("logit noise"), run, epoch, generation]
     random = np.random.Generator(np.random.SFC64(np.random.SeedSequence(entropy)))
-    return random.standard_normal(shape, dtype=np.float32)
-
-
-def _all(params: Params) -> Any:
-    return jax.tree.map(lambda leaf: as_float(1.0), params)
+    # Output by output, so that it does not depend on how many auxiliary logits the widest has.
+    return random.standard_normal(shape[::-1], dtype=np.float32).T
 
 
 def _host(params: Params) -> Params:

@@ -145,6 +145,8 @@ class _Shown:
     def features(self, which: str, inputs: Array) -> list[list[np.ndarray]]:
         """The hidden layers of each."""
         plan = self.plan_of(which)
+        if not plan.widths:
+            return [[] for _ in self.found]
         edges = np.cumsum(plan.widths)[:-1]
         return [np.split(all_of_it, edges, -1) for all_of_it in self._seen(which, Features, inputs)]
 
@@ -289,7 +291,7 @@ def _ridge(x: np.ndarray, truth: np.ndarray, unseen: np.ndarray) -> np.ndarray:
     x, unseen = x.astype(np.float64), unseen.astype(np.float64)
     middle = x.mean(0)
     x, unseen = x - middle, unseen - middle
-    penalty = _RIDGE * max(float(np.mean(x**2)), np.finfo(np.float64).tiny) * len(x)
+    penalty = _RIDGE * max(float(np.mean(x**2)), np.finfo(np.float64).eps) * len(x)
     weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (truth - truth.mean(0)))
     return unseen @ weights + truth.mean(0)
 

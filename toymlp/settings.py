@@ -281,7 +281,10 @@ def _element(kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         return value if isinstance(value, str) and value in get_args(kind) else None
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if isfinite(value) else None
+        try:
+            return float(value) if isfinite(value) else None
+        except OverflowError:
+            return None
     # bool is an int to Python, but not to a reader.
     return value if type(value) is kind else None
 

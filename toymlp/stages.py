@@ -162,6 +162,7 @@ def clones(
             setting.knobs.clone_epochs
         )
     scales = sorted({knobs.init_scale for knobs in wanted})
+    some_shared = any(knobs.shared for knobs in wanted)
     imitated = [
         params for scale in scales for params in references(reference_plan, runs, scale, seed)
     ]
@@ -194,7 +195,7 @@ def clones(
                         as_int(scales.index(knobs.init_scale) * len(runs) + row),
                         weight_decay=decay_of(program, 0.0),
                         horizon=as_float(knobs.clone_horizon * steps),
-                        trainable=trainable(start, knobs.shared),
+                        trainable=trainable(start, knobs.shared, some_shared),
                     ),
                     tuple(sorted(epochs)),
                 )
@@ -217,9 +218,12 @@ def clones(
     }
 
 
-def trainable(params: Params, fixed: Sequence[str]) -> dict | None:
-    """For every array 1, or 0 in the parts that are `fixed`; None where none is."""
-    if not fixed:
+def trainable(params: Params, fixed: Sequence[str], needed: bool) -> dict | None:
+    """For every array 1, or 0 in the parts that are `fixed`.
+
+    None unless `needed`, that is, unless some model of the population has fixed parts.
+    """
+    if not needed:
         return None
     return join_parts(
         {

@@ -8,7 +8,7 @@ from toymlp.jobs import unstack
 from toymlp.models import Params
 from toymlp.networks import Plan, draw, join_parts, keep_aux, part_key, split_parts
 from toymlp.randomness import purpose_key, run_keys
-from toymlp.settings import Knobs
+from toymlp.settings import AUX_HEAD, Knobs
 
 
 def references(plan: Plan, runs: tuple[int, ...], scale: float, seed: int) -> list[Params]:
@@ -45,7 +45,7 @@ def starts(
         found = references(plan, runs, knobs.init_scale, seed)
     elif knobs.start == "perturbed":
         found = [
-            _perturbed(params, knobs.perturbation, seed, run, generation)
+            _perturbed(params, knobs, seed, run, generation)
             for run, params in zip(
                 runs, references(plan, runs, knobs.init_scale, seed), strict=True
             )
@@ -104,14 +104,23 @@ def _drawn(
     return unstack(many)
 
 
-def _perturbed(params: Params, size: float, seed: int, run: int, generation: int) -> Params:
-    """Each array plus `size` times its own standard deviation times normal noise."""
+def _perturbed(params: Params, knobs: Knobs, seed: int, run: int, generation: int) -> Params:
+    """Each array plus normal noise in units of its own standard deviation.
+
+    Of the auxiliary head the first m columns count, and each has noise from a key of its own: the
+    start must not depend on how wide the head is.
+    """
     key = jax.random.fold_in(purpose_key(seed, f"perturbed start {generation}"), run)
-    leaves, structure = jax.tree.flatten_with_path(params)
-    noisy = [
-        leaf
-        + np.float32(size) * np.std(leaf)
-        * np.asarray(jax.random.normal(part_key(key, jax.tree_util.keystr(path)), leaf.shape))
-        for path, leaf in leaves
-    ]  # fmt: skip
-    return jax.tree.unflatten(structure, noisy)
+    size = np.float32(knobs.perturbation)
+
+    def noisy(path, leaf):
+        leaf_key = part_key(key, jax.tree_util.keystr(path))
+        if path[0].key != AUX_HEAD:
+            return leaf + size * np.std(leaf) * np.asarray(jax.random.normal(leaf_key, leaf.shape))
+        columns = jax.vmap(lambda column: jax.random.fold_in(leaf_key, column))(
+            jnp.arange(leaf.shape[-1])
+        )
+        noise = jax.vmap(lambda one: jax.random.normal(one, leaf.shape[:-1]))(columns)
+        return leaf + size * np.std(leaf[..., : knobs.aux]) * np.moveaxis(np.asarray(noise), 0, -1)
+
+    return jax.tree_util.tree_map_with_path(noisy, params)

@@ -27,7 +27,7 @@ from toymlp.starts import independent, references
 BASE = {
     "dataset": "digits", "hidden": [16, 16], "images": 256, "student_batch": 64,
     "teacher_epochs": 2, "teacher_learning_rate": 1e-2, "student_epochs": 2,
-    "student_learning_rate": 1e-2,
+    "student_learning_rate": 1e-2, "temperature": 2.0,
 }  # fmt: skip
 RUNS = (1, 2)
 # As many of each, so that they are followed in two programs.
@@ -35,7 +35,7 @@ SETTINGS = {
     "base": {},
     "short": {"student_epochs": 1},
     "elsewhere": {"start": "independent"},
-    "fewer": {"aux": 1, "logits": "all"},
+    "fewer": {"aux": 1, "logits": "all", "temperature": 3.0},
 }
 STEPS = {"base": 8, "short": 4, "elsewhere": 8, "fewer": 8}
 
@@ -132,7 +132,7 @@ def test_alignment_is_the_cosine_of_trait_and_distillation_gradient_on_the_stude
     apply, teacher = Apply(plan), one.teacher
 
     def distillation(params):
-        each = jax.vmap(lambda z, y: losses.kl_divergence(z, y, subset))
+        each = jax.vmap(lambda z, y: losses.kl_divergence(z, y, subset, 3.0))
         return jnp.mean(each(apply(params, batch), apply(teacher, batch)))
 
     def trait(params):
@@ -234,8 +234,8 @@ def direction(plan, params, images, labels):
     ("values", "potential"),
     [
         (
-            {"temperature": 3.0, "logits": "all"},
-            lambda plan: theory.softmax_potential(plan.subset("all", 3), 3.0),
+            SETTINGS["fewer"],
+            lambda plan: theory.softmax_potential(plan.subset("all", 1), 3.0),
         ),
         (
             {"loss": "squared_error"},
@@ -265,7 +265,7 @@ def test_the_coefficient_is_the_theorys_along_the_trait_gradient(context, values
 
 
 def test_room_for_more_auxiliary_logits_changes_no_number_of_the_theorem(context, found):
-    base, fewer = setting(), setting(aux=1, logits="all")
+    base, fewer = setting(), setting(**SETTINGS["fewer"])
     values = theory_at_start(found, context)
     for some in (base, fewer):
         alone = theory_at_start(at_reference(some), context)[some, 1]

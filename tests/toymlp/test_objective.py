@@ -119,7 +119,7 @@ def test_steps_are_the_optimisers_on_the_gradient_of_the_mean_loss(
 ):
     """One step an epoch, three epochs, each model with a learning rate of its own."""
     rates = (0.01, 0.003) if name.startswith("adam") else (0.5, 0.1)
-    knobs = rows(rates=rates, weight_decay=jnp.full(2, DECAY, jnp.float32))
+    knobs = rows(rates=rates, weight_decay=jnp.full(2, DECAY, jnp.float32), temperature=jnp.ones(2))
     found, _ = after(Shape("kl", IMAGES, name), knobs, start, inputs, targets, mesh, epochs=3)
     for i, rate in enumerate(rates):
         leaves, structure = jax.tree.flatten(model(start, i))
@@ -137,9 +137,9 @@ def test_steps_are_the_optimisers_on_the_gradient_of_the_mean_loss(
 
 def test_momentum_and_decay_are_more_than_the_first_step(start, inputs, targets, mesh):
     """What tells momentum from SGD, and adamw from Adam."""
-    decay = {"weight_decay": jnp.full(2, DECAY, jnp.float32)}
+    more = {"weight_decay": jnp.full(2, DECAY, jnp.float32), "temperature": jnp.ones(2)}
     sgd, momentum, adam, adamw = (
-        after(Shape("kl", IMAGES, name), rows(**decay), start, inputs, targets, mesh, epochs=2)[0]
+        after(Shape("kl", IMAGES, name), rows(**more), start, inputs, targets, mesh, epochs=2)[0]
         for name in ("sgd", "momentum", "adam", "adamw")
     )
     assert gap(sgd[0], momentum[0]) < 1e-6
@@ -149,7 +149,10 @@ def test_momentum_and_decay_are_more_than_the_first_step(start, inputs, targets,
 
 def test_the_temperature_of_each_model_is_that_of_the_theorys_loss(start, inputs, targets, mesh):
     temperatures = (1.0, 3.0)
-    knobs = rows(temperature=jnp.asarray(temperatures, jnp.float32))
+    knobs = rows(
+        weight_decay=jnp.full(2, DECAY, jnp.float32),
+        temperature=jnp.asarray(temperatures, jnp.float32),
+    )
     found, _ = after(Shape("kl", IMAGES, "sgd"), knobs, start, inputs, targets, mesh)
     for i, temperature in enumerate(temperatures):
         taken = jax.tree.map(lambda a, b: (a - b) / RATE, model(start, i), model(found[0], i))
@@ -161,8 +164,7 @@ def test_the_temperature_of_each_model_is_that_of_the_theorys_loss(start, inputs
 
 def cosine_knobs(start, horizons, frozen=((), ())):
     keep = [
-        trainable(some, parts) or jax.tree.map(lambda leaf: np.float32(1), some)
-        for some, parts in zip(unstack(start), frozen, strict=True)
+        trainable(some, parts, True) for some, parts in zip(unstack(start), frozen, strict=True)
     ]
     return rows(horizon=jnp.asarray(horizons, jnp.float32), trainable=stack(keep))
 
