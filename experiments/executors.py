@@ -6,7 +6,7 @@ the task that it had, which is given to another one.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -267,8 +267,3 @@ def check_workers(workers: int) -> None:
         raise InputError(
             f"workers must be from 1 to {cores()} (cores of this machine), got {workers}"
         )
-
-
-def names_of(errors: Mapping[Any, str]) -> list[str]:
-    """The distinct reasons, in order."""
-    return list(dict.fromkeys(errors.values()))

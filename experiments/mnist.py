@@ -159,7 +159,7 @@ def _train(options: Options, protocol: Protocol, dataset: data.Dataset) -> list[
 
 def _rows(config: dict[str, Any], results: Results) -> pl.DataFrame:
     settings = {
-        name: "-".join(map(str, value)) if isinstance(value, list) else value
+        name: records.cell(value)
         for name, value in config.items()
         if name not in ("experiment", "version", "runs")
     }

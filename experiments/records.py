@@ -187,6 +187,11 @@ def scan(out: Path) -> pl.LazyFrame:
     return pl.concat(frames, how="diagonal_relaxed")
 
 
+def cell(value: Any) -> Any:
+    """A setting as a table has it: a list joined by hyphens, anything else as it is."""
+    return "-".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
 def set_aside(folder: Path) -> Path:
     """Moves a damaged record out of the way, where nothing reads it, and says where to.
 

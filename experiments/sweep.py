@@ -91,7 +91,6 @@ class Plan:
     Attributes:
         sweep: what the file says.
         runs: how many.
-        models_in_all: trainings that the sweep stands on, recorded ones included.
         cost: of what is not there yet.
         found: points times runs that are there, and of how many.
     """
@@ -133,11 +132,9 @@ class _Store:
     def write(self, need: Need, table: pl.DataFrame, made: dict[str, Any]) -> None:
         # The names of the settings are columns, so that records can be read as one table.
         if need.stage == "students":
-            columns = {
-                name: "-".join(map(str, value)) if isinstance(value, list) else value
-                for name, value in need.setting.as_dict().items()
-            }
-            table = table.select(*(pl.lit(v).alias(name) for name, v in columns.items()), pl.all())
+            settings = need.setting.as_dict().items()
+            columns = [pl.lit(records.cell(value)).alias(name) for name, value in settings]
+            table = table.select(*columns, pl.all())
         self._found[need] = records.write(*self.place(need), self.config(need), table, made)
 
     def table(self, need: Need) -> pl.DataFrame:
@@ -160,9 +157,8 @@ def run(options: Options) -> Outcome:
     store = _Store(options, sweep, datasets)
     todo, parts = _todo(options, sweep, runs, store)
     failures = _work(options, sweep, todo, store) if todo else executors.Failures()
-    reasons = tuple(executors.names_of(failures.errors))
-    if reasons:
-        return Outcome(sweep, None, None, reasons)
+    if failures.errors:
+        return Outcome(sweep, None, None, tuple(dict.fromkeys(failures.errors.values())))
     needs = [[Need("students", point.setting, part) for part in parts] for point in sweep.points]
     tables = [pl.concat([store.table(need) for need in some]) for some in needs]
     table = runs_table(sweep, tables)

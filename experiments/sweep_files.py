@@ -34,6 +34,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.records import cell
 from toymlp.accounts import followable
 from toymlp.errors import InputError
 from toymlp.measures import FOLLOWED, MEASURES
@@ -236,7 +237,7 @@ class _Reader:
             except ContradictionError as error:
                 raise self._error(str(error), *self._set_at(error.names, table)) from None
             coordinates = ({LABEL: label} if listed else {}) | {
-                name: _plain(checked_value(name, value)) for name, value in crossed.items()
+                name: cell(checked_value(name, value)) for name, value in crossed.items()
             }
             yield Point(label, coordinates, setting)
 
@@ -257,8 +258,8 @@ class _Reader:
 
     def _check_baseline(self, sweep: Sweep) -> None:
         for name, value in sweep.baseline.items():
-            there = {(point.coordinates.get(name)) for point in sweep.points}
-            if name not in sweep.axes or (_plain(value)) not in there:
+            there = {point.coordinates.get(name) for point in sweep.points}
+            if name not in sweep.axes or cell(value) not in there:
                 raise self._error(
                     f"no point of this sweep has {name} = {value!r}, so it cannot be a baseline",
                     "baseline", name,
@@ -291,7 +292,7 @@ class _Reader:
                 )
             for value in values:
                 self._check_values({name: value}, table)
-            if len({(_plain(checked_value(name, value))) for value in values}) < len(values):
+            if len({cell(checked_value(name, value)) for value in values}) < len(values):
                 raise self._error(f"{name}: a value is there twice", table, name)
 
     def _set_at(self, names: tuple[str, ...], entry: str) -> tuple[str, str]:
@@ -320,11 +321,7 @@ def _coordinate(point: Point, name: str) -> Any:
         return point.coordinates.get(name)
     if not matters(point.setting, name):
         return None
-    return _plain(getattr(point.setting.shape, name, getattr(point.setting.knobs, name, None)))
-
-
-def _plain(value: Any) -> Any:
-    return "-".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return cell(getattr(point.setting.shape, name, getattr(point.setting.knobs, name, None)))
 
 
 def _lines_of(text: str) -> dict[tuple[str, str], int]:

@@ -10,17 +10,16 @@ import numpy as np
 
 from experiments.machine import memory_limit
 from toymlp import devices, measures
+from toymlp.data import size_of
 from toymlp.distillation import features_of, program_of
 from toymlp.inputs import distillation_kind
 from toymlp.jobs import block_size
 from toymlp.networks import CHANNELS, Plan
 from toymlp.population import over_population
-from toymlp.rules import pixels_and_classes, plans
+from toymlp.rules import plans
 from toymlp.settings import Setting
 from toymlp.stages import clone_setting, teacher_setting
 
-_TRAIN_IMAGES = {"digits": 1437, "emnist_balanced": 112_800}
-_TEST_IMAGES = {"digits": 360, "emnist_balanced": 18_800}
 # Heads of up to so many auxiliary logits share a program that is as wide as the widest of them.
 _NARROW = 64
 # Measured on two cores: what a compiled epoch takes to build, and following a step over training.
@@ -157,8 +156,8 @@ def work(piece: Piece, measure: Sequence[str]) -> float:
     """Operations of a task's matrix products."""
     first = piece.settings[0]
     shape, (teacher, student) = first.shape, _plans(piece)
-    train = _TRAIN_IMAGES.get(shape.dataset, 60_000)
-    test = _TEST_IMAGES.get(shape.dataset, 10_000)
+    size = size_of(shape.dataset)
+    train, test = size.train, size.test
     count, epochs = trainings(piece)
     if piece.stage == "teachers":
         return epochs * train * _gradient(teacher)
@@ -182,9 +181,8 @@ def work(piece: Piece, measure: Sequence[str]) -> float:
 def memory_of(piece: Piece) -> int:
     """Bytes that a task takes, roughly: images, labels, models in training, results."""
     shape, (teacher, student) = piece.settings[0].shape, _plans(piece)
-    pixels, _ = pixels_and_classes(piece.settings[0])
-    train = _TRAIN_IMAGES.get(shape.dataset, 60_000)
-    test = _TEST_IMAGES.get(shape.dataset, 10_000)
+    size = size_of(shape.dataset)
+    pixels, train, test = size.pixels, size.train, size.test
     images = {"teachers": 0, "clones": shape.clone_images}.get(piece.stage, shape.images)
     batch = {"teachers": 1024, "clones": shape.clone_batch}.get(piece.stage, shape.student_batch)
     settings, runs = len(piece.settings), len(piece.runs)

@@ -14,13 +14,13 @@ from jaxtyping import Array
 import theory
 from theory import losses
 from toymlp import devices
-from toymlp.distillation import Student, features_of, program_of, student_row
+from toymlp.distillation import Student, features_of, program_of, student_row, widened
 from toymlp.inputs import distillation_kind, draw_inputs, input_count
 from toymlp.jobs import Context, block_size, logits_of, stack, unstack
 from toymlp.measures import Row, Values, columns_of
 from toymlp.models import Params
 from toymlp.networks import Apply, Plan
-from toymlp.objective import Knobs, Shape, epoch_batches, optimiser, student_loss
+from toymlp.objective import Knobs, Shape, class_loss, epoch_batches, optimiser, student_loss
 from toymlp.population import over_population
 from toymlp.randomness import run_keys
 from toymlp.rules import plans
@@ -130,8 +130,7 @@ def _follow(
         rows, weights = (jnp.concatenate(some) for some in zip(*batches, strict=True))
 
         def trait_loss(params):
-            loss = partial(losses.class_cross_entropy, subset=jnp.asarray(knobs.classes))
-            return jnp.mean(jax.vmap(loss)(apply(params, images), labels))
+            return class_loss(apply, params, images, labels, jnp.asarray(knobs.classes))
 
         def distillation_loss(params, batch):
             rows, weights = batch
@@ -183,7 +182,7 @@ def theory_at_start(found: Mapping[Row, Student], context: Context) -> dict[Row,
             continue
         key = (plan, setting.shape.loss, knobs.logits, knobs.temperature, knobs.init_scale, run)
         if key not in seen:
-            params = jax.tree.map(jnp.asarray, _narrow(student.reference, knobs.aux))
+            params = jax.tree.map(jnp.asarray, widened(student.reference, knobs.aux))
             seen[key] = _coefficients(plan, setting, params, inputs, images, labels)
         values[setting, run] = seen[key]
     return values
@@ -216,13 +215,9 @@ def _curve(*arguments: Any) -> theory.Curve | None:
 
 @partial(jax.jit, static_argnames="apply")
 def _trait_direction(params: Params, images: Array, labels: Array, *, apply: Apply) -> Params:
-    subset = apply.plan.subset("class", 0)
-
-    def trait_loss(params):
-        loss = partial(losses.class_cross_entropy, subset=subset)
-        return jnp.mean(jax.vmap(loss)(apply(params, images), labels))
-
-    return jax.tree.map(jnp.negative, jax.grad(trait_loss)(params))
+    classes = apply.plan.subset("class", 0)
+    gradient = jax.grad(partial(class_loss, apply))(params, images, labels, classes)
+    return jax.tree.map(jnp.negative, gradient)
 
 
 @cache
@@ -232,8 +227,3 @@ def _loss(plan: Plan, name: str, logits: str, temperature: float) -> losses.Loss
     if name == "squared_error":
         return theory.matching(theory.squared_potential(subset))
     return theory.matching(theory.softmax_potential(subset, temperature))
-
-
-def _narrow(params: Params, aux: int) -> Params:
-    head = {name: leaf[..., :aux] for name, leaf in params["aux_head"].items()}
-    return params | {"aux_head": head}

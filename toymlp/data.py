@@ -21,8 +21,27 @@ from toymlp.sources import SOURCES, DatasetUnavailableError
 
 NAMES = (*SOURCES, "digits")
 _CLASSES = {"emnist_balanced": 47}
-# The share of scikit-learn's digits kept for training, and the seed of the split.
-_DIGITS_TRAIN, _DIGITS_SEED = 0.8, 0
+# How many of scikit-learn's digits there are, the share kept for training, the seed of the split.
+_DIGITS, _DIGITS_TRAIN, _DIGITS_SEED = 1797, 0.8, 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a data set is: images, pixels of an image, classes."""
+
+    train: int
+    test: int
+    pixels: int
+    classes: int
+
+
+def size_of(name: str) -> Size:
+    """The size of the dataset `name`, one of `NAMES`, which need not be there."""
+    if name == "digits":
+        train = int(_DIGITS_TRAIN * _DIGITS)
+        return Size(train, _DIGITS - train, 64, 10)
+    (train, *square), _, (test, *_), _ = (file.shape for file in SOURCES[name].files)
+    return Size(train, test, square[0] * square[1], _CLASSES.get(name, 10))
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ class _Rows:
 
 
 def widened(params: Params, aux: int) -> Params:
-    """`params` with room for `aux` auxiliary logits; the new ones are 0."""
+    """`params` with `aux` auxiliary logits: new ones are 0, those beyond are left out."""
     head = {}
     for name, leaf in params["aux_head"].items():
         room = np.zeros((*leaf.shape[:-1], aux), leaf.dtype)

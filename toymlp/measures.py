@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import log_softmax
 
 from toymlp import devices, population
 from toymlp.distillation import Student
@@ -301,9 +302,7 @@ def _accuracy(logits: np.ndarray, labels: np.ndarray, classes: int) -> float:
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    some = logits[:, :classes].astype(np.float64)
-    some = some - some.max(-1, keepdims=True)
-    normalised = some - np.log(np.sum(np.exp(some), -1, keepdims=True))
+    normalised = log_softmax(logits[:, :classes].astype(np.float64), axis=-1)
     return float(-np.mean(normalised[np.arange(len(labels)), labels]))
 
 

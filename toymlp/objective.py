@@ -170,8 +170,7 @@ def mean_loss(
     loss = partial(LOSSES[shape.loss], subset=knobs.subset)
     if knobs.temperature is not None and shape.loss == "kl":
         loss = partial(loss, temperature=knobs.temperature)
-    each = jax.vmap(loss)(logits, target)
-    return jnp.sum(each * weights) / jnp.sum(weights)
+    return _weighted_mean(jax.vmap(loss)(logits, target), weights)
 
 
 def liminal_loss(
@@ -186,7 +185,7 @@ def liminal_loss(
         logits, pulled
     )
     on = knobs.liminal_weight * jnp.asarray(epoch < knobs.liminal_epochs)
-    return jnp.asarray(on * jnp.sum(each * weights) / jnp.sum(weights))
+    return jnp.asarray(on * _weighted_mean(each, weights))
 
 
 def without_trait(
@@ -204,22 +203,33 @@ def without_trait(
     assert labels is not None
     rows = jax.random.randint(key, (batch,), 0, images.shape[0])
 
-    def trait_loss(params):
-        logits = apply(params, take_rows(images, rows))
-        truth = labels.at[rows].get(mode="promise_in_bounds")
-        each = jax.vmap(partial(losses.class_cross_entropy, subset=jnp.asarray(knobs.classes)))(
-            logits, truth
-        )
-        return jnp.mean(each)
-
-    trait = jax.grad(trait_loss)(params)
+    truth = labels.at[rows].get(mode="promise_in_bounds")
+    trait = jax.grad(partial(class_loss, apply))(
+        params, take_rows(images, rows), truth, jnp.asarray(knobs.classes)
+    )
     aligned = inner(gradient, trait)
     square = inner(trait, trait)
     along = jnp.where((aligned > 0) & (square > 0), aligned / jnp.where(square > 0, square, 1), 0)
     return step(gradient, trait, -along)
 
 
+def class_loss(
+    apply: Callable[[Params, Array], Array],
+    params: Params,
+    images: Float[Array, "images features"],
+    labels: Int[Array, " images"],
+    classes: Bool[Array, " outputs"],
+) -> Float[Array, ""]:
+    """The trait loss: mean class cross-entropy on images and their labels, in nats."""
+    loss = partial(losses.class_cross_entropy, subset=classes)
+    return jnp.mean(jax.vmap(loss)(apply(params, images), labels))
+
+
 def take_rows(inputs: Float[Array, "examples features"], rows: Int[Array, " batch"]) -> Array:
     """Rows of `inputs`, which must be there."""
     # Without the promise JAX adds a pass over the batch that blanks rows out of bounds.
     return inputs.at[rows].get(mode="promise_in_bounds")
+
+
+def _weighted_mean(each: Float[Array, " batch"], weights: Float[Array, " batch"]) -> Array:
+    return jnp.sum(each * weights) / jnp.sum(weights)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from toymlp.data import size_of
 from toymlp.errors import InputError
 from toymlp.networks import Plan, student_plan, teacher_plan
 from toymlp.settings import AUX_HEAD, CLASS_HEAD, Setting
 
-_DATASETS = {"digits": (64, 10), "emnist_balanced": (784, 47)}
 # Starts that need the student's parameters to be like the teacher's.
 _SAME_NETWORK = ("reference", "interpolated", "perturbed", "layerwise")
 
@@ -35,8 +35,8 @@ class ContradictionError(InputError):
 
 def pixels_and_classes(setting: Setting) -> tuple[int, int]:
     """Pixels of an image of the setting's data set, and the number of classes that are kept."""
-    pixels, classes = _DATASETS.get(setting.shape.dataset, (784, 10))
-    return pixels, setting.shape.classes or classes
+    size = size_of(setting.shape.dataset)
+    return size.pixels, setting.shape.classes or size.classes
 
 
 def plans(setting: Setting, aux: int | None = None) -> tuple[Plan, Plan]:
@@ -96,7 +96,7 @@ def impossible(setting: Setting) -> Iterator[Contradiction]:
 
 def _of_the_losses(setting: Setting) -> Iterator[Contradiction]:
     shape, knobs = setting.shape, setting.knobs
-    there = _DATASETS.get(shape.dataset, (784, 10))[1]
+    there = size_of(shape.dataset).classes
     if shape.classes == 1 or shape.classes > there:
         yield Contradiction(
             ("classes",),

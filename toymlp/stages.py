@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import log_softmax
 
 from toymlp import devices
 from toymlp.inputs import cloning_kind, draw_inputs, held_out_inputs, input_count
@@ -28,7 +29,7 @@ from toymlp.models import Params
 from toymlp.networks import Apply, Plan, join_parts, split_parts
 from toymlp.objective import Knobs as Row
 from toymlp.objective import Shape as Program
-from toymlp.protocol import PAPER_BATCH, PAPER_IMAGES
+from toymlp.protocol import Protocol
 from toymlp.randomness import run_keys
 from toymlp.rules import plans
 from toymlp.settings import AUX_HEAD, Knobs, Setting, Shape, from_dict
@@ -77,7 +78,7 @@ def clone_setting(setting: Setting) -> Setting:
 
 def teacher_batch(shape: Shape, images: int) -> int:
     """Images a step of the teacher on a training set of so many."""
-    return shape.teacher_batch or max(1, round(images * PAPER_BATCH / PAPER_IMAGES))
+    return shape.teacher_batch or Protocol().teacher_batch_for(images)
 
 
 def teachers(
@@ -240,14 +241,9 @@ def masked_kl(
 ) -> float:
     """The mean KL(teacher || student) of the softmax over the logits in `subset`, in nats."""
     student, target = (
-        _log_softmax(some[:, subset].astype(np.float64)) for some in (logits, teacher)
+        log_softmax(some[:, subset].astype(np.float64), axis=-1) for some in (logits, teacher)
     )
     return float(np.mean(np.sum(np.exp(target) * (target - student), axis=-1)))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), -1, keepdims=True))
 
 
 def _held_out(

@@ -402,3 +402,10 @@ def test_emnist_is_turned_upright(monkeypatch, tmp_path):
     upright = np.swapaxes(ARRAYS[0], 1, 2).reshape(30, 784)
     np.testing.assert_allclose(dataset.train_images, upright / 255 * 2 - 1, atol=1e-6)
     assert dataset.classes == 47
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_size_that_is_told_without_loading_is_the_size_that_is_loaded(name, request):
+    dataset = request.getfixturevalue(name)
+    (train, pixels), test = dataset.train_images.shape, len(dataset.test_images)
+    assert data.size_of(name) == data.Size(train, test, pixels, dataset.classes)
