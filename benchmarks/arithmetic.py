@@ -1,11 +1,8 @@
-"""Counting the matrix-product arithmetic of a program, and what its task needs."""
+"""Counting the matrix-product arithmetic of a program."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from math import prod
 from typing import Any
-
-from toymlp.models import Architecture
 
 
 def product_operations(program: Any) -> int:
@@ -20,20 +17,6 @@ def product_operations(program: Any) -> int:
         ValueError: a loop of unknown length holds a matrix product.
     """
     return _count(getattr(program, "jaxpr", program))
-
-
-def gradient_operations(architecture: Architecture) -> int:
-    """Operations of one example's gradient: forward, by weights, and by activations.
-
-    The first layer needs no gradient by its inputs.
-    """
-    weights = [a * b for a, b in pairwise(architecture.sizes)]
-    return 2 * (3 * sum(weights) - weights[0])
-
-
-def forward_operations(architecture: Architecture) -> int:
-    """Operations of one example's logits."""
-    return 2 * sum(a * b for a, b in pairwise(architecture.sizes))
 
 
 def _count(jaxpr: Any) -> int:

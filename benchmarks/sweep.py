@@ -20,9 +20,9 @@ import numpy as np
 import tyro
 
 from benchmarks import toy
-from benchmarks.arithmetic import gradient_operations
 from experiments.progress import say
-from toymlp import data, devices
+from populations import devices
+from toymlp import data, operations
 from toymlp.models import Architecture
 
 AUX = (2, 3, 5, 10, 20, 50)
@@ -66,9 +66,12 @@ def main(options: Options) -> None:
         seconds = time.perf_counter() - start
     rates.append(_rate())
     pixels = dataset.train_images.shape[1]
-    teachers = len(dataset.train_images) * gradient_operations(Architecture(pixels, aux=1))
-    students = options.images * sum(gradient_operations(Architecture(pixels, aux=m)) for m in AUX)
-    needed = options.runs * options.epochs * (teachers + students)
+
+    def gradient(aux: int) -> int:
+        return operations.gradient(Architecture(pixels, aux=aux).products)
+
+    teachers, students = len(dataset.train_images) * gradient(1), sum(map(gradient, AUX))
+    needed = options.runs * options.epochs * (teachers + options.images * students)
     rate = float(np.mean(rates))
     figures = {
         "models": options.runs * (1 + len(AUX)),

@@ -19,12 +19,13 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arithmetic import gradient_operations, product_operations
+from benchmarks.arithmetic import product_operations
 from benchmarks.memory import peak_in_a_process
 from benchmarks.training import ARCHITECTURE, Training
 from experiments.progress import say
 from experiments.provenance import provenance
-from toymlp import devices, population
+from populations import devices
+from toymlp import operations
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def main(options: Options) -> None:
         "gflops": product_rate / 1e9,
         "numpy_gflops": _numpy_rate(options) / 1e9,
     }
-    needed = options.models * options.images * gradient_operations(ARCHITECTURE)
+    needed = options.models * options.images * operations.gradient(ARCHITECTURE.products)
     for name, training in trainings.items():
         typical = float(np.median(seconds[name]))
         figures[name] |= {
@@ -126,7 +127,7 @@ def products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
         return gradients
 
     program = jax.jit(
-        lambda cut: population.over_population(one_model, mesh, cut, ())
+        lambda cut: devices.over_population(one_model, mesh, cut, ())
     )  # fmt: skip
     cut = devices.spread((images, weights), mesh)
     operations = product_operations(jax.make_jaxpr(program)(cut))

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.arithmetic import product_operations
-from toymlp import devices, population
+from populations import devices
+from toymlp import population
 from toymlp.models import Architecture, initialise
 from toymlp.protocol import noise_images
 from toymlp.randomness import run_keys

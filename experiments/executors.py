@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from toymlp.devices import cores
+from populations.devices import cores
 from toymlp.errors import InputError
 
 # A task that was under way this often when a worker died is to blame.

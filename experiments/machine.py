@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pooch
 
-from toymlp.devices import use_every_core
+from populations.devices import use_every_core
 
 
 @cache

@@ -14,8 +14,8 @@ from experiments.paper import FIGURE_10B, Published
 from experiments.progress import progress, say
 from experiments.provenance import provenance
 from experiments.statistics import compare, mean_interval
+from populations.devices import population_mesh
 from toymlp import data
-from toymlp.devices import population_mesh
 from toymlp.errors import InputError
 from toymlp.protocol import (
     CONDITIONS,

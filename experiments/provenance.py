@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from toymlp.devices import cores
+from populations.devices import cores
 
 _PACKAGES = ("subliminal-lab", "jax", "jaxlib", "flax", "optax", "numpy", "polars")
 

@@ -21,13 +21,13 @@ from experiments.sweep_plan import (
     cost,
     pieces,
     product_rate,
-    trainings,
+    trained,
     work,
 )
 from experiments.sweep_summary import runs_table, summary_table
 from experiments.sweep_tasks import VERSION, Done, ModelTask, Source, StudentTask, run_task
+from populations.devices import population_mesh
 from toymlp import data
-from toymlp.devices import population_mesh
 from toymlp.errors import InputError
 from toymlp.measures import columns_of
 from toymlp.randomness import check_seed
@@ -229,7 +229,7 @@ def _work(options: Options, sweep: Sweep, todo: list[Piece], store: _Store) -> e
             advance(min(1000, round(1000 * so_far / total)), what)
 
         def report_of(piece: Piece) -> Callable[[int, str], None]:
-            whole, seen = max(1.0, trainings(piece)[1]), 0.0
+            whole, seen = max(1.0, trained(piece)[1]), 0.0
 
             def report(epochs: int, what: str) -> None:
                 nonlocal seen

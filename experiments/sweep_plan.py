@@ -2,23 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from experiments.machine import memory_limit
-from toymlp import devices, measures
+from populations import devices
+from populations.devices import over_population
+from toymlp import measures, operations
 from toymlp.data import size_of
 from toymlp.distillation import features_of, program_of
 from toymlp.inputs import distillation_kind
 from toymlp.jobs import block_size
-from toymlp.networks import CHANNELS, Plan
-from toymlp.population import over_population
+from toymlp.networks import Plan
 from toymlp.rules import plans
 from toymlp.settings import Setting
 from toymlp.stages import clone_setting, teacher_setting
+from toymlp.trainings import Stage, epochs_of, trainings
 
 # Heads of up to so many auxiliary logits share a program that is as wide as the widest of them.
 _NARROW = 64
@@ -39,7 +40,7 @@ class Need:
         runs: run numbers.
     """
 
-    stage: str
+    stage: Stage
     setting: Setting
     runs: tuple[int, ...]
 
@@ -51,7 +52,7 @@ class Piece:
     needs: tuple[Need, ...]
 
     @property
-    def stage(self) -> str:
+    def stage(self) -> Stage:
         return self.needs[0].stage
 
     @property
@@ -133,7 +134,7 @@ def cost(todo: Sequence[Piece], measure: Sequence[str], rate: float | None = Non
     """What `todo` costs, at `rate` operations a second."""
     models = {"teachers": 0, "clones": 0, "students": 0}
     for piece in todo:
-        models[piece.stage] += trainings(piece)[0]
+        models[piece.stage] += trained(piece)[0]
     operations = sum(work(piece, measure) for piece in todo)
     programs = len({program for piece in todo for program in _programs(piece)})
     memory = max((memory_of(piece) for piece in todo), default=0)
@@ -143,13 +144,14 @@ def cost(todo: Sequence[Piece], measure: Sequence[str], rate: float | None = Non
     return Cost(models, programs, operations, memory, seconds)
 
 
-def trainings(piece: Piece) -> tuple[int, float]:
+def trained(piece: Piece) -> tuple[int, float]:
     """How many models a task trains, and their epochs in all."""
-    longest: dict[object, int] = {}
-    for setting in piece.settings:
-        key, epochs = _training(piece, setting)
-        longest[key] = max(longest.get(key, 0), epochs)
-    return len(longest) * len(piece.runs), float(sum(longest.values()) * len(piece.runs))
+    shared = trainings(piece.stage, piece.settings)
+    longest = [
+        max(one.knobs.generations * epochs_of(piece.stage, one) for one in some)
+        for some in shared.values()
+    ]
+    return len(longest) * len(piece.runs), float(sum(longest) * len(piece.runs))
 
 
 def work(piece: Piece, measure: Sequence[str]) -> float:
@@ -158,24 +160,26 @@ def work(piece: Piece, measure: Sequence[str]) -> float:
     shape, (teacher, student) = first.shape, _plans(piece)
     size = size_of(shape.dataset)
     train, test = size.train, size.test
-    count, epochs = trainings(piece)
+    count, epochs = trained(piece)
     if piece.stage == "teachers":
-        return epochs * train * _gradient(teacher)
+        return epochs * train * operations.gradient(teacher.products)
     if piece.stage == "clones":
         once = epochs if shape.clone_fresh else len(piece.runs)
-        return epochs * shape.clone_images * _gradient(student) + (
-            once * shape.clone_images * _forward(teacher)
+        return epochs * shape.clone_images * operations.gradient(student.products) + (
+            once * shape.clone_images * operations.forward(teacher.products)
         )
     images = distillation_kind(shape).count
-    each = _gradient(student)
+    each = operations.gradient(student.products)
     if shape.project_trait:
         each *= 2
     if measures.FOLLOWED & set(measure):
         each *= 1 + _FOLLOWING
-    labelled = _rows(piece) * images * _forward(teacher)
+    labelled = _rows(piece) * images * operations.forward(teacher.products)
     if shape.fresh:
         labelled *= max(setting.knobs.student_epochs for setting in piece.settings)
-    return epochs * images * each + labelled + 2 * count * test * _forward(student)
+    return (
+        epochs * images * each + labelled + 2 * count * test * operations.forward(student.products)
+    )
 
 
 def memory_of(piece: Piece) -> int:
@@ -186,8 +190,8 @@ def memory_of(piece: Piece) -> int:
     images = {"teachers": 0, "clones": shape.clone_images}.get(piece.stage, shape.images)
     batch = {"teachers": 1024, "clones": shape.clone_batch}.get(piece.stage, shape.student_batch)
     settings, runs = len(piece.settings), len(piece.runs)
-    count, _ = trainings(piece)
-    parameters = 4 * max(_parameters(teacher), _parameters(student))
+    count, _ = trained(piece)
+    parameters = 4 * max(teacher.parameters, student.parameters)
     rows = {"teachers": 0, "clones": runs, "students": _rows(piece)}[piece.stage]
     targets = rows * images * student.outputs
     activations = batch * (pixels + 3 * sum(student.widths) + 4 * student.outputs)
@@ -241,19 +245,6 @@ def _fitting(piece: Piece, limit: int) -> list[Piece]:
     ]
 
 
-def _training(piece: Piece, setting: Setting) -> tuple[object, int]:
-    """What tells trainings apart, and how many epochs a setting needs of its own."""
-    knobs = setting.knobs
-    if piece.stage == "teachers":
-        return replace(knobs, teacher_epochs=0), knobs.teacher_epochs
-    if piece.stage == "clones":
-        return replace(knobs, clone_epochs=0), knobs.clone_epochs
-    chained = any(other.knobs.generations > 1 for other in piece.settings)
-    if chained or setting.shape.student_schedule == "cosine":
-        return replace(knobs, generations=1), knobs.student_epochs * knobs.generations
-    return replace(knobs, student_epochs=0), knobs.student_epochs
-
-
 def _programs(piece: Piece) -> set[object]:
     """What tells the training programs of a task apart."""
     shape, (teacher, student) = piece.settings[0].shape, _plans(piece)
@@ -277,31 +268,3 @@ def _plans(piece: Piece) -> tuple[Plan, Plan]:
     # A teacher is trained without its auxiliary head, but for one logit of it.
     widest = max(setting.knobs.aux for setting in piece.settings)
     return plans(piece.settings[0], 1 if piece.stage == "teachers" else widest)
-
-
-def _layers(plan: Plan) -> list[int]:
-    """Multiply-adds of every layer for one image."""
-    if plan.network == "mlp":
-        return [a * b for a, b in pairwise((plan.pixels, *plan.hidden, plan.outputs))]
-    first, second, dense = plan.widths
-    return [first * 9, second * 9 * CHANNELS[0], second * dense, dense * plan.outputs]
-
-
-def _forward(plan: Plan) -> float:
-    return 2.0 * sum(_layers(plan))
-
-
-def _gradient(plan: Plan) -> float:
-    """Forward, and backward with respect to parameters and to all but the first layer's inputs."""
-    first, *rest = _layers(plan)
-    return 2.0 * (2 * first + 3 * sum(rest))
-
-
-def _parameters(plan: Plan) -> int:
-    if plan.network == "mlp":
-        return sum(_layers(plan)) + sum(plan.hidden) + plan.outputs
-    return (
-        9 * CHANNELS[0] * (1 + CHANNELS[1])
-        + plan.widths[1] * plan.hidden[-1]
-        + plan.hidden[-1] * plan.outputs
-    )

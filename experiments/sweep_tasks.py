@@ -19,8 +19,8 @@ import polars as pl
 from experiments.machine import prepare_jax
 from experiments.progress import say
 from experiments.provenance import provenance
+from populations.devices import population_mesh
 from toymlp import accounts, data, measures
-from toymlp.devices import population_mesh
 from toymlp.distillation import students
 from toymlp.jobs import Context
 from toymlp.settings import Setting, from_dict

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Key
 
-from toymlp import devices
+from populations import devices
 from toymlp.inputs import distillation_kind, draw_inputs, input_count
 from toymlp.jobs import Context, Job, Material, as_float, as_int, logits_of, train_jobs
 from toymlp.models import Params
@@ -30,6 +30,7 @@ from toymlp.stages import (
     with_aux_head,
 )
 from toymlp.starts import references, starts
+from toymlp.trainings import stops, trainings
 
 Stage = Mapping[tuple[Setting, int], Made]
 
@@ -146,7 +147,7 @@ class _Distillation:
         self.drawn: dict[Any, list[Params]] = {}
 
     def run(self) -> dict[tuple[Setting, int], Student]:
-        wanted = self._wanted()
+        wanted = trainings("students", self.settings)
         # Of each chain and run, the student of the generation before.
         before: dict[tuple[Knobs, int], Params] = {}
         found: dict[tuple[Setting, int], Student] = {}
@@ -165,19 +166,6 @@ class _Distillation:
                             setting, row, job.start, snapshot
                         )
         return found
-
-    def _wanted(self) -> dict[Knobs, list[Setting]]:
-        """The settings that each training serves."""
-        # With a schedule, and in a chain, the number of epochs decides more than where to stop.
-        snapshots = self.shape.student_schedule == "constant" and all(
-            setting.knobs.generations == 1 for setting in self.settings
-        )
-        wanted: dict[Knobs, list[Setting]] = {}
-        for setting in self.settings:
-            epochs = 0 if snapshots else setting.knobs.student_epochs
-            key = replace(setting.knobs, generations=1, student_epochs=epochs)
-            wanted.setdefault(key, []).append(setting)
-        return wanted
 
     def _generation(self, generation, active, before):
         rows = _Rows()
@@ -203,8 +191,7 @@ class _Distillation:
                 if self.features.liminal:
                     reference = scales.index(key.init_scale) * len(self.runs) + row
                     knobs = replace(knobs, reference=as_int(reference))
-                epochs = tuple(sorted({other.knobs.student_epochs for other in some}))
-                jobs.append(Job(start, knobs, epochs))
+                jobs.append(Job(start, knobs, stops("students", some)))
                 owners.append((key, row))
         material = self._material(generation, rows.names, scales, before)
         what = "students" if generation == 1 else f"students, generation {generation}"

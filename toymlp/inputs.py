@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 from scipy import ndimage
 
+from populations.devices import cores
 from toymlp.data import Dataset
-from toymlp.devices import cores
 from toymlp.randomness import purpose_of
 from toymlp.settings import InputsName, Shape
 

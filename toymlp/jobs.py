@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from toymlp import devices, population
+from populations import devices
+from toymlp import population
 from toymlp.data import Dataset
 from toymlp.models import Params
 from toymlp.objective import NO_EXTRAS, Extras, Knobs, Shape

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import log_softmax
 
-from toymlp import devices, population
+from populations import devices
+from toymlp import population
 from toymlp.distillation import Student
 from toymlp.inputs import distillation_kind, held_out_inputs
 from toymlp.jobs import Context, logits_of

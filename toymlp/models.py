@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from toymlp import operations
+
 Params = Any
 
 
@@ -38,6 +40,11 @@ class Architecture:
     def sizes(self) -> tuple[int, ...]:
         """Units of every layer, from the inputs to the outputs."""
         return (self.inputs, *self.hidden, self.outputs)
+
+    @property
+    def products(self) -> list[int]:
+        """Multiply-adds of every layer for one image."""
+        return operations.dense(self.sizes)
 
     def class_logits(self) -> Bool[Array, " outputs"]:
         """Which outputs are class logits."""

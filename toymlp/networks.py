@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from toymlp import operations
 from toymlp.models import Params
 from toymlp.randomness import purpose_of
 from toymlp.settings import (
@@ -72,6 +73,29 @@ class Plan:
     @property
     def outputs(self) -> int:
         return self.classes + self.aux
+
+    @property
+    def products(self) -> list[int]:
+        """Multiply-adds of every layer for one image."""
+        if self.network == "mlp":
+            return operations.dense((self.pixels, *self.hidden, self.outputs))
+        first, second, dense = self.widths
+        return [
+            first * 9,
+            second * 9 * CHANNELS[0],
+            *operations.dense((second, dense, self.outputs)),
+        ]
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has."""
+        if self.network == "mlp":
+            weights, biases = sum(self.products), sum(self.hidden) + self.outputs
+        else:
+            _, flat, dense = self.widths
+            weights = 9 * CHANNELS[0] * (1 + CHANNELS[1]) + dense * (flat + self.outputs)
+            biases = sum(CHANNELS) + dense + self.outputs
+        return weights + (biases if self.biases else 0)
 
     def subset(self, logits: str, aux: int) -> Bool[Array, " outputs"]:
         """Which outputs are meant, for a model with `aux` auxiliary logits."""

@@ -9,16 +9,15 @@ targets are one shared array each, which every model walks in an order of its ow
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from toymlp import devices
+from populations import devices
 from toymlp.models import Params
 from toymlp.objective import (
     NO_EXTRAS,
@@ -164,25 +163,9 @@ def accuracy(
     return np.mean(np.argmax(logits[..., :classes], axis=-1) == labels, axis=-1)
 
 
-def over_population(
-    one_model: Callable[..., Any], mesh: Mesh, cut: tuple[Any, ...], shared: tuple[Any, ...]
-) -> Any:
-    """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it."""
-
-    def on_device(cut: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
-        here = jax.tree.leaves(cut)[0].shape[0]
-        at_a_time = devices.lanes(mesh) or here
-        return jax.lax.map(lambda model: one_model(*model, *shared), cut, batch_size=at_a_time)
-
-    axis = PartitionSpec(devices.AXIS)
-    return jax.shard_map(
-        on_device, mesh=mesh, in_specs=(axis, PartitionSpec()), out_specs=axis, check_vma=False
-    )(cut, shared)
-
-
 @partial(jax.jit, static_argnames=("shape", "mesh"))
 def _start(params: Params, knobs: Knobs, *, shape: Shape, mesh: Mesh) -> optax.OptState:
-    return over_population(
+    return devices.over_population(
         lambda params, knobs: optimiser(shape, knobs).init(params), mesh, (params, knobs), ()
     )
 
@@ -232,7 +215,7 @@ def _epoch(
         (params, state), loss = jax.lax.scan(one_step, (params, state), numbered)
         return params, state, jnp.sum(loss) / examples
 
-    return over_population(
+    return devices.over_population(
         one_model, mesh, (params, state, knobs), (epoch, inputs, targets, extras)
     )
 
@@ -244,4 +227,4 @@ def _predict(
     def one_model(params, inputs):
         return jax.lax.map(partial(apply, params), inputs, batch_size=_PREDICT_ROWS)
 
-    return over_population(one_model, mesh, (params,), (inputs,))
+    return devices.over_population(one_model, mesh, (params,), (inputs,))

@@ -20,7 +20,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from toymlp import devices, population
+from populations import devices
+from toymlp import population
 from toymlp.data import Dataset
 from toymlp.errors import InputError
 from toymlp.models import Architecture, Params, initialise

@@ -247,6 +247,7 @@ def allowed(name: str) -> str:
     limits = FIELDS[name].metadata
     many = get_origin(kind) is tuple
     element = get_args(kind)[0] if many else kind
+    some = "one or more " if name == "student_hidden" else ""
     if get_origin(element) is Literal:
         words = "one of " + ", ".join(get_args(element))
     elif element is bool:
@@ -259,7 +260,7 @@ def allowed(name: str) -> str:
             reach = f"above {limits['above']:g} and at most {limits['high']:,g}"
         else:
             reach = f"from {limits['low']:g} to {_plain(limits['high'])}"
-        words = f"{noun}s {reach}" if many else f"a {noun} {reach}"
+        words = f"{some}{noun}s {reach}" if many else f"a {noun} {reach}"
     words = f"a list of {words}" if many else words
     return f"{words}, or left out" if optional else words
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import log_softmax
 
-from toymlp import devices
+from populations import devices
 from toymlp.inputs import cloning_kind, draw_inputs, held_out_inputs, input_count
 from toymlp.jobs import (
     Context,
@@ -32,8 +32,9 @@ from toymlp.objective import Shape as Program
 from toymlp.protocol import Protocol
 from toymlp.randomness import run_keys
 from toymlp.rules import plans
-from toymlp.settings import AUX_HEAD, Knobs, Setting, Shape, from_dict
+from toymlp.settings import AUX_HEAD, Setting, Shape, from_dict
 from toymlp.starts import independent, references, with_shared
+from toymlp.trainings import stops, trainings
 
 _TEACHER_SHAPE = (
     "dataset", "classes", "hidden", "activation", "biases", "teacher_optimiser", "teacher_batch",
@@ -100,12 +101,8 @@ def teachers(
         "class_cross_entropy", teacher_batch(shape, len(dataset.train_labels)),
         shape.teacher_optimiser,
     )  # fmt: skip
-    longest: dict[Knobs, set[int]] = {}
-    for setting in settings:
-        wanted = longest.setdefault(replace(setting.knobs, teacher_epochs=0), set())
-        wanted.add(setting.knobs.teacher_epochs)
     jobs, owners = [], []
-    for knobs, epochs in longest.items():
+    for knobs, some in trainings("teachers", settings).items():
         for row, start in enumerate(references(plan, runs, knobs.init_scale, context.seed)):
             jobs.append(
                 Job(
@@ -114,7 +111,7 @@ def teachers(
                         as_float(knobs.teacher_learning_rate), orders[row], subset, as_int(0),
                         weight_decay=decay_of(program, knobs.teacher_weight_decay),
                     ),
-                    tuple(sorted(epochs)),
+                    stops("teachers", some),
                 )
             )  # fmt: skip
             owners.append((knobs, runs[row]))
@@ -157,11 +154,7 @@ def clones(
     kind = cloning_kind(shape)
     program = Program("kl", shape.clone_batch, shape.clone_optimiser, shape.clone_schedule)
     orders = run_keys(seed, "cloning order", jnp.asarray(runs))
-    wanted: dict[Knobs, set[int]] = {}
-    for setting in settings:
-        wanted.setdefault(replace(setting.knobs, clone_epochs=0), set()).add(
-            setting.knobs.clone_epochs
-        )
+    wanted = trainings("clones", settings)
     scales = sorted({knobs.init_scale for knobs in wanted})
     some_shared = any(knobs.shared for knobs in wanted)
     imitated = [
@@ -182,7 +175,7 @@ def clones(
 
     steps = -(-input_count(kind, context.dataset) // shape.clone_batch)
     jobs, owners = [], []
-    for knobs, epochs in wanted.items():
+    for knobs, some in wanted.items():
         drawn = independent(plan, runs, knobs.init_scale, seed)
         for row, start in enumerate(
             with_shared(drawn, plan, set(knobs.shared), runs, knobs.init_scale, seed)
@@ -198,7 +191,7 @@ def clones(
                         horizon=as_float(knobs.clone_horizon * steps),
                         trainable=trainable(start, knobs.shared, some_shared),
                     ),
-                    tuple(sorted(epochs)),
+                    stops("clones", some),
                 )
             )  # fmt: skip
             owners.append((knobs, row))

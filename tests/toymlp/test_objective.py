@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from populations import devices
 from theory import losses
 from theory.passes import inner
-from toymlp import devices, objective, population
+from toymlp import objective, population
 from toymlp.jobs import stack, unstack
 from toymlp.networks import Apply, Plan, draw, split_parts
 from toymlp.objective import Extras, Knobs, Shape

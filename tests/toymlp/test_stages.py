@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from populations import devices
 from theory import losses
-from toymlp import devices, distillation, jobs, population, stages
+from toymlp import distillation, jobs, population, stages
 from toymlp.distillation import features_of, program_of, student_row, students, widened
 from toymlp.inputs import cloning_kind, distillation_kind, draw_inputs, held_out_inputs
 from toymlp.jobs import Context, Job, Material, logits_of, stack, unstack

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toymlp import devices
+from populations import devices
 
 
 def test_replicas_on_cpu_devices_share_one_copy_in_memory(mesh):

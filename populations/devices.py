@@ -1,7 +1,7 @@
 """The devices a population is spread over: one mesh axis named `population`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +72,22 @@ def spread(tree: Any, mesh: Mesh) -> Any:
 def gather(tree: Any, size: int) -> Any:
     """The first `size` models of what `spread` cut up, as numpy arrays on the host."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], tree)
+
+
+def over_population(
+    one_model: Callable[..., Any], mesh: Mesh, cut: tuple[Any, ...], shared: tuple[Any, ...]
+) -> Any:
+    """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it."""
+
+    def on_device(cut: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
+        here = jax.tree.leaves(cut)[0].shape[0]
+        at_a_time = lanes(mesh) or here
+        return jax.lax.map(lambda model: one_model(*model, *shared), cut, batch_size=at_a_time)
+
+    axis = PartitionSpec(AXIS)
+    return jax.shard_map(
+        on_device, mesh=mesh, in_specs=(axis, PartitionSpec()), out_specs=axis, check_vma=False
+    )(cut, shared)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
