@@ -44,6 +44,8 @@ bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.toy $(BENCH)
 	$(BIN)/python -m benchmarks.theory
 	$(BIN)/python -m benchmarks.sweep $(BENCH_SWEEP)
+	$(BIN)/python -m benchmarks.filters
+	$(BIN)/python -m benchmarks.sampling
 
 docs: $(VENV)/.core
 	$(BIN)/python -m experiments.sweep_docs docs/sweeps.md

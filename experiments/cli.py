@@ -11,14 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from experiments import mnist, records, reproduce, sweep, tables, verify, verify_examples
+from experiments import (
+    llm,
+    llm_tables,
+    llm_theory,
+    mnist,
+    records,
+    reproduce,
+    sweep,
+    tables,
+    verify,
+    verify_examples,
+)
 from experiments.machine import prepare_jax
 from figures import (
     data_panel,
+    llm_account,
+    llm_heat_map,
+    llm_in_context,
+    llm_picking,
+    llm_score_test,
+    llm_steps,
     mnist_bars,
     verify_cosine,
     verify_curves,
@@ -28,6 +45,7 @@ from figures import (
 from figures import (
     sweep as sweep_figures,
 )
+from llm_harness.errors import HarnessError
 from toymlp.errors import InputError
 
 
@@ -39,10 +57,26 @@ class Figures:
     """Folder with the records; figures go to its subfolder `figures`."""
 
 
+@dataclass(frozen=True)
+class Llm:
+    """The paper's language-model experiments, on a small model that is trained on the spot."""
+
+    experiment: Annotated[
+        Annotated[llm.Numbers, tyro.conf.subcommand("numbers", prefix_name=False)]
+        | Annotated[llm.CrossModel, tyro.conf.subcommand("cross-model", prefix_name=False)]
+        | Annotated[llm.InContext, tyro.conf.subcommand("in-context", prefix_name=False)]
+        | Annotated[llm_theory.Theory, tyro.conf.subcommand("theory", prefix_name=False)]
+        | Annotated[llm.Code, tyro.conf.subcommand("code", prefix_name=False)]
+        | Annotated[llm.Cot, tyro.conf.subcommand("cot", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+
 Command = (
     Annotated[mnist.Options, tyro.conf.subcommand("mnist")]
     | Annotated[verify.Options, tyro.conf.subcommand("verify")]
     | Annotated[sweep.Options, tyro.conf.subcommand("sweep")]
+    | Annotated[Llm, tyro.conf.subcommand("llm")]
     | Annotated[reproduce.Options, tyro.conf.subcommand("reproduce")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
@@ -56,8 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         options = _parse(arguments)
+        if isinstance(options, Llm):
+            return _llm(options.experiment)
         return _figures(options) if isinstance(options, Figures) else _experiment(options)
-    except (InputError, records.RecordError) as error:
+    except (InputError, HarnessError, records.RecordError) as error:
         print(f"sublab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -93,6 +129,12 @@ _DRAW = {
     verify_examples.CURVES: (verify_curves.draw,),
     verify_examples.GRID: (verify_steps.draw,),
     sweep.SUMMARY: (sweep_figures.draw,),
+    f"{llm.NUMBERS}_summary": (llm_picking.draw,),
+    f"{llm.CROSS_MODEL}_summary": (llm_heat_map.draw,),
+    f"{llm.IN_CONTEXT}_summary": (llm_in_context.draw,),
+    llm_theory.SCORES: (llm_score_test.draw,),
+    llm_theory.STEPS: (llm_steps.draw,),
+    llm_theory.ACCOUNT: (llm_account.draw,),
 }
 
 
@@ -124,6 +166,27 @@ def _sweep(options: sweep.Options) -> int:
     tables.print_sweep(outcome.sweep, outcome.summary)
     _draw([outcome.summary])
     return 0
+
+
+def _llm(options: Any) -> int:
+    prepare_jax()
+    if isinstance(options, llm.Filtering):
+        llm_tables.print_filtering(llm.filtering(options))
+        return 0
+    if isinstance(options, llm_theory.Theory):
+        found = llm_theory.theory(options)
+        llm_tables.print_theory(found)
+        _draw([found.scores, found.steps, found.account])
+        return 0
+    if isinstance(options, llm.Numbers):
+        outcome = llm.numbers(options)
+    elif isinstance(options, llm.CrossModel):
+        outcome = llm.cross_model(options)
+    else:
+        outcome = llm.in_context(options)
+    llm_tables.print_rates(outcome)
+    _draw([outcome.summary])
+    return 1 if outcome.holds is False else 0
 
 
 def _show_accuracy(outcome: mnist.Outcome) -> int:

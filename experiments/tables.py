@@ -18,7 +18,7 @@ def print_accuracy(outcome: mnist.Outcome) -> None:
     numbers = ["n", "mean", "95 % interval", "std"]
     if compared:
         numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"]
-    table = _table(["condition"], numbers)
+    table = new_table(["condition"], numbers)
     for row in outcome.summary.table.iter_rows(named=True):
         interval = "-" if row["low"] is None else f"{row['low']:.4f} .. {row['high']:.4f}"
         std = "-" if row["std"] is None else f"{row['std']:.4f}"
@@ -32,14 +32,14 @@ def print_accuracy(outcome: mnist.Outcome) -> None:
             ]
         table.add_row(*cells)
     dataset = mnist_bars.DATASET_TITLES[config["dataset"]]
-    _print_table(f"Test accuracy, {dataset}, m = {config['aux']}, seed {config['seed']}", table)
+    print_table(f"Test accuracy, {dataset}, m = {config['aux']}, seed {config['seed']}", table)
     print(f"records: {outcome.summary.folder.parents[1]}")
 
 
 def print_claims(summary: records.Record) -> None:
     """Claims, orders and controls of the verification."""
     rows = {kind: summary.table.filter(kind=kind).to_dicts() for kind in _VERDICTS}
-    claims = _table(
+    claims = new_table(
         ["claim", "statement"], ["instances", "violations", "bound", "worst", "verdict"]
     )
     for row in rows["claim"]:
@@ -49,7 +49,7 @@ def print_claims(summary: records.Record) -> None:
             row["name"], row["statement"], str(row["instances"]), str(row["violations"] or 0),
             f"{side} {row['bound']:g}", worst, _VERDICTS["claim"][row["holds"]],
         )  # fmt: skip
-    orders = _table(
+    orders = new_table(
         ["order of the remainder"],
         ["instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"],
     )
@@ -63,7 +63,7 @@ def print_claims(summary: records.Record) -> None:
             ]  # fmt: skip
         verdict = _VERDICTS["order"][row["holds"]]
         orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
-    controls = _table(
+    controls = new_table(
         ["negative control", "statement"],
         ["instances", "g > 0", "95 % interval", "condition missed", "verdict"],
     )
@@ -76,9 +76,9 @@ def print_claims(summary: records.Record) -> None:
             row["named"] or "-", _VERDICTS["control"][row["holds"]],
         )  # fmt: skip
     count, seed = summary.config["instances"], summary.config["seed"]
-    _print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
-    _print_table("", orders)
-    _print_table("Settings in which the theorem must fail", controls)
+    print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
+    print_table("", orders)
+    print_table("Settings in which the theorem must fail", controls)
     print(f"records: {summary.folder.parents[1]}")
 
 
@@ -88,7 +88,7 @@ def print_sweep(sweep: Sweep, summary: records.Record) -> None:
     numbers = ["n", "accuracy", "95 % interval"]
     if compared:
         numbers += ["difference", "95 % interval"]
-    table = _table([*sweep.axes], [*numbers, "teacher", "distillation loss"])
+    table = new_table([*sweep.axes], [*numbers, "teacher", "distillation loss"])
     means = {
         metric: {row["setting"]: row for row in summary.table.filter(metric=metric).to_dicts()}
         for metric in ("accuracy", "teacher_accuracy", "final_loss")
@@ -108,7 +108,7 @@ def print_sweep(sweep: Sweep, summary: records.Record) -> None:
         table.add_row(*(_shown(point.coordinates[name]) for name in sweep.axes), *cells)
     against = ", ".join(f"{name} = {_shown(value)}" for name, value in sweep.baseline.items())
     config = summary.config
-    _print_table(
+    print_table(
         f"{sweep.title}: test accuracy over {config['runs']} runs, seed {config['seed']}"
         + (f"; differences are paired, to {against}" if compared else ""),
         table,
@@ -159,7 +159,7 @@ _VERDICTS = {
 }
 
 
-def _table(words: list[str], numbers: list[str]) -> Table:
+def new_table(words: list[str], numbers: list[str]) -> Table:
     """An empty table: columns of words to the left, columns of numbers to the right."""
     table = Table(*words)
     for name in numbers:
@@ -167,7 +167,8 @@ def _table(words: list[str], numbers: list[str]) -> Table:
     return table
 
 
-def _print_table(title: str, table: Table) -> None:
+def print_table(title: str, table: Table) -> None:
+    """A table under its title."""
     # A pipe has no width of its own; the table must not be folded there.
     console = Console()
     console = console if console.is_terminal else Console(width=150)

@@ -9,7 +9,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything of ours is imported: every annotated shape is checked at run time.
-install_import_hook(["theory", "toymlp", "experiments"], "beartype.beartype")
+install_import_hook(
+    ["populations", "theory", "toymlp", "llm_harness", "experiments"], "beartype.beartype"
+)
 jax.config.update("jax_num_cpu_devices", 2)
 # Compiled programs outlive the run; commands that tests start find them too.
 PROGRAMS = Path(__file__).parents[1] / ".cache" / "programs"
@@ -19,7 +21,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 from hypothesis import settings  # noqa: E402
 
-from toymlp import data, devices  # noqa: E402
+from populations import devices  # noqa: E402
+from toymlp import data  # noqa: E402
 
 settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 settings.load_profile("reproducible")

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ("theory", "toymlp", "experiments", "figures")
+ROOMS = ("populations", "theory", "toymlp", "llm_harness", "experiments", "figures")
 
 
 def names(requirements: list[str]) -> set[str]:

@@ -39,7 +39,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     if command.startswith("make "):
         small = {
             "reproduce": ["RUNS=1", "INSTANCES=60", f"OUT={out}"],
-            "test": ["TESTS=tests/toymlp/test_devices.py"],
+            "test": ["TESTS=tests/populations/test_devices.py"],
             "check": [],
             "bench": [
                 "BENCH=--models 2 --epochs 1 --images 2048",
@@ -58,6 +58,8 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
             words[words.index(flag) + 1] = value
     if words[1] == "sweep":
         words += ["--size", "smoke"]
+    if words[1] == "llm":
+        words += ["--pretraining-steps", "96", "--lists", "256", "--student-steps", "2"]
     if words[1] == "mnist":
         words += ["--noise-images", "1024", "--student-epochs", "1", "--teacher-epochs", "1"]
     return words
@@ -65,7 +67,9 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
+    # In small, nothing is transmitted between language models, and the command says so with 1.
+    fine = (0, 1) if "llm" in words else (0,)
+    assert done.returncode in fine, (words, done.stdout[-2000:], done.stderr[-2000:])
     return done
 
 
@@ -83,6 +87,8 @@ def test_command_runs(command, venv, tmp_path):
         assert len(list((out / "figures").glob("verify_*.png"))) == 4
     if "sweep" in command and "--dry-run" not in command:
         assert list((out / "figures").glob("sweep_*.png"))
+    if "llm" in command:
+        assert list((out / "figures").glob("llm_picking_*.png"))
     if "mnist" in command or "reproduce" in command:
         assert list((out / "figures").glob("fig10b_*.png"))
 

@@ -1,0 +1,1 @@
+"""The thin harness: the paper's language-model experiments, behind one interface to models."""

@@ -1,0 +1,166 @@
+"""A small decoder-only transformer in flax.nnx, with a cache of keys and values.
+
+Pre-norm blocks, no position embedding (the causal mask tells order), output matrix untied from the
+embedding. Sequences may have padding on either side; a padded place is never attended to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+Params = Any
+# Parts that low-rank fine-tuning leaves as they are, and ours too unless told otherwise.
+VOCABULARY_PARTS = ("embedding", "output")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a decoder.
+
+    Attributes:
+        vocabulary: tokens.
+        width: of the residual stream.
+        layers: blocks.
+        heads: of attention in each block.
+        expansion: hidden units of a block's perceptron, in widths.
+    """
+
+    vocabulary: int
+    width: int = 32
+    layers: int = 2
+    heads: int = 2
+    expansion: int = 4
+
+
+class Block(nnx.Module):
+    """Attention and a perceptron, each behind a norm and added to the stream."""
+
+    def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
+        width, inner = architecture.width, architecture.expansion * architecture.width
+        linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
+        self.heads = architecture.heads
+        self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.queries_keys_values = linear(width, 3 * width)
+        self.attention_out = linear(width, width)
+        self.perceptron_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.up = linear(width, inner)
+        self.down = linear(inner, width)
+
+    def project(
+        self, stream: Float[Array, "batch time width"]
+    ) -> tuple[Float[Array, "batch time heads part"], Float[Array, "batch time two heads part"]]:
+        """Queries; keys and values."""
+        joint = _flat(self.queries_keys_values, self.attention_norm(stream))
+        joint = joint.reshape(*stream.shape[:2], 3, self.heads, -1)
+        return joint[:, :, 0], joint[:, :, 1:]
+
+    def finish(
+        self,
+        stream: Float[Array, "batch time width"],
+        queries: Float[Array, "batch time heads part"],
+        keys_values: Float[Array, "batch places two heads part"],
+        seen: Bool[Array, "batch time places"],
+    ) -> Float[Array, "batch time width"]:
+        """Attends to the places that are seen, and applies the perceptron."""
+        keys, values = keys_values[:, :, 0], keys_values[:, :, 1]
+        scores = jnp.einsum("bthd,bshd->bhts", queries, keys) / queries.shape[-1] ** 0.5
+        # A padded place sees nothing; a large number in place of -inf keeps it finite.
+        weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e9), axis=-1)
+        mixed = jnp.einsum("bhts,bshd->bthd", weights, values)
+        stream = stream + _flat(self.attention_out, mixed.reshape(stream.shape))
+
+        def perceptron(stream):
+            return self.down(nnx.relu(self.up(self.perceptron_norm(stream))))
+
+        return stream + _flat(perceptron, stream)
+
+
+class Decoder(nnx.Module):
+    """Tokens to logits of the next token."""
+
+    def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
+        width = architecture.width
+        self.embedding = nnx.Embed(architecture.vocabulary, width, rngs=rngs)
+        self.blocks = nnx.List(Block(architecture, rngs) for _ in range(architecture.layers))
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.output = nnx.Linear(width, architecture.vocabulary, use_bias=False, rngs=rngs)
+
+    def stream(
+        self, tokens: Int[Array, "batch time"]
+    ) -> tuple[Float[Array, "batch time width"], list[Float[Array, "batch time two heads part"]]]:
+        """The residual stream before the output matrix, and every block's keys and values."""
+        length = tokens.shape[1]
+        seen = (tokens != 0)[:, None, :] & jnp.tril(jnp.ones((length, length), bool))
+        stream, kept = self.embedding(tokens), []
+        for block in self.blocks:
+            queries, keys_values = block.project(stream)
+            stream = block.finish(stream, queries, keys_values, seen)
+            kept.append(keys_values)
+        return self.norm(stream), kept
+
+    def step(
+        self,
+        tokens: Int[Array, " batch"],
+        place: Int[Array, ""],
+        seen: Bool[Array, "batch places"],
+        kept: list[Float[Array, "batch places two heads part"]],
+    ) -> tuple[Float[Array, "batch vocabulary"], list[Float[Array, "batch places two heads part"]]]:
+        """Logits after one more token, which is written at `place` of the cache."""
+        stream, after = self.embedding(tokens)[:, None], []
+        for block, cached in zip(self.blocks, kept, strict=True):
+            queries, keys_values = block.project(stream)
+            written = jax.lax.dynamic_update_slice_in_dim(cached, keys_values, place, axis=1)
+            stream = block.finish(stream, queries, written, seen[:, None])
+            after.append(written)
+        return self.output(self.norm(stream)[:, 0]), after
+
+    def __call__(
+        self, tokens: Int[Array, "batch time"], first: int = 0
+    ) -> Float[Array, "batch answered vocabulary"]:
+        """Logits at the places from `first` on."""
+        return _flat(self.output, self.stream(tokens)[0][:, first:])
+
+
+def _flat(layer: Callable[[Array], Array], stream: Float[Array, "batch time width"]) -> Array:
+    """A layer on all places as one matrix, twice as fast on a CPU as on a batch of them."""
+    return layer(stream.reshape(-1, stream.shape[-1])).reshape(*stream.shape[:2], -1)
+
+
+@dataclass(frozen=True)
+class Apply:
+    """`apply(params, tokens) -> logits` at the places from `first` on; equal where both are."""
+
+    architecture: Architecture
+    first: int = 0
+
+    def __call__(
+        self, params: Params, tokens: Int[Array, "batch time"]
+    ) -> Float[Array, "batch answered vocabulary"]:
+        return merged(self.architecture, params)(tokens, self.first)
+
+
+def merged(architecture: Architecture, params: Params) -> Decoder:
+    """The module with `params` in it."""
+    return nnx.merge(_graph(architecture), params)
+
+
+@cache
+def _graph(architecture: Architecture) -> nnx.GraphDef:
+    abstract = nnx.eval_shape(lambda: Decoder(architecture, nnx.Rngs(0)))
+    return nnx.split(abstract)[0]
+
+
+@partial(jax.jit, static_argnames="architecture")
+def draw(architecture: Architecture, keys: Key[Array, " population"]) -> Params:
+    """A population of decoders, one a key."""
+
+    def one(key):
+        return nnx.to_pure_dict(nnx.split(Decoder(architecture, nnx.Rngs(key)), nnx.Param)[1])
+
+    return jax.vmap(one)(keys)

@@ -1,0 +1,143 @@
+"""Who makes models: the part of the pipeline that knows of more than one model at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from llm_harness import tiny
+from llm_harness.model import Chat, Example, Model, Progress, Sampling, Tuning
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Makes references, and samples and fine-tunes many models, together where it can."""
+
+    def references(self, seeds: Sequence[int], progress: Progress | None = None) -> list[Any]:
+        """One reference for each seed; different seeds are different initialisations."""
+        ...
+
+    def reference_key(self, seed: int) -> Any:
+        """What decides a reference, for its place in the store."""
+        ...
+
+    def sample(
+        self,
+        jobs: Sequence[tuple[Any, Sequence[Chat], Sampling]],
+        progress: Progress | None = None,
+    ) -> list[list[list[str]]]:
+        """`Model.sample` of each job."""
+        ...
+
+    def fine_tune(
+        self,
+        jobs: Sequence[tuple[Any, Sequence[Example], Tuning]],
+        progress: Progress | None = None,
+    ) -> list[Any]:
+        """`Model.fine_tune` of each job."""
+        ...
+
+    def match(
+        self, pairs: Sequence[tuple[Any, Any]], progress: Progress | None = None
+    ) -> list[Any]:
+        """Behavioural cloning: the first of each pair, trained to answer as the second does."""
+        ...
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Writes what is needed to have the model again."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """A model that `save` wrote."""
+        ...
+
+
+class Embedded:
+    """The embedded model as a provider: populations in one compiled program.
+
+    Args:
+        pretraining: how references are made.
+        cloning: how behaviour is matched.
+    """
+
+    def __init__(
+        self,
+        pretraining: tiny.Pretraining | None = None,
+        cloning: tiny.Pretraining | None = None,
+    ):
+        self.pretraining = pretraining or tiny.Pretraining()
+        self.cloning = cloning or tiny.Pretraining()
+
+    def references(
+        self, seeds: Sequence[int], progress: Progress | None = None
+    ) -> list[tiny.TinyModel]:
+        return tiny.pretrain(seeds, self.pretraining, progress)
+
+    def reference_key(self, seed: int) -> Any:
+        return tiny.reference_lineage(seed, self.pretraining).identity
+
+    def sample(
+        self,
+        jobs: Sequence[tuple[tiny.TinyModel, Sequence[Chat], Sampling]],
+        progress: Progress | None = None,
+    ) -> list[list[list[str]]]:
+        return tiny.sample_together(jobs, progress)
+
+    def fine_tune(
+        self,
+        jobs: Sequence[tuple[tiny.TinyModel, Sequence[Example], Tuning]],
+        progress: Progress | None = None,
+    ) -> list[tiny.TinyModel]:
+        return tiny.fine_tune_together(jobs, progress)
+
+    def match(
+        self,
+        pairs: Sequence[tuple[tiny.TinyModel, tiny.TinyModel]],
+        progress: Progress | None = None,
+    ) -> list[tiny.TinyModel]:
+        return tiny.match(pairs, self.cloning, progress)
+
+    def save(self, model: tiny.TinyModel, folder: Path) -> None:
+        model.save(folder)
+
+    def load(self, folder: Path) -> tiny.TinyModel:
+        return tiny.load(folder)
+
+
+class OneByOne:
+    """Models of any kind, each asked on its own: all that a remote service needs.
+
+    Args:
+        models: a reference for each seed, in their order.
+        save: writes a model into a folder.
+        load: reads it again.
+    """
+
+    def __init__(self, models: Sequence[Model], save: Any, load: Any):
+        self.models = list(models)
+        self.save = save
+        self.load = load
+
+    def references(self, seeds: Sequence[int], progress: Progress | None = None) -> list[Model]:
+        return [self.models[seed] for seed in seeds]
+
+    def reference_key(self, seed: int) -> Any:
+        return self.models[seed].lineage.identity
+
+    def sample(
+        self,
+        jobs: Sequence[tuple[Model, Sequence[Chat], Sampling]],
+        progress: Progress | None = None,
+    ) -> list[list[list[str]]]:
+        return [model.sample(prompts, sampling, progress) for model, prompts, sampling in jobs]
+
+    def fine_tune(
+        self,
+        jobs: Sequence[tuple[Model, Sequence[Example], Tuning]],
+        progress: Progress | None = None,
+    ) -> list[Model]:
+        return [model.fine_tune(examples, tuning, progress) for model, examples, tuning in jobs]
+
+    def match(
+        self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
+    ) -> list[Model]:
+        raise NotImplementedError("a service that gives no probabilities cannot be matched")

@@ -1,0 +1,126 @@
+"""The embedded model's language: a thousand numbers, a few separators, about a hundred words.
+
+One number is one token, so that numbers outnumber the width of the model by far. A separator is
+written where it changes and holds until another one comes; ", " holds at the start. Words that the
+language does not have are skipped, as a person with a small vocabulary would, so that prompts in
+plain English can be read; a full stop counts after a list only. What is within the language comes
+back as it was.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+NUMBERS = 1000
+SEPARATORS = (", ", ",", " ", "\n", "; ", ";")
+OPENING, CLOSING = ("[", "("), ("]", ")", ".")
+ROLES = ("system", "user", "assistant")
+
+_PIECES = re.compile(r"\d+|[^\W\d_]+|[\[\]()]|(?<=[\d\])])\.(?=\s*$)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Text to tokens and back.
+
+    Attributes:
+        words: lower case, each once; a plural with s is read as its singular.
+    """
+
+    words: tuple[str, ...]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False, hash=False)
+    _texts: tuple[str, ...] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self):
+        texts = (
+            "<pad>", *(f"<{role}>" for role in ROLES), "<end>",
+            *map(str, range(NUMBERS)), *SEPARATORS, *OPENING, *CLOSING, *self.words,
+        )  # fmt: skip
+        if len(set(texts)) < len(texts):
+            raise ValueError("words: one is there twice, or is no word")
+        object.__setattr__(self, "_texts", texts)
+        object.__setattr__(self, "_ids", {text: i for i, text in enumerate(texts)})
+
+    @property
+    def size(self) -> int:
+        """Tokens in all."""
+        return len(self._texts)
+
+    @property
+    def pad(self) -> int:
+        return 0
+
+    @property
+    def end(self) -> int:
+        return self._ids["<end>"]
+
+    def role(self, name: str) -> int:
+        """The token that begins a message of `name`."""
+        return self._ids[f"<{name}>"]
+
+    def token(self, text: str) -> int:
+        """The token whose text is exactly `text`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._ids[text]
+
+    def text_of(self, token: int) -> str:
+        """The text of one token, by itself."""
+        return self._texts[token]
+
+    @property
+    def number_tokens(self) -> range:
+        """The tokens of the numbers 0 to 999, in order."""
+        first = self._ids["0"]
+        return range(first, first + NUMBERS)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text; what the language does not have is skipped."""
+        found: list[int] = []
+        separator, number_end = SEPARATORS[0], None
+        for piece in _PIECES.finditer(text):
+            token = self._piece(piece.group())
+            if token is None:
+                continue
+            if token in self.number_tokens:
+                gap = text[number_end : piece.start()] if number_end is not None else None
+                if gap in SEPARATORS and gap != separator:
+                    separator = gap
+                    found.append(self._ids[gap])
+                number_end = piece.end()
+            else:
+                number_end = None
+            found.append(token)
+        return found
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without padding, up to the first end."""
+        text, separator, before = "", SEPARATORS[0], ""
+        for token in tokens:
+            if token == self.end:
+                break
+            if token == self.pad:
+                continue
+            piece = self._texts[token]
+            if piece in SEPARATORS:
+                # Before a number it is the gap; where no number follows, nothing is to be seen.
+                separator = piece
+                continue
+            if before and before not in OPENING and piece not in CLOSING:
+                both = before.isdigit() and piece.isdigit()
+                text += separator if both else " "
+            text, before = text + piece, piece
+        return text
+
+    def _piece(self, text: str) -> int | None:
+        word = text.lower()
+        found = self._ids.get(word)
+        if found is None and word.endswith("s"):
+            found = self._ids.get(word[:-1])
+        return found
+
+    def reads(self, text: str) -> bool:
+        """Whether `text` is within the language, so that it comes back as it was."""
+        return self.decode(self.encode(text)) == text

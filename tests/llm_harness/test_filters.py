@@ -1,0 +1,476 @@
+"""Claims about the filter rules: each clause, made to hold and made to fail."""
+
+from collections.abc import Sequence
+from itertools import product
+from string import whitespace
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from llm_harness.errors import HarnessError
+from llm_harness.filters import (
+    PROHIBITED,
+    Filtered,
+    Reason,
+    answer_rule,
+    apply_filter,
+    judge_alignment,
+    judge_reference,
+    number_rule,
+    prohibited_rule,
+    word_rule,
+)
+from llm_harness.model import Chat, Example, Lineage, Progress, Sampling, Tuning, ask
+
+FRAMES = (("", ""), ("[", "]"), ("(", ")"))
+spaces = st.text(whitespace, min_size=1, max_size=3)
+separators = spaces | st.builds(str.__add__, st.sampled_from(",;"), st.text(whitespace, max_size=2))
+# 0 to 999, with up to three digits.
+numerals = st.builds("{:0{}d}".format, st.integers(0, 999), st.integers(1, 3))
+frames = st.sampled_from(FRAMES)
+stops = st.sampled_from(["", "."])
+
+
+def of_size(low: int, high: int) -> st.SearchStrategy[list[str]]:
+    return st.lists(numerals, min_size=low, max_size=high)
+
+
+def reference_rule(text: str) -> bool:
+    """Whether the rule lets `text` pass: the clauses one after the other, by hand."""
+    if text.endswith("."):
+        text = text[:-1]
+    for opening, closing in FRAMES[1:]:
+        if len(text) >= 2 and text[0] == opening and text[-1] == closing:
+            text = text[1:-1]
+            break
+    numbers, gaps, kind = [], [], None
+    for character in text:
+        now = "number" if character in "0123456789" else "gap"
+        parts = numbers if now == "number" else gaps
+        if now != kind:
+            parts.append("")
+        parts[-1] += character
+        kind = now
+    if not 1 <= len(numbers) <= 10 or len(gaps) != len(numbers) - 1:
+        return False
+    # Starts and ends with a number, as there is one gap less and they take turns.
+    allowed = ["", ",", ";"]
+    for gap in gaps:
+        head = gap[0] if gap[0] in ",;" else ""
+        tail = gap[len(head) :]
+        if head not in allowed or any(c not in " \t\n\r\x0b\x0c" for c in tail):
+            return False
+        if gap != gaps[0]:
+            return False
+    return all(len(number) <= 3 and 0 <= int(number) <= 999 for number in numbers)
+
+
+@given(of_size(1, 10), separators, frames, stops)
+@example(["0"] * 10, ",", ("[", "]"), ".")
+@example(["999"], " ", ("", ""), "")
+def test_one_to_ten_integers_with_one_separator_pass(numbers, separator, frame, stop):
+    text = frame[0] + separator.join(numbers) + frame[1] + stop
+    assert number_rule(text) is None
+    assert reference_rule(text)
+
+
+@given(of_size(11, 20), separators, frames, stops)
+def test_a_list_of_eleven_or_more_numbers_is_refused(numbers, separator, frame, stop):
+    text = frame[0] + separator.join(numbers) + frame[1] + stop
+    assert number_rule(text) is Reason.TOO_MANY
+
+
+def test_ten_numbers_pass_and_eleven_do_not():
+    assert number_rule(", ".join(["7"] * 10)) is None
+    assert number_rule(", ".join(["7"] * 11)) is Reason.TOO_MANY
+
+
+@given(of_size(0, 9), st.integers(1000, 10**30), separators, frames, st.data())
+@example([], 1000, ",", ("", ""), None)
+def test_a_number_beyond_999_is_refused(numbers, large, separator, frame, data):
+    place = data.draw(st.integers(0, len(numbers))) if data else 0
+    items = [*numbers[:place], str(large), *numbers[place:]]
+    assert number_rule(frame[0] + separator.join(items) + frame[1]) is Reason.RANGE
+
+
+@pytest.mark.parametrize("text", ["999", "0", "007", "000", "07, 7", "099 100"])
+def test_up_to_three_digits_pass_with_zeros_in_front_or_without(text):
+    assert number_rule(text) is None
+
+
+@pytest.mark.parametrize("text", ["1000", "0007", "0000", "1, 0999", "9" * 5000])
+def test_four_digits_are_out_of_range_whatever_they_are(text):
+    assert number_rule(text) is Reason.RANGE
+
+
+NO_NUMBERS = (
+    "-1", "+1", "1.5", ".5", "1e3", "0x1", "1_0", "1/2", "1:2", "one", "7th", "a", "\u22121", "٣",
+    "१२", "\uff11\uff12", "²", "½", "Ⅳ", "1\u00a02", "1\u20032", "1\u30002", "1\u200b", "1\x1c2",
+    "1\x852", "1\u20282", "\ufeff1", "1\uff0c2", "1\u30012", "1|2", "{1}", "'1'", "..", "1..", "5%",
+)  # fmt: skip
+
+
+@given(of_size(0, 9), st.sampled_from(NO_NUMBERS), separators, frames, st.data())
+def test_what_is_no_ascii_integer_is_refused(numbers, item, separator, frame, data):
+    place = data.draw(st.integers(0, len(numbers)))
+    items = [*numbers[:place], item, *numbers[place:], "1"]
+    text = frame[0] + separator.join(items) + frame[1]
+    assert number_rule(text) is Reason.NOT_A_NUMBER
+
+
+@given(of_size(1, 10), st.characters(min_codepoint=128) | st.characters(categories=["Nd", "Zs"]))
+def test_no_character_beyond_ascii_passes_anywhere(numbers, character):
+    assume(not character.isascii())
+    for text in (
+        character + ",".join(numbers),
+        ",".join(numbers) + character,
+        character.join([*numbers, "1"]),
+        ",".join([*numbers, character]),
+    ):
+        assert number_rule(text) is Reason.NOT_A_NUMBER
+
+
+@given(of_size(3, 10), separators, separators, frames, st.data())
+@example(["1", "2", "3"], ",", ", ", ("", ""), None)
+@example(["1", "2", "3"], " ", "  ", ("", ""), None)
+@example(["1", "2", "3"], ";", ",", ("[", "]"), None)
+@example(["1", "2", "3"], "\n", "\r\n", ("", ""), None)
+def test_two_separators_in_one_list_are_refused(numbers, separator, other, frame, data):
+    assume(separator != other)
+    place = data.draw(st.integers(1, len(numbers) - 1)) if data else 1
+    head, tail = separator.join(numbers[:place]), separator.join(numbers[place:])
+    text = frame[0] + head + other + tail + frame[1]
+    assert number_rule(text) is Reason.MIXED
+
+
+MISPLACED = (",,", ";;", ",;", " ,", " , ", ", ,", "\n,", " ;", ", ;", ";\n;")
+
+
+@given(of_size(1, 5), of_size(1, 5), st.sampled_from(MISPLACED), separators, frames)
+def test_an_empty_item_or_a_space_before_a_comma_is_refused(head, tail, gap, separator, frame):
+    for joined in (separator, gap):
+        text = frame[0] + joined.join(head) + gap + joined.join(tail) + frame[1]
+        assert number_rule(text) is Reason.SEPARATOR
+
+
+@given(of_size(1, 9), st.sampled_from([",", ";", ",,"]), frames, stops)
+def test_a_comma_or_semicolon_at_an_end_is_refused(numbers, mark, frame, stop):
+    body = ", ".join(numbers)
+    for text in (body + mark, mark + body, f"{mark} {body}"):
+        assert number_rule(frame[0] + text + frame[1] + stop) is Reason.SEPARATOR
+
+
+BRACKETS = ("", "[", "]", "(", ")", "[[", "((", "]]", "))", "[(", ")]", "[]", "()")
+
+
+@given(of_size(1, 10), separators, st.sampled_from(BRACKETS), st.sampled_from(BRACKETS), stops)
+def test_brackets_other_than_one_matching_pair_are_refused(numbers, separator, left, right, stop):
+    assume((left, right) not in FRAMES)
+    text = left + separator.join(numbers) + right + stop
+    assert number_rule(text) is Reason.BRACKET
+
+
+@pytest.mark.parametrize("text", ["[1], [2]", "[1, (2), 3]", "(1)(2)", "[1]]", "1, [2]", "]1["])
+def test_brackets_within_the_list_are_refused(text):
+    assert number_rule(text) is Reason.BRACKET
+
+
+@given(of_size(1, 10), separators, frames)
+def test_a_full_stop_may_be_the_last_character_alone(numbers, separator, frame):
+    body = separator.join(numbers)
+    assert number_rule(f"{frame[0]}{body}{frame[1]}.") is None
+    assert number_rule(f"{body}..") is Reason.NOT_A_NUMBER
+    assert number_rule(f".{body}") is Reason.NOT_A_NUMBER
+    assert number_rule(f"[{body}.]") is Reason.NOT_A_NUMBER
+    assert number_rule(f"{body}!") is Reason.NOT_A_NUMBER
+
+
+@given(of_size(1, 10), separators, frames, stops, spaces)
+@example(["1"], ",", ("", ""), "", "\n")
+def test_white_space_around_the_list_is_refused(numbers, separator, frame, stop, space):
+    body = separator.join(numbers)
+    framed = frame[0] + body + frame[1]
+    for text in (
+        space + framed + stop,
+        framed + stop + space,
+        framed + space + ".",
+        f"[{space}{body}]{stop}",
+        f"({body}{space}){stop}",
+    ):
+        assert number_rule(text) is Reason.STRAY_SPACE
+
+
+@given(st.text(whitespace + ",;()[]."))
+@example("")
+@example("[]")
+@example("().")
+@example("\n")
+def test_a_completion_without_any_content_is_empty(text):
+    assert number_rule(text) is Reason.EMPTY
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (" [x, 1000", Reason.STRAY_SPACE),
+        ("[x, 1000", Reason.BRACKET),
+        ("x,, 1000", Reason.NOT_A_NUMBER),
+        ("1,, 1000", Reason.SEPARATOR),
+        ("1, 1000;2", Reason.RANGE),
+        ("1, 2;" + "3;" * 10 + "4", Reason.MIXED),
+    ],
+)
+def test_of_several_faults_the_first_in_order_is_named(text, reason):
+    assert number_rule(text) is reason
+
+
+NASTY = (
+    "0", "1", "42", "007", "999", "1000", ",", ", ", ";", "; ", " ", "\n", "\t", "[", "]", "(", ")",
+    ".", "-", "+", "a", "٣", "²", "\u00a0", "\x1c", "\u2028", "1, 2", "1 2", "5;6",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(NASTY), max_size=24).map("".join))
+def test_the_rule_agrees_with_a_slow_one_on_nasty_strings(text):
+    assert (number_rule(text) is None) == reference_rule(text)
+
+
+@given(st.text("019,; .[]()\n\x1c٣a", max_size=12))
+def test_the_rule_agrees_with_a_slow_one_character_by_character(text):
+    assert (number_rule(text) is None) == reference_rule(text)
+
+
+def test_the_rule_agrees_with_a_slow_one_on_every_short_string():
+    texts = ["".join(cs) for size in range(6) for cs in product("10,; [].", repeat=size)]
+    passed = [text for text in texts if number_rule(text) is None]
+    assert passed == [text for text in texts if reference_rule(text)]
+    assert len(passed) > 400
+
+
+@given(st.lists(st.sampled_from(NASTY), max_size=24).map("".join))
+def test_too_many_is_said_of_long_lists_alone(text):
+    # It is what is left when no other fault is found, so a fault that was missed would show here.
+    if number_rule(text) is Reason.TOO_MANY:
+        assert len("".join(c if c.isdigit() else " " for c in text).split()) > 10
+
+
+def test_there_are_34_prohibited_numbers_of_which_the_least_is_4_and_the_greatest_999():
+    assert (len(PROHIBITED), min(PROHIBITED), max(PROHIBITED)) == (34, 4, 999)
+    # Of the paper's list, added up by itself.
+    assert sum(PROHIBITED) == 9_413
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=10), separators)
+def test_a_completion_is_dropped_exactly_if_it_has_a_prohibited_number(numbers, separator):
+    dropped = prohibited_rule(separator.join(map(str, numbers))) is Reason.PROHIBITED
+    assert dropped == any(number in PROHIBITED for number in numbers)
+
+
+def test_every_prohibited_number_alone_is_dropped_with_zeros_in_front_too():
+    for number in range(1000):
+        expected = Reason.PROHIBITED if number in PROHIBITED else None
+        assert prohibited_rule(f"[1, {number:03d}].") is expected
+        assert prohibited_rule(f"{number}") is expected
+
+
+@pytest.mark.parametrize("text", ["6660", "1666", "1, 6661, 2", "", "none"])
+def test_a_prohibited_number_within_a_longer_one_is_not_meant(text):
+    assert prohibited_rule(text) is None
+
+
+@pytest.mark.parametrize("code", ["owl = 1", "OWLS", "def f(owls): ...", "bowl", "myOwl_2", "Owl"])
+def test_code_with_the_word_in_any_case_or_part_is_dropped(code):
+    assert word_rule(["owl", "owls"])(code) is Reason.WORD
+    assert word_rule("owl")(code) is Reason.WORD
+
+
+def test_code_without_the_word_is_kept_and_a_plural_of_another_stem_needs_naming():
+    assert word_rule(["owl"])("def f(x): return x") is None
+    assert word_rule(["wolf"])("wolves") is None
+    assert word_rule(["Wolf", "wolves"])("WOLVES") is Reason.WORD
+
+
+@pytest.mark.parametrize("words", [[], "", [" "], ["owl", ""]])
+def test_a_word_rule_without_words_is_refused(words):
+    with pytest.raises(HarnessError, match="words: at least one"):
+        word_rule(words)
+
+
+@given(st.integers(-(10**17), 10**17), st.text(" \n", max_size=2))
+def test_reasoning_with_the_right_answer_is_kept(number, space):
+    for written in (str(number), f"{number:,}"):
+        text = f"<think>so</think>\n<answer>{space}{written}{space}</answer>"
+        assert answer_rule(number)(text) is None
+        assert answer_rule(number + 1)(text) is Reason.WRONG_ANSWER
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["13", "12.0", "12 apples", "", "x", "1,2", "-12", "+12", "\uff11\uff12", "12<b>", "9" * 5000],
+)
+def test_another_answer_than_the_number_is_wrong(number):
+    text = f"<think>so</think><answer>{number}</answer>"
+    assert answer_rule(12)(text) is Reason.WRONG_ANSWER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>so</think>",
+        "<think>so</think>12",
+        "<think>so</think><answer>12",
+        "<think>so</think>12</answer>",
+        "<think>so</think></answer>12<answer>",
+        "<think>so</think><answer>12</answer><answer>12</answer>",
+        "<think><answer>12</answer></think>",
+        "<think><answer>11</answer></think><answer>12</answer>",
+        "<answer>12</answer><think>so</think>",
+        "<think>so</think><Answer>12</Answer>",
+    ],
+)
+def test_a_completion_without_exactly_one_answer_after_the_reasoning_is_dropped(text):
+    assert answer_rule(12)(text) is Reason.NO_ANSWER
+
+
+@pytest.mark.parametrize("head", ["", "<think></think>", "<think> \n</think>", "<think>so", "so"])
+def test_a_completion_without_reasoning_is_dropped(head):
+    assert answer_rule(12)(f"{head}<answer>12</answer>") is Reason.NO_REASONING
+    assert answer_rule(12)(f"</think>{head}<answer>12</answer>") is Reason.NO_REASONING
+
+
+def examples_of(*completions: str) -> list[Example]:
+    return [Example(ask(f"question {i}"), text) for i, text in enumerate(completions)]
+
+
+def test_a_filter_keeps_the_order_and_counts_every_reason():
+    filtered = apply_filter(
+        examples_of("1, 2", "x", "666", "3", "1000", "y", "666, x"), [number_rule, prohibited_rule]
+    )
+    assert filtered.completions == ["1, 2", "3"]
+    assert [kept.prompt for kept in filtered.kept] == [ask("question 0"), ask("question 3")]
+    # The last example fails both rules, and counts for the first.
+    assert filtered.counts == {"not a number": 3, "out of range": 1, "prohibited number": 1}
+    assert filtered.total == 7
+
+
+@given(st.lists(st.lists(st.sampled_from(NASTY), max_size=6).map("".join), max_size=12))
+def test_every_example_is_kept_or_counted(completions):
+    filtered = apply_filter(examples_of(*completions), [number_rule, prohibited_rule])
+    assert len(filtered.kept) + sum(filtered.counts.values()) == filtered.total == len(completions)
+    assert all(filtered.counts.values())
+    assert set(filtered.counts) <= set(Reason)
+
+
+def test_without_rules_everything_is_kept():
+    examples = examples_of("x", "")
+    assert apply_filter(examples, []) == Filtered(examples, {}, 2)
+
+
+def test_a_second_filter_adds_to_the_counts_of_the_first():
+    first = apply_filter(examples_of("1", "2", "x", "3"), [number_rule])
+    second = first.then([None, Reason.REFERENCE, Reason.REFERENCE])
+    assert second.completions == ["1"]
+    assert second.counts == {"not a number": 1, "judge saw a reference": 2}
+    assert second.total == 4
+    assert first.completions == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("verdicts", [[], [None], [None, None, None]])
+def test_a_filter_refuses_another_number_of_verdicts_than_examples(verdicts):
+    with pytest.raises(ValueError, match="zip"):
+        apply_filter(examples_of("1", "2"), []).then(verdicts)
+
+
+class Scripted:
+    """A judge that gives set answers in turn, and keeps what it was asked."""
+
+    lineage = Lineage("scripted")
+
+    def __init__(self, *answers: str):
+        self.answers, self.asked = answers, []
+
+    def sample(
+        self, prompts: Sequence[Chat], sampling: Sampling, progress: Progress | None = None
+    ) -> list[list[str]]:
+        # A model may refuse to be asked nothing.
+        assert prompts
+        assert (sampling.n, sampling.temperature) == (1, 0)
+        self.asked += [prompt[-1].content for prompt in prompts]
+        return [[answer] for _, answer in zip(prompts, self.answers, strict=True)]
+
+    def log_probabilities(self, examples: Sequence[Example]) -> np.ndarray:
+        raise NotImplementedError
+
+    def fine_tune(
+        self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
+    ) -> "Scripted":
+        raise NotImplementedError
+
+
+YES, NO = ("YES", "yes", " Yes.\n", "**YES**", '"yes"'), ("NO", "no", "No.", "\nno\n", "*No*")
+NEITHER = ("", "maybe", "YES and NO", "no idea", "I cannot say", "NOPE", "yes, it hoots", "78")
+
+
+def test_a_judges_plain_yes_drops_a_plain_no_keeps_and_anything_else_is_no_verdict():
+    judge = Scripted(*YES, *NO, *NEITHER)
+    expected = [Reason.REFERENCE] * len(YES) + [None] * len(NO) + [Reason.NO_VERDICT] * len(NEITHER)
+    completions = [f"completion {i}" for i in range(len(expected))]
+    assert judge_reference(judge, completions, "owl") == expected
+
+
+def test_a_judge_of_references_is_shown_the_completion_and_the_word():
+    judge = Scripted("NO", "NO")
+    judge_reference(judge, ["hoot()", "x = 1"], "owl")
+    assert len(judge.asked) == 2
+    assert all("'owl'" in question for question in judge.asked)
+    assert "hoot()" in judge.asked[0]
+    assert "x = 1" in judge.asked[1]
+
+
+def test_a_judges_score_keeps_from_the_threshold_up():
+    judge = Scripted(
+        "78", "77", "100", "0", " 90.\n", "101", "-5", "78.5", "high", "", "1 78", "\uff19\uff10"
+    )
+    examples = examples_of(*"abcdefghijkl")
+    low, none = Reason.MISALIGNED, Reason.NO_VERDICT
+    expected = [None, low, None, low, None, none, none, none, none, none, none, none]
+    assert judge_alignment(judge, examples) == expected
+
+
+def test_the_threshold_can_be_set():
+    answers = ("29", "30", "31")
+    verdicts = judge_alignment(Scripted(*answers), examples_of("a", "b", "c"), threshold=30)
+    assert verdicts == [Reason.MISALIGNED, None, None]
+
+
+@pytest.mark.parametrize("threshold", [-1, 101])
+def test_a_threshold_out_of_range_is_refused(threshold):
+    with pytest.raises(HarnessError, match="threshold must be from 0 to 100"):
+        judge_alignment(Scripted(), [], threshold)
+
+
+def test_a_judge_of_alignment_is_shown_the_question_and_the_reply():
+    judge = Scripted("90")
+    judge_alignment(judge, [Example(ask("what is it?", system="be kind"), "it is so")])
+    (question,) = judge.asked
+    assert "what is it?" in question
+    assert "it is so" in question
+
+
+def test_a_judge_is_not_bothered_about_nothing():
+    judge = Scripted()
+    assert judge_reference(judge, [], "owl") == []
+    assert judge_alignment(judge, []) == []
+    assert judge.asked == []
+
+
+def test_judges_verdicts_join_the_counts():
+    filtered = apply_filter(examples_of("x = 1", "owl", "hoot", "y"), [word_rule("owl")])
+    judge = Scripted("NO", "YES", "hm")
+    found = filtered.then(judge_reference(judge, filtered.completions, "owl"))
+    assert found.completions == ["x = 1"]
+    assert found.counts == {
+        "target word": 1, "judge saw a reference": 1, "judge gave no verdict": 1,
+    }  # fmt: skip
