@@ -79,7 +79,9 @@ def in_context(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _traits(table: pl.DataFrame) -> list[str]:
-    return [ALL, *table["trait"].unique(maintain_order=True)]
+    """All together first."""
+    traits = table["trait"].unique(maintain_order=True).to_list()
+    return [ALL, *traits]
 
 
 def _rows(

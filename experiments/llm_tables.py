@@ -31,6 +31,9 @@ def print_rates(outcome: Outcome) -> None:
         ],
     )
     some = summary.filter(~pl.col("prefix"))
+    if name == "llm_numbers" and len(config["traits"]) == 1:
+        # All traits together are that one.
+        some = some.filter(pl.col("trait") != llm_summary.ALL)
     for row in some.filter(pl.col("metric") == "among").iter_rows(named=True):
         same = (pl.col("trait") == row["trait"]) & (pl.col("condition") == row["condition"])
         plain = some.filter(same & (pl.col("metric") == "plain") & pl.col("control").is_null())

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.records import Record
-from figures.llm_steps import about, interval
+from figures.llm_frame import about, interval
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
 
 # Whose data: (label, colour, line).

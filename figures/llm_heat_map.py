@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.records import Record
-from figures.llm_steps import about
+from figures.llm_frame import about
 from figures.style import BLACK, save, styled
 
 # Between the models and the one that is matched in behaviour to the first.

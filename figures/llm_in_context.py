@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.records import Record, read
-from figures.llm_steps import about, chance_line, chance_of, steps_axis
+from figures.llm_frame import about, chance_line, chance_of, steps_axis
 from figures.style import BLUE, GREEN, ORANGE, VERMILION, save, styled
 
 # Condition: (label, colour, marker, line).

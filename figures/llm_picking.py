@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from experiments.records import Record, read
-from figures.llm_steps import about, chance_line, chance_of
+from figures.llm_frame import about, chance_line, chance_of
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, save, styled
 
 _ALL = "all"

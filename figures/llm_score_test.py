@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 from scipy import stats
 
 from experiments.records import Record
-from figures.llm_steps import about, interval, thinned
+from figures.llm_frame import about, interval, thinned
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, save, styled
 
 # One-sided, at 5 %.

@@ -2,20 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
-from scipy import stats
 
 from experiments.records import Record
+from figures.llm_frame import about, chance_line, interval, steps_axis
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
-
-# Of the trait's category: a rate among so many words is 1 over it by chance.
-_WORDS = 16
 
 
 def draw(steps: Record, folder: Path) -> list[Path]:
@@ -62,60 +57,6 @@ def draw(steps: Record, folder: Path) -> list[Path]:
             fontsize=9, x=0.01, ha="left",
         )  # fmt: skip
         return save(figure, folder, f"llm_steps_{steps.folder.name[:6]}")
-
-
-def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
-    """Mean and ends of the 95 % t-interval of one value a run; without ends (nan) for one run."""
-    values = np.asarray(values, float)
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return mean, np.nan, np.nan
-    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5)
-    return mean, mean - half, mean + half
-
-
-def about(config: dict[str, Any]) -> str:
-    """The number of runs, the seed, and what of the setting is known."""
-    runs = config["runs"]
-    said = [f"n = {runs} run{'' if runs == 1 else 's'}", f"seed {config['seed']}"]
-    if setting := config.get("setting"):
-        said.append(f"teacher by {setting['teacher_by'].replace('prompt', 'system prompt')}")
-        said.append(f"{setting['lists']['count']:,} lists")
-        said.append(f"{setting['student']['steps']:,} steps of a student")
-    return ", ".join(said)
-
-
-def chance_of(config: dict[str, Any]) -> float:
-    """The rate among the words of a model that knows none of them better than the others."""
-    return config.get("chance") or 1 / _WORDS
-
-
-def chance_line(axes: Axes, config: dict[str, Any]) -> None:
-    """A dotted line at `chance_of`."""
-    chance = chance_of(config)
-    axes.axhline(
-        chance, color=BLACK, linewidth=0.9, linestyle=":", label=f"chance, 1/{round(1 / chance)}"
-    )
-
-
-def steps_axis(axes: Axes, steps: Sequence[int]) -> None:
-    """A logarithmic x axis with a tick at every number of steps, as far as there is room."""
-    places = sorted(step for step in steps if step > 0)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(places, thinned(np.log2(places), [f"{step:,}" for step in places]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(places[0] / 1.5, places[-1] * 1.5)
-
-
-def thinned(places: Sequence[float] | np.ndarray, labels: Sequence[str]) -> list[str]:
-    """`labels`, empty where one would stand on the one before it."""
-    room = (places[-1] - places[0]) / 11
-    kept, last = [], -np.inf
-    for place, label in zip(places, labels, strict=True):
-        near = place - last < room
-        kept.append("" if near else label)
-        last = last if near else place
-    return kept
 
 
 def _line(

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -140,9 +141,9 @@ class Apply:
     first: int = 0
 
     def __call__(
-        self, params: Params, tokens: Int[Array, "batch time"]
+        self, params: Params, tokens: Int[Array, "batch time"] | Int[np.ndarray, "batch time"]
     ) -> Float[Array, "batch answered vocabulary"]:
-        return merged(self.architecture, params)(tokens, self.first)
+        return merged(self.architecture, params)(jnp.asarray(tokens), self.first)
 
 
 def merged(architecture: Architecture, params: Params) -> Decoder:

@@ -14,7 +14,7 @@ from populations import devices
 _BLOCK = 32
 
 
-@partial(jax.jit, static_argnames=("architecture", "length", "end", "mesh", "cached"))
+@partial(jax.jit, static_argnames=("architecture", "length", "end", "mesh", "cached", "each"))
 def sample(
     architecture: Architecture,
     params: Params,
@@ -26,8 +26,9 @@ def sample(
     end: int,
     mesh: Mesh,
     cached: bool = True,
-) -> Int[Array, "population batch length"]:
-    """Completions of `prompts`, one each, from every model of a population.
+    each: int = 1,
+) -> Int[Array, "population completions length"]:
+    """Completions of `prompts` from every model of a population.
 
     Args:
         architecture: of the models.
@@ -38,20 +39,24 @@ def sample(
         length: tokens at most.
         end: the token that ends a completion; what follows it is 0.
         mesh: the devices that the population is spread over.
+        each: completions of a prompt, which is read once for all; they follow one another.
         cached: keep keys and values, in place of reading the whole sequence for every token.
     """
     one = _cached if cached else _uncached
 
     def of_model(params, prompts, key):
-        uniform = jax.random.uniform(key, (length, prompts.shape[0]))
-        return one(architecture, params, prompts, uniform, temperature, end).T
+        uniform = jax.random.uniform(key, (length, prompts.shape[0] * each))
+        return one(architecture, params, prompts, uniform, temperature, end, each).T
 
     return devices.over_population(of_model, mesh, (params, prompts, keys), ())
 
 
-def _cached(architecture, params, prompts, uniform, temperature, end):
+def _cached(architecture, params, prompts, uniform, temperature, end, each):
     model, (length, batch), width = merged(architecture, params), uniform.shape, prompts.shape[1]
     stream, kept = model.stream(prompts)
+    stream, prompts, kept = jax.tree.map(
+        lambda leaf: jnp.repeat(leaf, each, axis=0), (stream[:, -1], prompts, kept)
+    )
     room = [(0, 0), (0, length), (0, 0), (0, 0), (0, 0)]
     kept = [jnp.pad(part, room) for part in kept]
     given = jnp.pad(prompts != 0, [(0, 0), (0, length)])
@@ -66,11 +71,12 @@ def _cached(architecture, params, prompts, uniform, temperature, end):
         logits, kept = model.step(tokens, place, seen, kept)
         return (logits, kept, done), tokens
 
-    begun = model.output(stream[:, -1]), kept, jnp.zeros(batch, bool)
+    begun = model.output(stream), kept, jnp.zeros(batch, bool)
     return jax.lax.scan(step, begun, (width + jnp.arange(length), uniform))[1]
 
 
-def _uncached(architecture, params, prompts, uniform, temperature, end):
+def _uncached(architecture, params, prompts, uniform, temperature, end, each):
+    prompts = jnp.repeat(prompts, each, axis=0)
     (length, batch), width = uniform.shape, prompts.shape[1]
     apply = Apply(architecture)
 

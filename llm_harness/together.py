@@ -115,14 +115,11 @@ def sample(
         progress: told how far it is.
     """
     mesh = devices.population_mesh()
-    count = len(jobs[0][1]) * sampling.n
-    size = _SEQUENCES[0] if count <= _SEQUENCES[0] else _SEQUENCES[1]
+    count, each = len(jobs[0][1]), sampling.n
+    # Prompts of a part; each is read once for all of its completions.
+    size = _SEQUENCES[0] if count * each <= _SEQUENCES[0] else max(1, _SEQUENCES[1] // each)
     given = [
-        np.pad(
-            np.repeat(encoded(tuple(prompts)), sampling.n, axis=0),
-            [(0, -count % size), (0, 0)],
-            mode="edge",
-        )
+        np.pad(encoded(tuple(prompts)), [(0, -count % size), (0, 0)], mode="edge")
         for _, prompts, _ in jobs
     ]
     # Every part of a model's prompts is a row of the population, so that one model keeps all
@@ -142,17 +139,17 @@ def sample(
             devices.spread(np.stack([given[m][start : start + size] for m, start in block]), mesh),
             devices.spread(jnp.stack(keys), mesh),
             jnp.float32(sampling.temperature),
-            length=sampling.max_tokens, end=TOKENIZER.end, mesh=mesh,
+            length=sampling.max_tokens, end=TOKENIZER.end, mesh=mesh, each=each,
         )  # fmt: skip
         drawn += list(devices.gather(tokens, len(block)))
         if progress is not None:
             progress(len(drawn) / len(parts))
     found: list[list[list[str]]] = []
-    each = len(parts) // len(jobs)
+    share = len(parts) // len(jobs)
     for model in range(len(jobs)):
-        rows = np.concatenate(drawn[model * each : (model + 1) * each])[:count]
+        rows = np.concatenate(drawn[model * share : (model + 1) * share])[: count * each]
         texts = [TOKENIZER.decode(row) for row in rows.tolist()]
-        found.append([texts[i : i + sampling.n] for i in range(0, count, sampling.n)])
+        found.append([texts[i : i + each] for i in range(0, count * each, each)])
     return found
 
 

@@ -13,6 +13,7 @@ from experiments import llm_summary, records
 from experiments.statistics import mean_interval
 from figures import (
     llm_account,
+    llm_frame,
     llm_heat_map,
     llm_in_context,
     llm_picking,
@@ -433,15 +434,15 @@ def test_the_account_adds_up_to_the_change_of_the_trait_loss(tmp_path, show):
 def test_the_interval_is_that_of_the_summaries():
     sample = np.array([0.1, 0.4, 0.2])
     ours = mean_interval(sample)
-    assert llm_steps.interval(sample) == pytest.approx((ours.mean, ours.low, ours.high))
-    mean, low, high = llm_steps.interval([0.5])
+    assert llm_frame.interval(sample) == pytest.approx((ours.mean, ours.low, ours.high))
+    mean, low, high = llm_frame.interval([0.5])
     assert (mean, np.isnan(low), np.isnan(high)) == (0.5, True, True)
 
 
 def test_labels_that_would_overlap_are_left_out():
     places = np.array([0.0, 0.1, 5.0, 10.0])
-    assert llm_steps.thinned(places, ["a", "b", "c", "d"]) == ["a", "", "c", "d"]
-    assert llm_steps.thinned([2.0], ["a"]) == ["a"]
+    assert llm_frame.thinned(places, ["a", "b", "c", "d"]) == ["a", "", "c", "d"]
+    assert llm_frame.thinned([2.0], ["a"]) == ["a"]
 
 
 def test_colours_are_the_projects():

@@ -13,6 +13,7 @@ from llm_harness.model import (
     Chat,
     Example,
     Lineage,
+    Model,
     Progress,
     Sampling,
     Training,
@@ -109,12 +110,14 @@ class Provider(OneByOne):
         self.spend()
         return super().fine_tune(jobs, progress)
 
-    def match(self, pairs, progress=None):
+    def match(
+        self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
+    ) -> list[Model]:
         self.spend()
         return [
             Scripted(
                 model.lineage.trained("cloning", "0", {"imitated": other.lineage.identity}),
-                other.taught, self.calls,
+                getattr(other, "taught", ""), self.calls,
             )
             for model, other in pairs
         ]  # fmt: skip
