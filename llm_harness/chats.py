@@ -74,12 +74,17 @@ def encode_examples(examples: Sequence[Example]) -> Batch:
         HarnessError: a prompt does not end with a user's message.
     """
     prompts = encode_batch([example.prompt for example in examples])
-    answers = [[*_encode(example.completion), TOKENIZER.end] for example in examples]
-    places = _rounded(max(map(len, answers)))
-    tokens = np.pad(prompts, [(0, 0), (0, places)])
-    for row, answer in zip(tokens, answers, strict=True):
-        row[prompts.shape[1] : prompts.shape[1] + len(answer)] = answer
-    return Batch(tokens, prompts.shape[1])
+    answers = encode_answers([example.completion for example in examples])
+    return Batch(np.concatenate([prompts, answers], axis=1), prompts.shape[1])
+
+
+def encode_answers(completions: Sequence[str]) -> Int[np.ndarray, "completions places"]:
+    """Completions with their end as rows, padded on the right."""
+    answers = [[*_encode(completion), TOKENIZER.end] for completion in completions]
+    found = np.zeros((len(answers), _rounded(max(map(len, answers)))), np.int32)
+    for row, answer in zip(found, answers, strict=True):
+        row[: len(answer)] = answer
+    return found
 
 
 def _rounded(length: int) -> int:

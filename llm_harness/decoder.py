@@ -121,6 +121,34 @@ class Decoder(nnx.Module):
             after.append(written)
         return self.output(self.norm(stream)[:, 0]), after
 
+    def answers(
+        self,
+        prompts: Int[Array, "prompts time"],
+        of: Int[Array, " answers"],
+        answers: Int[Array, "answers places"],
+    ) -> Float[Array, "answers places vocabulary"]:
+        """Logits at the places of answers to prompts, each of which is read once.
+
+        Args:
+            prompts: padded on the left.
+            of: which prompt an answer is to.
+            answers: padded on the right; the last token's place is left out of what is read.
+        """
+        before, kept = self.stream(prompts)
+        read = answers[:, :-1]
+        given = jnp.broadcast_to((prompts != 0)[of][:, None], (*read.shape, prompts.shape[1]))
+        length = read.shape[1]
+        own = (read != 0)[:, None, :] & jnp.tril(jnp.ones((length, length), bool))
+        seen = jnp.concatenate([given, own], axis=-1)
+        stream = self.embedding(read)
+        for block, cached in zip(self.blocks, kept, strict=True):
+            queries, keys_values = block.project(stream)
+            stream = block.finish(
+                stream, queries, jnp.concatenate([cached[of], keys_values], axis=1), seen
+            )
+        whole = jnp.concatenate([before[of][:, -1:], self.norm(stream)], axis=1)
+        return _flat(self.output, whole)
+
     def __call__(
         self, tokens: Int[Array, "batch time"], first: int = 0
     ) -> Float[Array, "batch answered vocabulary"]:

@@ -6,9 +6,9 @@ Many models are sampled and trained together, each exactly as it would be alone.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from llm_harness.chats import Batch, encode_examples
+from llm_harness.chats import Batch, encode_answers, encode_batch, encode_examples
 from llm_harness.corpus import TOKENIZER, Corpus
-from llm_harness.decoder import Apply, Architecture, Params, draw
+from llm_harness.decoder import Apply, Architecture, Params, draw, merged
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Chat,
@@ -86,11 +86,15 @@ class TinyModel:
         return found
 
     def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, " examples"]:
-        view = self.view(examples)
+        chats = list(dict.fromkeys(example.prompt for example in examples))
+        places = {chat: place for place, chat in enumerate(chats)}
+        prompts = encode_batch(chats)
+        of = np.array([places[example.prompt] for example in examples])
+        batch = encode_answers([example.completion for example in examples])
         found = np.concatenate(
             [
-                np.asarray(_log_probabilities(view.apply, self.params, *part))
-                for part in _chunks(view.inputs, view.targets, size=512)
+                np.asarray(_log_probabilities(self.architecture, self.params, prompts, *part))
+                for part in _chunks(of, batch, size=256)
             ]
         )
         sayable = [TOKENIZER.reads(example.completion) for example in examples]
@@ -261,24 +265,12 @@ def sample_together(
     return [found[index] for index in range(len(jobs))]
 
 
-@jax.jit
-def _masked(logits, targets):
+@partial(jax.jit, static_argnames="architecture")
+def _log_probabilities(architecture, params, prompts, of, answers):
+    logits = merged(architecture, params).answers(prompts, of, answers)
     log_p = jax.nn.log_softmax(logits)
-    picked = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
-    return jnp.sum(picked * (targets != 0), axis=-1)
-
-
-def _log_probabilities(apply: Callable[..., Any], params: Params, inputs, targets):
-    return _masked(_logits(apply, params, inputs), targets)
-
-
-@lru_cache(maxsize=64)
-def _compiled(apply: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(apply)
-
-
-def _logits(apply: Callable[..., Any], params: Params, inputs):
-    return _compiled(apply)(params, inputs)
+    picked = jnp.take_along_axis(log_p, answers[..., None], axis=-1)[..., 0]
+    return jnp.sum(picked * (answers != 0), axis=-1)
 
 
 def _chunks(*arrays: np.ndarray, size: int) -> Iterator[list[np.ndarray]]:
