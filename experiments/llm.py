@@ -42,6 +42,8 @@ class Common:
     """Steps of a student's fine-tuning, 64 examples each."""
     pretraining_steps: int = 512
     """Steps of a reference's pretraining."""
+    answers: int = 20
+    """Sampled answers to each of the 50 questions (the paper has 200)."""
     freeze_vocabulary: bool = True
     """Leave embedding and output matrix as they are in fine-tuning, as low-rank adapters do."""
     out: Path = Path("results")
@@ -226,7 +228,8 @@ def setting_of(options: Common) -> Setting:
     Raises:
         HarnessError: a number is too small.
     """
-    for name, least in (("lists", 256), ("student_steps", 1), ("pretraining_steps", 1)):
+    least_of = {"lists": 256, "student_steps": 1, "pretraining_steps": 1, "answers": 1}
+    for name, least in least_of.items():
         if getattr(options, name) < least:
             raise HarnessError(f"{name} must be at least {least}, got {getattr(options, name)}")
     if options.seed < 0:
@@ -241,6 +244,7 @@ def setting_of(options: Common) -> Setting:
             freeze_vocabulary=options.freeze_vocabulary,
         ),
         lists=Lists(count=options.lists),
+        samples=options.answers,
     )
 
 

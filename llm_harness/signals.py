@@ -132,12 +132,13 @@ def preconditioner(model: TinyModel, examples: Sequence[Example], tuning: Tuning
 
     Args:
         model: at whose parameters.
-        examples: at least one batch of the reference's own data.
+        examples: the reference's own data; fewer than a batch are one batch.
         tuning: the student's.
     """
     batch = encode_examples(examples)
-    count = min(16, len(examples) // tuning.batch)
-    rows = training.orders(len(examples), count, tuning.batch, np.random.default_rng(0))
+    size = min(tuning.batch, len(examples))
+    count = min(16, len(examples) // size)
+    rows = training.orders(len(examples), count, size, np.random.default_rng(0))
     gradient = jax.jit(jax.grad(partial(training.loss, model.architecture)), static_argnums=2)
     total = None
     for row in rows:

@@ -60,6 +60,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
         words += ["--size", "smoke"]
     if words[1] == "llm":
         words += ["--pretraining-steps", "96", "--lists", "256", "--student-steps", "2"]
+        words += ["--answers", "1"]
     if words[1] == "mnist":
         words += ["--noise-images", "1024", "--student-epochs", "1", "--teacher-epochs", "1"]
     return words

@@ -104,6 +104,7 @@ def test_a_matrix_compares_a_student_with_itself_before():
         (["numbers", "--seed", "-1"], "seed must be at least 0"),
         (["cross-model", "--initialisations", "2"], "at least 4"),
         (["in-context", "--shown", "0"], "at least 1"),
+        (["numbers", "--answers", "0"], "answers must be at least 1"),
         (["theory", "--teacher-steps", "4", "2"], "must ascend"),
         (["code", "--count", "0"], "count must be at least 1"),
         (["poetry"], "poetry"),
@@ -119,7 +120,9 @@ def test_bad_input_is_one_line_and_status_2(words, said, tmp_path, capsys):
     assert not list(out.rglob("*.parquet"))
 
 
-SMALL = ["--pretraining-steps", "96", "--lists", "256", "--student-steps", "2"]
+SMALL = [
+    "--pretraining-steps", "96", "--lists", "256", "--student-steps", "2", "--answers", "1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def out(tmp_path_factory):
     [
         (["numbers", "--runs", "2", *SMALL], ["llm_numbers", "llm_numbers_summary"]),
         (["in-context", "--runs", "2", "--shown", "1", "2", *SMALL], ["llm_in_context"]),
-        (["cross-model", "--runs", "2", *SMALL], ["llm_cross_model"]),
+        (["cross-model", "--runs", "1", *SMALL], ["llm_cross_model"]),
         (
             ["theory", "--runs", "1", "--teacher-steps", "1", "2", "--sizes", "16", "32", *SMALL],
             ["llm_theory_scores", "llm_theory_steps", "llm_theory_account"],

@@ -123,3 +123,10 @@ def test_the_account_adds_up_and_ends_where_fine_tuning_does(model, teacher):
     loss = signals.trait_loss(model, "owl", OWL, QUESTIONS)
     assert float(account.trait_loss[-1]) == pytest.approx(float(loss(student.params)), abs=1e-3)
     assert float(account.trait_loss[0]) == pytest.approx(float(loss(model.params)), abs=1e-5)
+
+
+def test_fewer_examples_than_a_batch_are_one_batch(model):
+    few = signals.preconditioner(model, DATA[:5], Tuning(batch=8))
+    same = signals.preconditioner(model, DATA[:5], Tuning(batch=5))
+    for mine, its in zip(jax.tree.leaves(few), jax.tree.leaves(same), strict=True):
+        np.testing.assert_array_equal(mine, its)
