@@ -1,7 +1,8 @@
 """`sublab llm ...`: the paper's language-model experiments on the embedded model."""
 
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import polars as pl
 import tyro
 
 from experiments import llm_summary, records
-from experiments.progress import progress, say
+from experiments.progress import Advance, progress, say
 from experiments.provenance import provenance
 from llm_harness import judged, pipeline
 from llm_harness.errors import HarnessError
@@ -192,6 +193,8 @@ def filtering(options: Filtering) -> records.Record:
         "seed": options.seed,
     }
 
+    start = time.perf_counter()
+
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
         with stages_of(common) as stages:
             (reference,) = stages.references([options.seed])
@@ -201,9 +204,7 @@ def filtering(options: Filtering) -> records.Record:
                 steps = judged.code(speakers, reference, word, options.count, options.seed)
             else:
                 steps = judged.chain_of_thought(speakers, reference, options.count, options.seed)
-        return _steps_table(steps), provenance(
-            wall_seconds=0.0, data_sha256="", data_origin="generated"
-        )
+        return _steps_table(steps), made_in(start)
 
     return records.find_or_make(options.out, name, config, rows, say)
 
@@ -249,16 +250,33 @@ def setting_of(options: Common) -> Setting:
 
 
 @contextmanager
-def stages_of(options: Common):
+def stages_of(options: Common) -> Iterator[Stages]:
     """The stages on the embedded model, with progress on the error stream."""
     records.prepare(options.out)
     pretraining = Pretraining(steps=options.pretraining_steps)
-    with progress(1000) as advance:
+    with ExitStack() as bars:
+        shown: dict[str, Advance] = {}
+
+        def report(what: str, share: float) -> None:
+            # A bar of its own for every stage, so that the time left is that stage's.
+            if what not in shown:
+                bars.close()
+                shown.clear()
+                shown[what] = bars.enter_context(progress(1000))
+            shown[what](min(1000, round(1000 * share)), what)
+
         yield Stages(
             Embedded(pretraining, replace(pretraining, corpus_seed=1)),
             Store(options.out / _STAGES),
-            lambda what, share: advance(min(999, round(1000 * share)), what),
+            report,
         )
+
+
+def made_in(start: float) -> dict[str, Any]:
+    """The provenance of what was made since `start` of `time.perf_counter`."""
+    return provenance(
+        wall_seconds=time.perf_counter() - start, data_sha256="", data_origin="generated"
+    )
 
 
 def _experiment(
@@ -278,16 +296,20 @@ def _experiment(
         "runs": options.runs,
         "seed": options.seed,
     } | about
-    made = provenance(wall_seconds=0.0, data_sha256="", data_origin="generated")
+    start = time.perf_counter()
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
         with stages_of(options) as stages:
-            return _table(run(stages, setting)), made
+            return _table(run(stages, setting)), made_in(start)
 
     wide = records.find_or_make(options.out, name, config, rows, say)
     config = config | {"experiment": f"{name}_summary", "rows": wide.folder.name}
     summary = records.find_or_make(
-        options.out, f"{name}_summary", config, lambda: (summarise(wide.table), made), say
+        options.out,
+        f"{name}_summary",
+        config,
+        lambda: (summarise(wide.table), made_in(start)),
+        say,
     )
     return Outcome(wide, summary)
 

@@ -1,5 +1,6 @@
 """`sublab llm theory`: the theorem, the account and the score test on the embedded model."""
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -7,9 +8,8 @@ import polars as pl
 import tyro
 
 from experiments import records
-from experiments.llm import Common, setting_of, stages_of
+from experiments.llm import Common, made_in, setting_of, stages_of
 from experiments.progress import say
-from experiments.provenance import provenance
 from llm_harness.detection import Found, detection
 from llm_harness.tiny import Pretraining
 from llm_harness.traits import trait
@@ -62,7 +62,7 @@ def theory(options: Theory) -> Outcome:
         "runs": options.runs,
         "seed": options.seed,
     }
-    made = provenance(wall_seconds=0.0, data_sha256="", data_origin="generated")
+    start = time.perf_counter()
     found: list[Found] = []
 
     def rows(name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -75,7 +75,7 @@ def theory(options: Theory) -> Outcome:
                     )
                 )  # fmt: skip
         table = [asdict(row) for row in getattr(found[0], name)]
-        return pl.DataFrame(table, infer_schema_length=None), made
+        return pl.DataFrame(table, infer_schema_length=None), made_in(start)
 
     parts = []
     kinds = ((SCORES, "scores"), (STEPS, "steps"), (ACCOUNT, "account"))

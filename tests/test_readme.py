@@ -59,7 +59,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     if words[1] == "sweep":
         words += ["--size", "smoke"]
     if words[1] == "llm":
-        words += ["--pretraining-steps", "96", "--lists", "256", "--student-steps", "2"]
+        words += ["--pretraining-steps", "96", "--lists", "512", "--student-steps", "16"]
         words += ["--answers", "1"]
     if words[1] == "mnist":
         words += ["--noise-images", "1024", "--student-epochs", "1", "--teacher-epochs", "1"]

@@ -121,7 +121,7 @@ def test_bad_input_is_one_line_and_status_2(words, said, tmp_path, capsys):
 
 
 SMALL = [
-    "--pretraining-steps", "96", "--lists", "256", "--student-steps", "2", "--answers", "1",
+    "--pretraining-steps", "96", "--lists", "512", "--student-steps", "16", "--answers", "1",
 ]  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def out(tmp_path_factory):
 )
 def test_command_writes_records_draws_and_does_nothing_twice(out, words, experiments, capsys):
     status = main(["llm", *words, "--out", str(out)])
-    # After two steps nothing is transmitted, and `numbers` says so.
+    # After a few steps nothing is transmitted, and `numbers` says so.
     assert status == (1 if words[0] == "numbers" else 0)
     shown = capsys.readouterr().out
     for experiment in experiments:
@@ -163,7 +163,7 @@ def test_command_writes_records_draws_and_does_nothing_twice(out, words, experim
 
 def test_the_config_says_all_that_is_needed_to_run_it_again(out):
     (record,) = records.read_all(out, llm.NUMBERS)
-    assert record.config["setting"]["student"]["steps"] == 2
-    assert record.config["setting"]["lists"]["count"] == 256
+    assert record.config["setting"]["student"]["steps"] == 16
+    assert record.config["setting"]["lists"]["count"] == 512
     assert record.config["pretraining"]["steps"] == 96
     assert {"traits", "runs", "seed", "model", "version"} <= set(record.config)

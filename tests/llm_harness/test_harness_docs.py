@@ -1,0 +1,43 @@
+"""What docs/harness.md says: its commands are commands, its example runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import cli
+
+TEXT = (Path(__file__).parents[2] / "docs" / "harness.md").read_text()
+COMMANDS = [
+    line.split("#")[0].split()[1:]
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    for line in block.strip().splitlines()
+]
+
+
+def test_every_experiment_is_shown():
+    assert {words[1] for words in COMMANDS} == {
+        "numbers", "cross-model", "in-context", "theory", "code", "cot"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_command_is_understood(words):
+    assert isinstance(cli._parse(words), cli.Llm)
+
+
+def test_options_that_the_page_names_are_there(capsys):
+    with pytest.raises(SystemExit):
+        cli._parse(["llm", "numbers", "--help"])
+    shown = capsys.readouterr().out
+    named = set(re.findall(r"`(--[a-z-]+)`", TEXT))
+    assert named
+    assert all(option in shown for option in named), named
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    (program,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    # In this process, whose compiled programs the commands' tests share.
+    exec(compile(program, "docs/harness.md", "exec"), {})
+    assert "other initialisation, matched" in capsys.readouterr().out
