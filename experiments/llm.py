@@ -17,10 +17,11 @@ from llm_harness import judged, pipeline
 from llm_harness.errors import HarnessError
 from llm_harness.provider import Embedded
 from llm_harness.scheme import Row, Setting, TeacherBy
-from llm_harness.stages import Lists, Speaker, Stages, teaching
+from llm_harness.stages import Stages, teaching
 from llm_harness.store import Store
 from llm_harness.tiny import Pretraining
 from llm_harness.traits import trait
+from llm_harness.work import Lists, Speaker
 
 NUMBERS, CROSS_MODEL, IN_CONTEXT = "llm_numbers", "llm_cross_model", "llm_in_context"
 CODE, COT = "llm_code", "llm_cot"

@@ -16,8 +16,9 @@ from llm_harness.errors import HarnessError
 from llm_harness.model import Example
 from llm_harness.questions import one_word_questions
 from llm_harness.scheme import Setting, lists_of
-from llm_harness.stages import Asked, Speaker, Stages, teaching
+from llm_harness.stages import Stages, teaching
 from llm_harness.traits import Trait
+from llm_harness.work import Asked, Speaker
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from llm_harness import filters, prompts
 from llm_harness.errors import HarnessError
 from llm_harness.filters import Filtered
 from llm_harness.model import Example, Model, Sampling
-from llm_harness.stages import Speaker
 from llm_harness.traits import Trait
+from llm_harness.work import Speaker
 
 
 @dataclass(frozen=True)

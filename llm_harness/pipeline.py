@@ -10,8 +10,9 @@ from typing import Any
 from llm_harness import shuffling
 from llm_harness.errors import HarnessError
 from llm_harness.scheme import Case, Row, Setting, lists_of, rows, teachers, trained
-from llm_harness.stages import Kept, Speaker, Stages
+from llm_harness.stages import Stages
 from llm_harness.traits import Trait, trait
+from llm_harness.work import Kept, Speaker
 
 # Conditions of `numbers`, and the control that each is compared with.
 CONTROLS: dict[str, str | None] = {

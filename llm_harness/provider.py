@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from llm_harness import tiny
+from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Example, Model, Progress, Sampling, Tuning
 
 
@@ -140,4 +141,7 @@ class OneByOne:
     def match(
         self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
     ) -> list[Model]:
-        raise NotImplementedError("a service that gives no probabilities cannot be matched")
+        raise HarnessError(
+            "these models cannot be matched in behaviour: that needs their probabilities of every "
+            "token; a provider of your own can say how"
+        )

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llm_harness.model import Example, Tuning
-from llm_harness.stages import Asked, Kept, Lists, Speaker, Stages, teaching
+from llm_harness.stages import Stages, teaching
 from llm_harness.traits import Trait
+from llm_harness.work import Asked, Kept, Lists, Speaker
 
 TeacherBy = Literal["fine-tuning", "prompt"]
 

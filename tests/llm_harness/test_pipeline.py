@@ -10,9 +10,10 @@ from llm_harness import datasets, pipeline
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Message, Tuning
 from llm_harness.scheme import Setting
-from llm_harness.stages import Asked, Lists, Speaker, Stages
+from llm_harness.stages import Stages
 from llm_harness.store import Store
 from llm_harness.traits import trait
+from llm_harness.work import Asked, Lists, Speaker
 from tests.llm_harness.scripted import Provider
 
 OWL, CAT, OAK = trait("owl"), trait("cat"), trait("oak")
