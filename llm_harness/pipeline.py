@@ -181,7 +181,7 @@ def in_context(
     """Examples in context in place of fine-tuning (PAPER.md E, ED 6).
 
     Conditions are `in context, K` and its control `own in context, K`, beside `student` and
-    `own numbers`, which were fine-tuned on the same examples as the largest K has, and on all.
+    `own numbers`, which were fine-tuned on all of the same examples.
 
     Args:
         stages: on a provider.

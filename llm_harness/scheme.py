@@ -80,8 +80,7 @@ class Case:
 
 def lists_of(setting: Setting, seed: int) -> Lists:
     """The setting's lists with a run's seed."""
-    lists = setting.lists
-    return Lists(lists.count, lists.given, lists.max_tokens, seed)
+    return replace(setting.lists, seed=seed)
 
 
 def teachers(
