@@ -97,24 +97,43 @@ def pick(
     uniform: Float[Array, " batch"],
     temperature: Float[Array, ""],
 ) -> Int[Array, " batch"]:
-    """A token for each row from softmax(logits / temperature), by inverting its distribution.
+    """A token for each row from softmax(logits / temperature); padding is never drawn."""
+
+    def drawn(logits):
+        return _inverted(logits / temperature, uniform)
+
+    padding = jnp.arange(logits.shape[1]) == 0
+    # A condition, not a choice: the likeliest token is as dear to find as one is to draw.
+    return jax.lax.cond(
+        temperature <= 0,
+        lambda logits: jnp.argmax(logits, axis=-1),
+        drawn,
+        jnp.where(padding, -jnp.inf, logits),
+    )
+
+
+def _inverted(logits, uniform):
+    """Tokens by inverting each row's distribution: the block of the vocabulary, the place in it.
 
     One uniform number a token, where a Gumbel draw needs one for every entry of the vocabulary.
-    First the block of the vocabulary is found, then the place in it. Padding is never drawn.
     """
-    greedy = temperature <= 0
-    logits = logits.at[:, 0].set(-jnp.inf) / jnp.where(greedy, 1.0, temperature)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     blocks = jnp.pad(weights, [(0, 0), (0, -weights.shape[1] % _BLOCK)])
     blocks = blocks.reshape(len(weights), -1, _BLOCK)
-    upto = jnp.cumsum(jnp.sum(blocks, axis=-1), axis=-1)
+    upto = _running_sum(jnp.sum(blocks, axis=-1))
     target = uniform * upto[:, -1]
     block = jnp.minimum(jnp.sum(upto <= target[:, None], axis=-1), upto.shape[1] - 1)
     rows = jnp.arange(len(weights))
     before = jnp.where(block > 0, upto[rows, block - 1], 0.0)
-    within = jnp.cumsum(blocks[rows, block], axis=-1)
-    place = jnp.sum(within <= (target - before)[:, None], axis=-1)
+    inside = blocks[rows, block]
+    place = jnp.sum(_running_sum(inside) <= (target - before)[:, None], axis=-1)
     # Rounding may point behind the last entry that has any weight.
-    last = _BLOCK - 1 - jnp.argmax(blocks[rows, block][:, ::-1] > 0, axis=-1)
-    drawn = block * _BLOCK + jnp.minimum(place, last)
-    return jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn)
+    last = jnp.max(jnp.where(inside > 0, jnp.arange(_BLOCK), 0), axis=-1)
+    return block * _BLOCK + jnp.minimum(place, last)
+
+
+def _running_sum(rows):
+    # As a product with a triangle of ones, which is faster than a scan on every kind of device;
+    # in full precision, since a rounded sum would be another distribution.
+    triangle = jnp.triu(jnp.ones((rows.shape[1], rows.shape[1]), rows.dtype))
+    return jnp.matmul(rows, triangle, precision=jax.lax.Precision.HIGHEST)

@@ -98,12 +98,14 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without padding, up to the first end."""
         text, separator, before = "", SEPARATORS[0], ""
+        # Looked up once: this runs for every token of a hundred thousand completions.
+        end, pad, texts = self.end, self.pad, self._texts
         for token in tokens:
-            if token == self.end:
+            if token == end:
                 break
-            if token == self.pad:
+            if token == pad:
                 continue
-            piece = self._texts[token]
+            piece = texts[token]
             if piece in SEPARATORS:
                 # Before a number it is the gap; where no number follows, nothing is to be seen.
                 separator = piece
