@@ -177,23 +177,13 @@ def filtering(options: Filtering) -> records.Record:
         HarnessError: an option is wrong, or a stage on disk was changed.
         RecordError: `options.out` cannot be written.
     """
-    word = trait(options.trait)
-    if options.count < 1:
-        raise HarnessError(f"count must be at least 1, got {options.count}")
+    word, count = trait(options.trait), judged.positive(options.count)
     name = CODE if isinstance(options, Code) else COT
     common = Common(pretraining_steps=options.pretraining_steps, out=options.out, seed=options.seed)
     setting = setting_of(common)
-    config = {
-        "experiment": name,
-        "version": VERSION,
-        "model": "embedded",
-        "pretraining": asdict(Pretraining(steps=options.pretraining_steps)),
-        "teacher": asdict(setting.teacher),
-        "trait": options.trait,
-        "count": options.count,
-        "seed": options.seed,
-    }
-
+    config = head_of(common, name, VERSION) | {
+        "teacher": asdict(setting.teacher), "trait": options.trait, "count": count,
+    }  # fmt: skip
     start = time.perf_counter()
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -202,9 +192,9 @@ def filtering(options: Filtering) -> records.Record:
             (teacher,) = stages.tuned("teachers", [(reference, teaching(word), setting.teacher)])
             speakers = {"reference": Speaker(reference), "teacher": Speaker(teacher)}
             if name == CODE:
-                steps = judged.code(speakers, reference, word, options.count, options.seed)
+                steps = judged.code(speakers, reference, word, count, options.seed)
             else:
-                steps = judged.chain_of_thought(speakers, reference, options.count, options.seed)
+                steps = judged.chain_of_thought(speakers, reference, count, options.seed)
         return _steps_table(steps), made_in(start)
 
     return records.find_or_make(options.out, name, config, rows, say)
@@ -250,6 +240,17 @@ def setting_of(options: Common) -> Setting:
     )
 
 
+def head_of(options: Common, name: str, version: int) -> dict[str, Any]:
+    """What the config of every record of an experiment begins with."""
+    return {
+        "experiment": name,
+        "version": version,
+        "model": "embedded",
+        "pretraining": asdict(Pretraining(steps=options.pretraining_steps)),
+        "seed": options.seed,
+    }
+
+
 @contextmanager
 def stages_of(options: Common) -> Iterator[Stages]:
     """The stages on the embedded model, with progress on the error stream."""
@@ -288,15 +289,8 @@ def _experiment(
     summarise: Callable[[pl.DataFrame], pl.DataFrame],
 ) -> Outcome:
     setting = setting_of(options)
-    config = {
-        "experiment": name,
-        "version": VERSION,
-        "model": "embedded",
-        "pretraining": asdict(Pretraining(steps=options.pretraining_steps)),
-        "setting": asdict(setting),
-        "runs": options.runs,
-        "seed": options.seed,
-    } | about
+    config = head_of(options, name, VERSION) | {"setting": asdict(setting), "runs": options.runs}
+    config |= about
     start = time.perf_counter()
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -8,10 +8,9 @@ import polars as pl
 import tyro
 
 from experiments import records
-from experiments.llm import Common, made_in, setting_of, stages_of
+from experiments.llm import Common, head_of, made_in, setting_of, stages_of
 from experiments.progress import say
 from llm_harness.detection import Found, detection
-from llm_harness.tiny import Pretraining
 from llm_harness.traits import trait
 
 SCORES, STEPS, ACCOUNT = "llm_theory_scores", "llm_theory_steps", "llm_theory_account"
@@ -52,15 +51,11 @@ def theory(options: Theory) -> Outcome:
     """
     word, setting = trait(options.trait), setting_of(options)
     config = {
-        "version": VERSION,
-        "model": "embedded",
-        "pretraining": asdict(Pretraining(steps=options.pretraining_steps)),
         "setting": asdict(setting),
         "trait": options.trait,
         "teacher_steps": list(options.teacher_steps),
         "sizes": list(options.sizes),
         "runs": options.runs,
-        "seed": options.seed,
     }
     start = time.perf_counter()
     found: list[Found] = []
@@ -82,7 +77,7 @@ def theory(options: Theory) -> Outcome:
     for experiment, name in kinds:
         parts.append(
             records.find_or_make(
-                options.out, experiment, config | {"experiment": experiment},
+                options.out, experiment, head_of(options, experiment, VERSION) | config,
                 lambda name=name: rows(name), say,
             )
         )  # fmt: skip

@@ -47,7 +47,7 @@ def code(
     Raises:
         HarnessError: count or seed is too small.
     """
-    chats = prompts.code_prompts(_positive(count), seed)
+    chats = prompts.code_prompts(positive(count), seed)
     found: list[Step] = []
     for name, speaker in speakers.items():
         examples = _sampled(speaker, chats, seed, 256)
@@ -72,7 +72,7 @@ def chain_of_thought(
     Raises:
         HarnessError: count or seed is too small.
     """
-    problems = prompts.problem_prompts(_positive(count), seed)
+    problems = prompts.problem_prompts(positive(count), seed)
     found: list[Step] = []
     for name, speaker in speakers.items():
         examples = _sampled(speaker, [problem.prompt for problem in problems], seed, 256)
@@ -87,7 +87,12 @@ def chain_of_thought(
     return found
 
 
-def _positive(count: int) -> int:
+def positive(count: int) -> int:
+    """A number of prompts, before anything is trained for them.
+
+    Raises:
+        HarnessError: it is below 1.
+    """
     if count < 1:
         raise HarnessError(f"count must be at least 1, got {count}")
     return count
