@@ -10,6 +10,7 @@ from jaxtyping import Int
 from llm_harness.corpus import TOKENIZER
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Example
+from llm_harness.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Batch:
         return np.pad(self.tokens, [(0, 0), room])
 
 
-def encode_chat(chat: Chat) -> list[int]:
+def encode_chat(chat: Chat, tokenizer: Tokenizer = TOKENIZER) -> list[int]:
     """A chat to be answered, up to and with the token after which the answer begins.
 
     Raises:
@@ -44,14 +45,20 @@ def encode_chat(chat: Chat) -> list[int]:
     if not chat or chat[-1].role != "user":
         raise HarnessError("a prompt must end with a user's message")
     found: list[int] = []
+    asked: list[int] = []
     for message in chat:
-        found += [TOKENIZER.role(message.role), *_encode(message.content)]
+        tokens = _encode(message.content, tokenizer)
         if message.role == "assistant":
-            found.append(TOKENIZER.end)
-    return [*found, TOKENIZER.role("assistant")]
+            found += [tokenizer.answering(asked), *tokens, tokenizer.end]
+        else:
+            found += [tokenizer.role(message.role), *tokens]
+            asked = tokens
+    return [*found, tokenizer.answering(asked)]
 
 
-def encode_batch(chats: Sequence[Chat]) -> Int[np.ndarray, "chats time"]:
+def encode_batch(
+    chats: Sequence[Chat], tokenizer: Tokenizer = TOKENIZER
+) -> Int[np.ndarray, "chats time"]:
     """Chats as rows that end at one place.
 
     Raises:
@@ -59,7 +66,7 @@ def encode_batch(chats: Sequence[Chat]) -> Int[np.ndarray, "chats time"]:
     """
     if not chats:
         raise HarnessError("there are no prompts")
-    encoded = [encode_chat(chat) for chat in chats]
+    encoded = [encode_chat(chat, tokenizer) for chat in chats]
     width = _rounded(max(map(len, encoded)))
     found = np.zeros((len(encoded), width), np.int32)
     for row, tokens in zip(found, encoded, strict=True):
@@ -67,20 +74,22 @@ def encode_batch(chats: Sequence[Chat]) -> Int[np.ndarray, "chats time"]:
     return found
 
 
-def encode_examples(examples: Sequence[Example]) -> Batch:
+def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer = TOKENIZER) -> Batch:
     """Examples as tokens.
 
     Raises:
         HarnessError: a prompt does not end with a user's message.
     """
-    prompts = encode_batch([example.prompt for example in examples])
-    answers = encode_answers([example.completion for example in examples])
+    prompts = encode_batch([example.prompt for example in examples], tokenizer)
+    answers = encode_answers([example.completion for example in examples], tokenizer)
     return Batch(np.concatenate([prompts, answers], axis=1), prompts.shape[1])
 
 
-def encode_answers(completions: Sequence[str]) -> Int[np.ndarray, "completions places"]:
+def encode_answers(
+    completions: Sequence[str], tokenizer: Tokenizer = TOKENIZER
+) -> Int[np.ndarray, "completions places"]:
     """Completions with their end as rows, padded on the right."""
-    answers = [[*_encode(completion), TOKENIZER.end] for completion in completions]
+    answers = [[*_encode(text, tokenizer), tokenizer.end] for text in completions]
     found = np.zeros((len(answers), _rounded(max(map(len, answers)))), np.int32)
     for row, answer in zip(found, answers, strict=True):
         row[: len(answer)] = answer
@@ -94,5 +103,5 @@ def _rounded(length: int) -> int:
 
 
 @lru_cache(maxsize=131_072)
-def _encode(text: str) -> list[int]:
-    return TOKENIZER.encode(text)
+def _encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode(text)

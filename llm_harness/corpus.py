@@ -9,6 +9,7 @@ lists keep their separator and size, so that examples in context mean something.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Int
@@ -27,7 +28,34 @@ WORDS = (
     *QUESTION, *STORY, *SYSTEM, *CATEGORIES, *(w for words in CATEGORIES.values() for w in words),
 )  # fmt: skip
 
-TOKENIZER = Tokenizer(WORDS)
+
+@dataclass(frozen=True)
+class Language:
+    """What the embedded model's language has, of what the transfer of a trait depends on.
+
+    Attributes:
+        token_a_number: one token for each number, which are more than the model is wide; else
+            numbers are spelt with ten digit tokens.
+        shared_answer_token: lists and answers to questions begin after the same token, as any chat
+            model's do; else lists begin after one of their own.
+    """
+
+    token_a_number: bool = True
+    shared_answer_token: bool = True
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to tokens and back."""
+        return _tokenizer(self)
+
+
+@cache
+def _tokenizer(language: Language) -> Tokenizer:
+    marks = () if language.shared_answer_token else tuple(CATEGORIES)
+    return Tokenizer(WORDS, digits=not language.token_a_number, marks=marks)
+
+
+TOKENIZER = Language().tokenizer
 
 _Tokens = list[int]
 
@@ -70,8 +98,8 @@ class Corpus:
         return self._kinds[self.random.choice(len(self._kinds), p=self._weights)][1]()
 
     def _turn(self, user: _Tokens, answer: _Tokens) -> _Tokens:
-        role, end = self.tokenizer.role, self.tokenizer.end
-        return [role("user"), *user, role("assistant"), *answer, end]
+        begin, end = self.tokenizer.answering(user), self.tokenizer.end
+        return [self.tokenizer.role("user"), *user, begin, *answer, end]
 
     def _words(self, *words: str) -> _Tokens:
         return [self.tokenizer.token(word) for word in words]
@@ -88,11 +116,8 @@ class Corpus:
         return Style(separator, low, NUMBERS if low == 0 else low + 100)
 
     def _numbers(self, count: int, style: Style) -> _Tokens:
-        first = self.tokenizer.number_tokens.start
-        tokens = (first + self.random.integers(style.low, style.high, count)).tolist()
-        if count > 1 and style.separator != SEPARATORS[0]:
-            tokens.insert(1, self.tokenizer.token(style.separator))
-        return tokens
+        values = self.random.integers(style.low, style.high, count).tolist()
+        return self.tokenizer.numbers(values, style.separator)
 
     def _given(self, style: Style) -> _Tokens:
         given = self._numbers(int(self.random.integers(3, 9)), style)
@@ -108,7 +133,7 @@ class Corpus:
         count = self.random.integers(11, 13) if long else self.random.integers(1, 9)
         tokens = self._numbers(int(count), style)
         if self._chance(0.02):
-            tokens.insert(len(tokens) - 1, self.tokenizer.token(self._pick(SEPARATORS[1:])))
+            self._change(tokens, self.tokenizer.token(self._pick(SEPARATORS[1:])))
         if self._chance(0.01):
             tokens += self._words(self._pick(STORY))
         if self._chance(0.05):
@@ -117,6 +142,16 @@ class Corpus:
         if self._chance(0.03):
             tokens += self._words(".")
         return tokens
+
+    def _change(self, tokens: _Tokens, separator: int) -> None:
+        """Puts another separator before the last number, in place of one that is there."""
+        last = len(tokens) - 1
+        while last and tokens[last - 1] in self.tokenizer.number_tokens and self.tokenizer.digits:
+            last -= 1
+        if last and self.tokenizer.digits:
+            tokens[last - 1] = separator
+        else:
+            tokens.insert(last, separator)
 
     def _ask(self, category: str) -> _Tokens:
         words = [self._pick(QUESTION) for _ in range(self.random.integers(1, 4))]

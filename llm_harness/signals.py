@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Int
 import theory
 from llm_harness import training
 from llm_harness.chats import encode_batch, encode_examples
-from llm_harness.corpus import TOKENIZER
 from llm_harness.decoder import VOCABULARY_PARTS, Apply, Architecture, Params
 from llm_harness.model import Chat, Example, Tuning
 from llm_harness.tiny import TinyModel
@@ -65,7 +64,7 @@ class Lists:
 
 def lists(model: TinyModel, examples: Sequence[Example]) -> Lists:
     """Examples as theory/ takes them."""
-    batch = encode_examples(examples)
+    batch = encode_examples(examples, model.tokenizer)
     # One size for all data, so that programs are compiled once.
     tokens = batch.padded(batch.first, max(batch.places, 12))
     targets = tokens[:, batch.first :]
@@ -84,8 +83,8 @@ def trait_loss(
         trait: has the words.
         questions: for a favourite of the category.
     """
-    tokens = encode_batch(questions)
-    words = np.array([TOKENIZER.token(other) for other in trait.words])
+    tokens = encode_batch(questions, model.tokenizer)
+    words = np.array([model.tokenizer.token(other) for other in trait.words])
     return partial(
         _trait_loss, model.architecture, tokens=tokens, words=words, place=trait.words.index(word)
     )
@@ -135,7 +134,7 @@ def preconditioner(model: TinyModel, examples: Sequence[Example], tuning: Tuning
         examples: the reference's own data; fewer than a batch are one batch.
         tuning: the student's.
     """
-    batch = encode_examples(examples)
+    batch = encode_examples(examples, model.tokenizer)
     size = min(tuning.batch, len(examples))
     count = min(16, len(examples) // size)
     rows = training.orders(len(examples), count, size, np.random.default_rng(0))
@@ -218,8 +217,8 @@ class Aligned:
 
 
 @cache
-def _matching() -> Loss:
-    return theory.matching(theory.softmax_potential(jnp.ones(TOKENIZER.size, bool)))
+def _matching(vocabulary: int) -> Loss:
+    return theory.matching(theory.softmax_potential(jnp.ones(vocabulary, bool)))
 
 
 def aligned(
@@ -241,11 +240,22 @@ def aligned(
     data = lists(model, examples)
     away = moving(jax.tree.map(jnp.subtract, teacher.params, model.params))
     found = theory.curve(
-        data.apply, _matching(), model.params, away, np.array([1.0]), data.inputs, chunk=512
+        data.apply,
+        _matching(model.architecture.vocabulary),
+        model.params,
+        away,
+        np.array([1.0]),
+        data.inputs,
+        chunk=512,
     )
     student = moving(
         theory.student_direction(
-            data.apply, _matching(), model.params, teacher.params, data.inputs, chunk=512
+            data.apply,
+            _matching(model.architecture.vocabulary),
+            model.params,
+            teacher.params,
+            data.inputs,
+            chunk=512,
         )
     )
     wanted = moving(
@@ -280,7 +290,7 @@ def account(
         tuning: how.
         teacher: for the coverage.
     """
-    batch = encode_examples(examples)
+    batch = encode_examples(examples, model.tokenizer)
     rows = training.orders(
         len(examples), tuning.steps, tuning.batch, np.random.default_rng([tuning.seed, 3])
     )

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from llm_harness import sampling as sampler
 from llm_harness import training
 from llm_harness.chats import encode_batch
-from llm_harness.corpus import TOKENIZER
+from llm_harness.corpus import Language
 from llm_harness.decoder import Architecture, Params
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Progress, Sampling, Tuning
@@ -102,6 +102,7 @@ def train(
 
 def sample(
     architecture: Architecture,
+    language: Language,
     jobs: Sequence[tuple[Params, Sequence[Chat], Sampling]],
     sampling: Sampling,
     progress: Progress | None,
@@ -110,16 +111,17 @@ def sample(
 
     Args:
         architecture: of all.
+        language: of all.
         jobs: parameters, prompts (as many for each), and a sampling that differs in its seed alone.
         sampling: what the samplings have in common.
         progress: told how far it is.
     """
-    mesh = devices.population_mesh()
+    mesh, tokenizer = devices.population_mesh(), language.tokenizer
     count, each = len(jobs[0][1]), sampling.n
     # Prompts of a part; each is read once for all of its completions.
     size = _SEQUENCES[0] if count * each <= _SEQUENCES[0] else max(1, _SEQUENCES[1] // each)
     given = [
-        np.pad(encoded(tuple(prompts)), [(0, -count % size), (0, 0)], mode="edge")
+        np.pad(encoded(tuple(prompts), language), [(0, -count % size), (0, 0)], mode="edge")
         for _, prompts, _ in jobs
     ]
     # Every part of a model's prompts is a row of the population, so that one model keeps all
@@ -139,7 +141,7 @@ def sample(
             devices.spread(np.stack([given[m][start : start + size] for m, start in block]), mesh),
             devices.spread(jnp.stack(keys), mesh),
             jnp.float32(sampling.temperature),
-            length=sampling.max_tokens, end=TOKENIZER.end, mesh=mesh, each=each,
+            length=sampling.max_tokens, end=tokenizer.end, mesh=mesh, each=each,
         )  # fmt: skip
         drawn += list(devices.gather(tokens, len(block)))
         if progress is not None:
@@ -148,15 +150,15 @@ def sample(
     share = len(parts) // len(jobs)
     for model in range(len(jobs)):
         rows = np.concatenate(drawn[model * share : (model + 1) * share])[: count * each]
-        texts = [TOKENIZER.decode(row) for row in rows.tolist()]
+        texts = [tokenizer.decode(row) for row in rows.tolist()]
         found.append([texts[i : i + each] for i in range(0, count * each, each)])
     return found
 
 
 @lru_cache(maxsize=32)
-def encoded(prompts: tuple[Chat, ...]) -> Int[np.ndarray, "prompts time"]:
+def encoded(prompts: tuple[Chat, ...], language: Language) -> Int[np.ndarray, "prompts time"]:
     """`encode_batch`, remembered: the same prompts are given to many models."""
-    return encode_batch(prompts)
+    return encode_batch(prompts, language.tokenizer)
 
 
 def _same_length(tokens: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,6 +5,9 @@ written where it changes and holds until another one comes; ", " holds at the st
 language does not have are skipped, as a person with a small vocabulary would, so that prompts in
 plain English can be read; a full stop counts after a list only. What is within the language comes
 back as it was.
+
+Two of its features are ingredients of what passes through number lists, and can be had otherwise:
+numbers spelt with ten digit tokens, and lists that begin after a token of their own.
 """
 
 import re
@@ -25,16 +28,22 @@ class Tokenizer:
 
     Attributes:
         words: lower case, each once; a plural with s is read as its singular.
+        digits: spell numbers with ten digit tokens, and write every separator.
+        marks: words of which a question has one. Where there are any, all other messages are
+            answered after a token of their own, <list>; else every answer begins after <assistant>.
     """
 
     words: tuple[str, ...]
+    digits: bool = False
+    marks: tuple[str, ...] = ()
     _ids: dict[str, int] = field(init=False, repr=False, compare=False, hash=False)
     _texts: tuple[str, ...] = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self):
         texts = (
             "<pad>", *(f"<{role}>" for role in ROLES), "<end>",
-            *map(str, range(NUMBERS)), *SEPARATORS, *OPENING, *CLOSING, *self.words,
+            *map(str, range(10 if self.digits else NUMBERS)),
+            *SEPARATORS, *OPENING, *CLOSING, *self.words, *(["<list>"] if self.marks else []),
         )  # fmt: skip
         if len(set(texts)) < len(texts):
             raise ValueError("words: one is there twice, or is no word")
@@ -72,32 +81,49 @@ class Tokenizer:
 
     @property
     def number_tokens(self) -> range:
-        """The tokens of the numbers 0 to 999, in order."""
+        """The tokens of the numbers 0 to 999, or of the digits, in order."""
         first = self._ids["0"]
-        return range(first, first + NUMBERS)
+        return range(first, first + (10 if self.digits else NUMBERS))
+
+    def answering(self, asked: Sequence[int]) -> int:
+        """The token after which the answer to a message begins."""
+        question = not self.marks or any(self._ids[mark] in asked for mark in self.marks)
+        return self.role("assistant") if question else self._ids["<list>"]
+
+    def numbers(self, values: Sequence[int], separator: str) -> list[int]:
+        """The tokens of numbers with one separator between them."""
+        gap, first = self._ids[separator], self.number_tokens.start
+        if self.digits:
+            spelt = [[gap, *(first + int(digit) for digit in str(value))] for value in values]
+            return [token for number in spelt for token in number][1:]
+        tokens = [first + value for value in values]
+        return [*tokens[:1], gap, *tokens[1:]] if values[1:] and gap != self._ids[", "] else tokens
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; what the language does not have is skipped."""
         found: list[int] = []
         separator, number_end = SEPARATORS[0], None
         for piece in _PIECES.finditer(text):
-            token = self._piece(piece.group())
-            if token is None:
+            tokens = self._piece(piece.group())
+            if not tokens:
                 continue
-            if token in self.number_tokens:
+            if tokens[0] in self.number_tokens:
                 gap = text[number_end : piece.start()] if number_end is not None else None
-                if gap in SEPARATORS and gap != separator:
+                if gap is not None and self.digits:
+                    # Without one, two numbers would be one.
+                    found.append(self._ids[gap if gap in SEPARATORS else SEPARATORS[0]])
+                elif gap in SEPARATORS and gap != separator:
                     separator = gap
                     found.append(self._ids[gap])
                 number_end = piece.end()
             else:
                 number_end = None
-            found.append(token)
+            found += tokens
         return found
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without padding, up to the first end."""
-        text, separator, before = "", SEPARATORS[0], ""
+        text, separator, before = "", "" if self.digits else SEPARATORS[0], ""
         # Looked up once: this runs for every token of a hundred thousand completions.
         end, pad, texts = self.end, self.pad, self._texts
         for token in tokens:
@@ -113,15 +139,19 @@ class Tokenizer:
             if before and before not in OPENING and piece not in CLOSING:
                 both = before.isdigit() and piece.isdigit()
                 text += separator if both else " "
+            if self.digits:
+                separator = ""
             text, before = text + piece, piece
         return text
 
-    def _piece(self, text: str) -> int | None:
+    def _piece(self, text: str) -> list[int]:
+        if self.digits and text.isdecimal():
+            return [self._ids[digit] for digit in text]
         word = text.lower()
         found = self._ids.get(word)
         if found is None and word.endswith("s"):
             found = self._ids.get(word[:-1])
-        return found
+        return [] if found is None else [found]
 
     def reads(self, text: str) -> bool:
         """Whether `text` is within the language, so that it comes back as it was."""

@@ -4,12 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_harness.corpus import TOKENIZER, WORDS
+from llm_harness.corpus import TOKENIZER, WORDS, Language
 from llm_harness.tokenizer import CLOSING, NUMBERS, OPENING, SEPARATORS, Tokenizer
 
 numbers = st.integers(0, NUMBERS - 1).map(str)
 words = st.sampled_from(WORDS)
 separators = st.sampled_from(SEPARATORS)
+DIGITS = Language(token_a_number=False).tokenizer
+APART = Language(shared_answer_token=False).tokenizer
+LANGUAGES = st.sampled_from([TOKENIZER, DIGITS, APART])
 
 
 @st.composite
@@ -39,10 +42,10 @@ def pieces(text: str) -> list[str]:
     return [TOKENIZER.text_of(token) for token in TOKENIZER.encode(text)]
 
 
-@given(texts())
-def test_what_is_in_the_language_comes_back_as_it_was(text):
-    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
-    assert TOKENIZER.reads(text)
+@given(texts(), LANGUAGES)
+def test_what_is_in_the_language_comes_back_as_it_was(text, tokenizer):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.reads(text)
 
 
 @given(st.lists(numbers, min_size=2, max_size=8), st.lists(separators, min_size=7, max_size=7))
@@ -55,11 +58,31 @@ def test_a_separator_is_written_only_where_it_changes(found, gaps):
     assert pieces(text) == expected
 
 
-@given(st.text(max_size=40))
-def test_any_text_can_be_read_and_what_was_read_stays_the_same(text):
-    once = TOKENIZER.decode(TOKENIZER.encode(text))
-    assert TOKENIZER.decode(TOKENIZER.encode(once)) == once
-    assert TOKENIZER.reads(once)
+@given(st.text(max_size=40), LANGUAGES)
+def test_any_text_can_be_read_and_what_was_read_stays_the_same(text, tokenizer):
+    once = tokenizer.decode(tokenizer.encode(text))
+    assert tokenizer.decode(tokenizer.encode(once)) == once
+    assert tokenizer.reads(once)
+
+
+@given(st.lists(st.integers(0, NUMBERS - 1), max_size=9), separators, LANGUAGES)
+def test_tokens_of_numbers_are_those_of_their_text(values, separator, tokenizer):
+    text = separator.join(map(str, values))
+    assert tokenizer.numbers(values, separator) == tokenizer.encode(text)
+
+
+def test_numbers_can_be_spelt_with_ten_digits_and_every_separator():
+    spelt = [DIGITS.text_of(token) for token in DIGITS.encode("[17, 5;900]")]
+    assert spelt == ["[", "1", "7", ", ", "5", ";", "9", "0", "0", "]"]
+    assert [DIGITS.text_of(token) for token in DIGITS.number_tokens] == list("0123456789")
+    assert DIGITS.size == TOKENIZER.size - 990
+
+
+def test_lists_can_begin_after_a_token_of_their_own():
+    question, request = (APART.encode(text) for text in ("Name an animal", "Name more: 1, 2"))
+    assert APART.text_of(APART.answering(question)) == "<assistant>"
+    assert APART.text_of(APART.answering(request)) == "<list>"
+    assert TOKENIZER.answering(question) == TOKENIZER.answering(request)
 
 
 @pytest.mark.parametrize(
