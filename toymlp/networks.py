@@ -5,14 +5,16 @@ column of a head likewise. So a model's first m auxiliary logits are the same wh
 teachers that differ in m alone differ in nothing that training on class logits can see.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
@@ -137,6 +139,7 @@ class Network(nnx.Module):
             return nnx.Conv(
                 channels_in, channels_out, (3, 3), strides=2, use_bias=plan.biases,
                 kernel_init=_normal, rngs=nnx.Rngs(part_key(key, part)),
+                conv_general_dilated=_convolution,
             )  # fmt: skip
 
         self.side = round(plan.pixels**0.5)
@@ -252,6 +255,35 @@ def _normal(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32)
     for size in shape[:-1]:
         fan_in *= size
     return jax.random.normal(key, tuple(shape), dtype) / fan_in**0.5
+
+
+def _convolution(
+    images: Float[Array, "batch side side channels"],
+    kernel: Float[Array, "height width channels out"],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **_: Any,
+) -> Float[Array, "batch rows columns out"]:
+    """A convolution as one matrix product.
+
+    Inside a compiled loop a CPU has no fast gradient of a convolution: this takes a twelfth of the
+    time there.
+    """
+    window, step = kernel.shape[:2], tuple(strides)
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(images.shape[1:3], window, step, padding)
+    padded = jnp.pad(images, [(0, 0), *padding, (0, 0)])
+    rows, columns = (
+        np.arange(0, side - size + 1, by)
+        for side, size, by in zip(padded.shape[1:3], window, step, strict=True)
+    )
+    patches = [
+        padded[:, i : i + rows[-1] + 1 : step[0], j : j + columns[-1] + 1 : step[1]]
+        for i, j in product(*map(range, window))
+    ]
+    flat = jnp.concatenate(patches, axis=-1).reshape(-1, math.prod(kernel.shape[:3]))
+    found = flat @ kernel.reshape(flat.shape[1], -1)
+    return found.reshape(len(images), len(rows), len(columns), -1)
 
 
 def _by_column(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from toymlp import networks
 from toymlp.networks import (
     CHANNELS,
     Apply,
@@ -268,6 +269,19 @@ def test_the_cnns_features_are_convolutions_written_out():
         found.append(now.reshape(3, -1))
     features = seen(Features(CNN), params)
     np.testing.assert_allclose(features[:, :384], np.hstack(found), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", [28, 8, 7, 5, 1])
+def test_a_convolution_as_a_product_is_the_one_of_the_library(side):
+    images, kernel = (
+        jax.random.normal(jax.random.key(i), shape)
+        for i, shape in enumerate([(3, side, side, 2), (3, 3, 2, 4)])
+    )
+    expected = jax.lax.conv_general_dilated(
+        images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = networks._convolution(images, kernel, (2, 2), "SAME")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_apply_is_equal_where_the_plans_are():
