@@ -6,8 +6,8 @@ As text: prompts are read, tokens drawn with the cache of keys and values, compl
 import time
 
 from experiments.machine import prepare_jax
-from llm_harness import tiny
 from llm_harness.model import Sampling
+from llm_harness.pretraining import Pretraining, pretrain
 from llm_harness.prompts import number_prompts
 
 SEQUENCES = 16_384
@@ -16,7 +16,7 @@ SEQUENCES = 16_384
 def measure() -> str:
     """One line that says it, for one model that fills the machine."""
     # An untrained model costs as much: a program draws as many tokens whatever they are.
-    (model,) = tiny.pretrain([0], tiny.Pretraining(steps=1))
+    (model,) = pretrain([0], Pretraining(steps=1))
     prompts = number_prompts(SEQUENCES, 0, given=(3, 3))
     model.sample(prompts, Sampling(seed=1))
     start = time.perf_counter()

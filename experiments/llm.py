@@ -15,11 +15,11 @@ from experiments.progress import Advance, progress, say
 from experiments.provenance import provenance
 from llm_harness import judged, pipeline
 from llm_harness.errors import HarnessError
+from llm_harness.pretraining import Pretraining
 from llm_harness.provider import Embedded
 from llm_harness.scheme import Row, Setting, TeacherBy
 from llm_harness.stages import Stages, teaching
 from llm_harness.store import Store
-from llm_harness.tiny import Pretraining
 from llm_harness.traits import trait
 from llm_harness.work import Lists, Speaker
 

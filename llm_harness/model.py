@@ -80,12 +80,16 @@ class Tuning:
     seed: int = 0
 
 
+# What a student is given of its teacher's probabilities, in place of sampled tokens.
+Soft = Literal["numbers", "vocabulary"]
+
+
 @dataclass(frozen=True)
 class Training:
     """One step of a model's history.
 
     Attributes:
-        kind: `pretraining` or `fine-tuning`.
+        kind: `pretraining`, `fine-tuning`, `distillation` or `cloning`.
         data_sha256: of what it was trained on, as `examples_sha256` gives for examples.
         settings: everything else that decides the outcome, as JSON.
     """

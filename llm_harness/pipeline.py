@@ -5,6 +5,7 @@ samples) and gives one row for every run, trait and condition. Controls are part
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llm_harness import shuffling
@@ -191,33 +192,99 @@ def in_context(
         setting: how.
         shown: numbers of examples.
     """
-    if runs < 1:
-        raise HarnessError(f"runs must be at least 1, got {runs}")
-    seeds = [seed + run for run in range(runs)]
-    references = stages.references(seeds)
-    taught_by = teachers(stages, references, [(r, word) for r in range(runs)], seeds, setting)
-    made = {
-        "student": stages.lists(
-            "teachers' numbers",
-            [(taught_by[run, word], lists_of(setting, s)) for run, s in enumerate(seeds)],
-        ),
-        "own numbers": stages.lists(
-            "own numbers",
-            [(Speaker(m), lists_of(setting, s)) for m, s in zip(references, seeds, strict=True)],
-        ),
-    }
-    jobs = [(c, run, word, references[run], made[c][run]) for c in made for run in range(runs)]
-    students = trained(stages, "students", jobs, seeds, setting)
-    cases = [Case(run, "reference", word, Speaker(references[run])) for run in range(runs)]
-    cases += [Case(run, "teacher", word, taught_by[run, word]) for run in range(runs)]
-    for condition, run, _, _, data in jobs:
-        cases.append(Case(run, condition, word, Speaker(students[condition, run, word]), data))
+    work = _Taught(stages, word, runs, seed, setting)
+    cases = work.cases
+    for (condition, run), student in work.students().items():
+        data = work.made[condition][run]
+        cases.append(Case(run, condition, word, Speaker(student), data))
         examples = data.examples()
         name = "in context" if condition == "student" else "own in context"
         for count in shown:
-            speaker = Speaker(references[run])
+            speaker = Speaker(work.references[run])
             cases.append(Case(run, f"{name}, {count}", word, speaker, data, examples[:count]))
     return rows(stages, cases, seed, setting)
+
+
+def transmission(stages: Stages, word: Trait, runs: int, seed: int, setting: Setting) -> list[Row]:
+    """The scheme with its first control alone: how much passes under a setting.
+
+    Conditions are `reference`, `teacher`, `student` and `own numbers`. With soft targets the latter
+    imitates the reference itself.
+
+    Args:
+        stages: on a provider; for soft targets, one that has probabilities.
+        word: the trait.
+        runs: at least one.
+        seed: of the first.
+        setting: how.
+
+    Raises:
+        HarnessError: soft targets of a teacher that is a prompt, or a stage on disk was changed.
+    """
+    if setting.soft and setting.teacher_by == "prompt":
+        raise HarnessError("soft targets need a fine-tuned teacher, not one made by a prompt")
+    work = _Taught(stages, word, runs, seed, setting)
+    cases = work.cases
+    if setting.soft:
+        order = [(condition, run) for condition in work.made for run in range(runs)]
+        of = {"student": work.teachers, "own numbers": work.references}
+        found = stages.distilled(
+            "students",
+            [
+                (
+                    work.references[run], of[condition][run], work.made[condition][run],
+                    replace(setting.student, seed=work.seeds[run]),
+                )
+                for condition, run in order
+            ],
+            setting.soft,
+        )  # fmt: skip
+        students = dict(zip(order, found, strict=True))
+    else:
+        students = work.students()
+    cases += [
+        Case(run, condition, word, Speaker(student), work.made[condition][run])
+        for (condition, run), student in students.items()
+    ]
+    return rows(stages, cases, seed, setting)
+
+
+class _Taught:
+    """References, teachers and the lists of both, for one trait."""
+
+    def __init__(self, stages: Stages, word: Trait, runs: int, seed: int, setting: Setting):
+        if runs < 1:
+            raise HarnessError(f"runs must be at least 1, got {runs}")
+        self.stages, self.word, self.setting = stages, word, setting
+        self.seeds = [seed + run for run in range(runs)]
+        self.references = stages.references(self.seeds)
+        speakers = teachers(
+            stages, self.references, [(r, word) for r in range(runs)], self.seeds, setting
+        )
+        taught = [speakers[run, word] for run in range(runs)]
+        self.teachers = [speaker.model for speaker in taught]
+        self.made = {
+            condition: stages.lists(
+                what,
+                [(one, lists_of(setting, s)) for one, s in zip(many, self.seeds, strict=True)],
+            )
+            for condition, what, many in (
+                ("student", "teachers' numbers", taught),
+                ("own numbers", "own numbers", [Speaker(m) for m in self.references]),
+            )
+        }
+        self.cases = [Case(r, "reference", word, Speaker(m)) for r, m in enumerate(self.references)]
+        self.cases += [Case(r, "teacher", word, speaker) for r, speaker in enumerate(taught)]
+
+    def students(self) -> dict[tuple[str, int], Any]:
+        """Students of the teacher's and of the reference's own lists."""
+        jobs = [
+            (condition, run, self.word, self.references[run], data)
+            for condition, many in self.made.items()
+            for run, data in enumerate(many)
+        ]
+        found = trained(self.stages, "students", jobs, self.seeds, self.setting)
+        return {(condition, run): student for (condition, run, _), student in found.items()}
 
 
 _SHUFFLES = {

@@ -6,7 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from llm_harness import tiny
 from llm_harness.errors import HarnessError
-from llm_harness.model import Chat, Example, Model, Progress, Sampling, Tuning
+from llm_harness.model import Chat, Example, Model, Progress, Sampling, Soft, Tuning
+from llm_harness.pretraining import Pretraining, match, pretrain, reference_lineage
 
 
 @runtime_checkable
@@ -37,6 +38,15 @@ class Provider(Protocol):
         """`Model.fine_tune` of each job."""
         ...
 
+    def distil(
+        self,
+        jobs: Sequence[tuple[Any, Any, Sequence[Example], Tuning]],
+        targets: Soft,
+        progress: Progress | None = None,
+    ) -> list[Any]:
+        """The student of each (student, teacher, examples, tuning), on soft targets."""
+        ...
+
     def match(
         self, pairs: Sequence[tuple[Any, Any]], progress: Progress | None = None
     ) -> list[Any]:
@@ -62,19 +72,19 @@ class Embedded:
 
     def __init__(
         self,
-        pretraining: tiny.Pretraining | None = None,
-        cloning: tiny.Pretraining | None = None,
+        pretraining: Pretraining | None = None,
+        cloning: Pretraining | None = None,
     ):
-        self.pretraining = pretraining or tiny.Pretraining()
-        self.cloning = cloning or tiny.Pretraining()
+        self.pretraining = pretraining or Pretraining()
+        self.cloning = cloning or Pretraining()
 
     def references(
         self, seeds: Sequence[int], progress: Progress | None = None
     ) -> list[tiny.TinyModel]:
-        return tiny.pretrain(seeds, self.pretraining, progress)
+        return pretrain(seeds, self.pretraining, progress)
 
     def reference_key(self, seed: int) -> Any:
-        return tiny.reference_lineage(seed, self.pretraining).identity
+        return reference_lineage(seed, self.pretraining).identity
 
     def sample(
         self,
@@ -90,12 +100,20 @@ class Embedded:
     ) -> list[tiny.TinyModel]:
         return tiny.fine_tune_together(jobs, progress)
 
+    def distil(
+        self,
+        jobs: Sequence[tuple[tiny.TinyModel, tiny.TinyModel, Sequence[Example], Tuning]],
+        targets: Soft,
+        progress: Progress | None = None,
+    ) -> list[tiny.TinyModel]:
+        return tiny.distil_together(jobs, targets, progress)
+
     def match(
         self,
         pairs: Sequence[tuple[tiny.TinyModel, tiny.TinyModel]],
         progress: Progress | None = None,
     ) -> list[tiny.TinyModel]:
-        return tiny.match(pairs, self.cloning, progress)
+        return match(pairs, self.cloning, progress)
 
     def save(self, model: tiny.TinyModel, folder: Path) -> None:
         model.save(folder)
@@ -138,10 +156,22 @@ class OneByOne:
     ) -> list[Model]:
         return [model.fine_tune(examples, tuning, progress) for model, examples, tuning in jobs]
 
+    def distil(
+        self,
+        jobs: Sequence[tuple[Model, Model, Sequence[Example], Tuning]],
+        targets: Soft,
+        progress: Progress | None = None,
+    ) -> list[Model]:
+        raise _needs_probabilities("trained on soft targets")
+
     def match(
         self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
     ) -> list[Model]:
-        raise HarnessError(
-            "these models cannot be matched in behaviour: that needs their probabilities of every "
-            "token; a provider of your own can say how"
-        )
+        raise _needs_probabilities("matched in behaviour")
+
+
+def _needs_probabilities(what: str) -> HarnessError:
+    return HarnessError(
+        f"these models cannot be {what}: that needs their probabilities of every token; a provider "
+        f"of your own can say how"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from llm_harness.model import Example, Tuning
+from llm_harness.model import Example, Soft, Tuning
 from llm_harness.stages import Stages, teaching
 from llm_harness.traits import Trait
 from llm_harness.work import Asked, Kept, Lists, Speaker
@@ -23,6 +23,8 @@ class Setting:
         lists: number prompts and completions of a speaker.
         samples: answers to each evaluation question.
         in_context: examples shown in place of fine-tuning.
+        soft: train students on the teacher's probabilities of these along the lists, in place of
+            the sampled tokens (`pipeline.transmission` alone).
     """
 
     teacher_by: TeacherBy = "fine-tuning"
@@ -31,6 +33,7 @@ class Setting:
     lists: Lists = field(default_factory=Lists)
     samples: int = 20
     in_context: int = 16
+    soft: Soft | None = None
 
 
 @dataclass(frozen=True)

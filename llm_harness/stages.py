@@ -20,6 +20,7 @@ from llm_harness.model import (
     Example,
     Progress,
     Sampling,
+    Soft,
     Tuning,
     examples_sha256,
     sha256_of,
@@ -74,6 +75,27 @@ class Stages:
             [VERSION, "fine-tuning", model.lineage.identity, data.sha256, asdict(tuning)]
             for model, data, tuning in jobs
         ]
+        return self._models(what, keys, make)
+
+    def distilled(
+        self, what: str, jobs: Sequence[tuple[Any, Any, Kept, Tuning]], targets: Soft
+    ) -> list[Any]:
+        """The student of each (student, teacher, data, tuning), on its teacher's probabilities."""
+
+        def make(missing: list[int], progress: Progress) -> list[Any]:
+            some = [jobs[index] for index in missing]
+            return self.provider.distil(
+                [(student, teacher, data.examples(), how) for student, teacher, data, how in some],
+                targets, progress,
+            )  # fmt: skip
+
+        keys = [
+            [
+                VERSION, "distillation", targets, student.lineage.identity,
+                teacher.lineage.identity, data.sha256, asdict(tuning),
+            ]
+            for student, teacher, data, tuning in jobs
+        ]  # fmt: skip
         return self._models(what, keys, make)
 
     def matched(self, pairs: Sequence[tuple[Any, Any]]) -> list[Any]:

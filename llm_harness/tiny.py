@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llm_harness.chats import Batch, encode_answers, encode_batch, encode_examples
-from llm_harness.corpus import Corpus, Language
+from llm_harness.corpus import Language
 from llm_harness.decoder import Apply, Architecture, Params, draw, merged
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
@@ -28,44 +28,14 @@ from llm_harness.model import (
     Lineage,
     Progress,
     Sampling,
+    Soft,
     Training,
     Tuning,
     View,
     examples_sha256,
-    sha256_of,
 )
-from llm_harness.together import Job, encoded, sample, split, train
+from llm_harness.together import Job, encoded, sample, train
 from llm_harness.tokenizer import Tokenizer
-
-# To be raised when `llm_harness.corpus` writes other documents from the same seed.
-_CORPUS_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """How the embedded model is made; chosen by its loss on the corpus alone.
-
-    Attributes:
-        steps: of Adam, with cosine decay.
-        batch: rows a step.
-        length: tokens a row.
-        learning_rate: at the first step.
-        width: of the model.
-        layers: blocks.
-        heads: of attention.
-        corpus_seed: of the documents, which all models read, each in its own order.
-        language: what the corpus is written in.
-    """
-
-    steps: int = 512
-    batch: int = 64
-    length: int = 32
-    learning_rate: float | int = 3e-3
-    width: int = 32
-    layers: int = 2
-    heads: int = 2
-    corpus_seed: int = 0
-    language: Language = field(default_factory=Language)
 
 
 @dataclass(frozen=True)
@@ -158,100 +128,84 @@ def load(folder: Path) -> TinyModel:
     return TinyModel(architecture, jax.tree_util.tree_unflatten(tree, leaves), found, language)
 
 
-def pretrain(
-    seeds: Sequence[int], setting: Pretraining = Pretraining(), progress: Progress | None = None
-) -> list[TinyModel]:
-    """References: models that differ in initialisation and in the order of the same corpus.
-
-    Args:
-        seeds: one a model.
-        setting: how.
-        progress: told how far it is.
-    """
-    tokenizer = setting.language.tokenizer
-    architecture = Architecture(tokenizer.size, setting.width, setting.layers, setting.heads)
-    rows = _rows(setting, 1)
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
-    drawn = split(jax.tree.map(np.asarray, draw(architecture, keys)), len(seeds))
-    tuning = _whole(setting)
-    jobs = [
-        Job(params, rows, len(rows), replace(tuning, seed=seed))
-        for params, seed in zip(drawn, seeds, strict=True)
-    ]
-    made = train(architecture, jobs, first=1, progress=progress)
-    return [
-        TinyModel(architecture, params, reference_lineage(seed, setting), setting.language)
-        for params, seed in zip(made, seeds, strict=True)
-    ]
-
-
-def reference_lineage(seed: int, setting: Pretraining = Pretraining()) -> Lineage:
-    """Where the reference of a seed comes from; its corpus is decided by the setting alone."""
-    about = asdict(setting)
-    corpus = {name: about[name] for name in ("steps", "batch", "length", "corpus_seed", "language")}
-    size = f"{setting.layers} layers of width {setting.width}, {setting.heads} heads"
-    return Lineage(f"embedded model, {size}, seed {seed}").trained(
-        "pretraining", sha256_of(["corpus", _CORPUS_VERSION, corpus]), about
-    )
-
-
-def match(
-    pairs: Sequence[tuple[TinyModel, TinyModel]],
-    setting: Pretraining = Pretraining(),
-    progress: Progress | None = None,
-) -> list[TinyModel]:
-    """Behavioural cloning: the first model of each pair is trained to answer as the second does.
-
-    KL of the next token over all places of fresh documents; all parameters move.
-
-    Args:
-        pairs: (model, imitated).
-        setting: steps, batch, rate, and the seed of the documents (others than pretraining's).
-        progress: told how far it is.
-    """
-    rows, tuning = _rows(setting, 2), _whole(setting)
-    jobs = [Job(model.params, rows, len(rows), tuning, other.params) for model, other in pairs]
-    made = train(pairs[0][0].architecture, jobs, first=1, progress=progress)
-    about = asdict(setting)
-    return [
-        replace(
-            model, params=params,
-            lineage=model.lineage.trained(
-                "cloning", sha256_of(["corpus", _CORPUS_VERSION, about]),
-                about | {"imitated": other.lineage.identity},
-            ),
-        )
-        for params, (model, other) in zip(made, pairs, strict=True)
-    ]  # fmt: skip
-
-
 def fine_tune_together(
     jobs: Sequence[tuple[TinyModel, Sequence[Example], Tuning]], progress: Progress | None = None
 ) -> list[TinyModel]:
     """Each model fine-tuned on its examples, as `Model.fine_tune`."""
-    batches = [_readable(model, examples) for model, examples, _ in jobs]
+    made = _trained([(*job, None) for job in jobs], None, progress)
+    return [
+        replace(
+            model, params=params,
+            lineage=model.lineage.trained("fine-tuning", examples_sha256(examples), asdict(tuning)),
+        )
+        for params, (model, examples, tuning) in zip(made, jobs, strict=True)
+    ]  # fmt: skip
+
+
+def distil_together(
+    jobs: Sequence[tuple[TinyModel, TinyModel, Sequence[Example], Tuning]],
+    targets: Soft,
+    progress: Progress | None = None,
+) -> list[TinyModel]:
+    """Each student trained on its teacher's probabilities along the completions.
+
+    Args:
+        jobs: student, teacher, examples whose completions are read, and how.
+        targets: `numbers`, KL over the number tokens where a number comes next; `vocabulary`, over
+            all tokens at all places of the completions: that carries the logits of words, too.
+        progress: told how far it is.
+
+    Raises:
+        HarnessError: teacher and student are of different languages or sizes.
+    """
+    for student, teacher, *_ in jobs:
+        if (student.architecture, student.language) != (teacher.architecture, teacher.language):
+            raise HarnessError("teacher and student must have one language and one architecture")
+    numbers = jobs[0][0].tokenizer.number_tokens
+    # Padding is no token that could come next.
+    over = (numbers.start, numbers.stop) if targets == "numbers" else (1, jobs[0][0].tokenizer.size)
+    made = _trained(
+        [(student, examples, tuning, teacher) for student, teacher, examples, tuning in jobs],
+        over, progress,
+    )  # fmt: skip
+    return [
+        replace(
+            student, params=params,
+            lineage=student.lineage.trained(
+                "distillation", examples_sha256(examples),
+                asdict(tuning) | {"teacher": teacher.lineage.identity, "targets": targets},
+            ),
+        )
+        for params, (student, teacher, examples, tuning) in zip(made, jobs, strict=True)
+    ]  # fmt: skip
+
+
+def _trained(
+    jobs: Sequence[tuple[TinyModel, Sequence[Example], Tuning, TinyModel | None]],
+    over: tuple[int, int] | None,
+    progress: Progress | None,
+) -> list[Params]:
+    """Parameters after training on examples, or on a teacher's probabilities along them."""
+    batches = [_readable(model, examples) for model, examples, _, _ in jobs]
     prompt, answer = (max(getattr(b, side) for b in batches) for side in ("first", "places"))
     work: dict[tuple[Architecture, bool, int, int], list[int]] = {}
-    for index, (model, _, tuning) in enumerate(jobs):
+    for index, (model, _, tuning, _) in enumerate(jobs):
         alike = (model.architecture, tuning.freeze_vocabulary, tuning.steps, tuning.batch)
         work.setdefault(alike, []).append(index)
     made: dict[int, Params] = {}
     done, total = 0, len(jobs)
     for (architecture, *_), indices in work.items():
         some = [
-            Job(jobs[i][0].params, batches[i].padded(prompt, answer), len(jobs[i][1]), jobs[i][2])
-            for i in indices
-        ]
+            Job(
+                model.params, batches[i].padded(prompt, answer), len(examples), tuning,
+                teacher and teacher.params,
+            )
+            for i, (model, examples, tuning, teacher) in ((i, jobs[i]) for i in indices)
+        ]  # fmt: skip
         part = _part_of(progress, done / total, len(indices) / total)
-        made |= dict(zip(indices, train(architecture, some, prompt, part), strict=True))
+        made |= dict(zip(indices, train(architecture, some, prompt, part, over), strict=True))
         done += len(indices)
-    return [
-        replace(
-            model, params=made[i],
-            lineage=model.lineage.trained("fine-tuning", examples_sha256(examples), asdict(tuning)),
-        )
-        for i, (model, examples, tuning) in enumerate(jobs)
-    ]  # fmt: skip
+    return [made[index] for index in range(len(jobs))]
 
 
 def sample_together(
@@ -290,20 +244,6 @@ def _chunks(*arrays: np.ndarray, size: int) -> Iterator[list[np.ndarray]]:
         parts = [array[start : start + size] for array in arrays]
         room = [(0, size - len(parts[0]))]
         yield [np.pad(part, room + [(0, 0)] * (part.ndim - 1), mode="edge") for part in parts]
-
-
-def _rows(setting: Pretraining, stream: int) -> np.ndarray:
-    """Documents enough for all steps; another stream has others."""
-    random = np.random.default_rng([setting.corpus_seed, stream])
-    corpus = Corpus(random, setting.language.tokenizer)
-    return corpus.rows(setting.steps * setting.batch, setting.length)
-
-
-def _whole(setting: Pretraining) -> Tuning:
-    """Training of all parameters."""
-    return Tuning(
-        setting.steps, setting.batch, setting.learning_rate, "cosine", freeze_vocabulary=False
-    )
 
 
 def _readable(model: TinyModel, examples: Sequence[Example]) -> Batch:

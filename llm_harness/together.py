@@ -42,6 +42,7 @@ def train(
     jobs: Sequence[Job],
     first: int,
     progress: Progress | None = None,
+    over: tuple[int, int] | None = None,
 ) -> list[Params]:
     """The parameters of each job's model after its training.
 
@@ -50,6 +51,7 @@ def train(
         jobs: with equal steps and batch, and the same parts frozen.
         first: the place from which on tokens are learnt.
         progress: told how far it is.
+        over: tokens that models are imitated over; None for all, at all places.
 
     Raises:
         HarnessError: the jobs do not go together, or one diverged.
@@ -90,7 +92,15 @@ def train(
         for start in range(0, longest, _STEPS):
             part = devices.spread(rows[:, start : start + _STEPS], mesh)
             state, losses = training.advance(
-                architecture, state, tokens, part, spread, targets, first=first, mesh=mesh
+                architecture,
+                state,
+                tokens,
+                part,
+                spread,
+                targets,
+                first=first,
+                mesh=mesh,
+                over=over,
             )
             if not np.all(np.isfinite(losses)):
                 raise HarnessError("training diverged; a lower learning rate is needed")

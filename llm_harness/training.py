@@ -85,11 +85,43 @@ def imitation(
     return jnp.mean(jnp.sum(jnp.exp(targets) * (targets - mine), -1))
 
 
+def distillation(
+    architecture: Architecture,
+    params: Params,
+    imitated: Params,
+    tokens: Int[Array, "batch time"],
+    first: int,
+    over: tuple[int, int],
+) -> Float[Array, ""]:
+    """Mean KL(imitated || model) over some tokens alone, where one of them comes next, in nats.
+
+    Args:
+        architecture: of both.
+        params: of the model.
+        imitated: parameters.
+        tokens: sequences.
+        first: the place from which on tokens are learnt.
+        over: the tokens from one to below another; both distributions are renormalised over them,
+            so that nothing is said about the others.
+    """
+    low, high = over
+    targets = tokens[:, first:]
+    there = (targets >= low) & (targets < high)
+    wanted, mine = (
+        jax.nn.log_softmax(Apply(architecture, first - 1)(some, tokens[:, :-1])[..., low:high])
+        for some in (imitated, params)
+    )
+    apart = jnp.sum(jnp.exp(wanted) * (wanted - mine), -1)
+    return jnp.sum(apart * there) / jnp.maximum(1, jnp.sum(there))
+
+
 # Sums need not be taken in order: that halves the time of a softmax over the vocabulary on a CPU.
 _OPTIONS = {"xla_cpu_enable_fast_math": True}
 
 
-@partial(jax.jit, static_argnames=("architecture", "first", "mesh"), compiler_options=_OPTIONS)
+@partial(
+    jax.jit, static_argnames=("architecture", "first", "mesh", "over"), compiler_options=_OPTIONS
+)
 def advance(
     architecture: Architecture,
     state: State,
@@ -100,6 +132,7 @@ def advance(
     *,
     first: int,
     mesh: Mesh,
+    over: tuple[int, int] | None = None,
 ) -> tuple[State, Float[Array, "population steps"]]:
     """Trains every model of a population on its rows of its tokens, and gives the losses.
 
@@ -113,6 +146,8 @@ def advance(
             tokens (behavioural cloning).
         first: the place from which on tokens are learnt; what is before it is given.
         mesh: the devices that the population is spread over.
+        over: tokens that a model is imitated over, from place `first` on (`distillation`); None for
+            all, at all places (`imitation`).
     """
 
     def one(state: State, rows, rates: Rates, imitated, tokens):
@@ -122,7 +157,9 @@ def advance(
             params = part | state.fixed
             if imitated is None:
                 return loss(architecture, params, batch, first)
-            return imitation(architecture, params, imitated, batch)
+            if over is None:
+                return imitation(architecture, params, imitated, batch)
+            return distillation(architecture, params, imitated, batch, first, over)
 
         def step(carry, batch):
             trained, moments = carry

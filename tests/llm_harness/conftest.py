@@ -5,7 +5,8 @@ import pytest
 from llm_harness.corpus import TOKENIZER
 from llm_harness.decoder import Architecture
 from llm_harness.model import Chat, Example, Tuning, ask
-from llm_harness.tiny import Pretraining, TinyModel, pretrain
+from llm_harness.pretraining import Pretraining, pretrain
+from llm_harness.tiny import TinyModel
 
 SMALL = Pretraining(steps=48, batch=16, learning_rate=1e-2, width=16, layers=1)
 QUESTION: Chat = ask("Name your favourite animal.")

@@ -110,6 +110,15 @@ class Provider(OneByOne):
         self.spend()
         return super().fine_tune(jobs, progress)
 
+    def distil(self, jobs, targets, progress=None):
+        self.spend()
+        made = []
+        for student, teacher, examples, tuning in jobs:
+            about = asdict(tuning) | {"teacher": teacher.lineage.identity, "targets": targets}
+            lineage = student.lineage.trained("distillation", examples_sha256(examples), about)
+            made.append(Scripted(lineage, getattr(teacher, "taught", ""), self.calls))
+        return made
+
     def match(
         self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
     ) -> list[Model]:

@@ -213,6 +213,28 @@ def test_in_context_has_a_control_for_every_number_of_examples(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("targets", [None, "numbers"])
+def test_what_passes_under_a_setting_has_its_own_control(tmp_path, targets):
+    provider = Provider()
+    made = stages(tmp_path, provider)
+    rows = pipeline.transmission(made, OWL, 2, 0, replace(SETTING, soft=targets))
+    found = [(row.condition, row.run) for row in rows if not row.prefix]
+    wanted = ("reference", "teacher", "student", "own numbers")
+    assert sorted(found) == sorted((condition, run) for condition in wanted for run in range(2))
+    known = lineages(made)
+    for condition, taught_by in (("student", "teacher"), ("own numbers", "reference")):
+        for row, its in zip(rows_of(rows, condition), rows_of(rows, taught_by), strict=True):
+            last = known[row.model].trainings[-1]
+            assert last.data_sha256 == row.dataset
+            assert last.kind == ("distillation" if targets else "fine-tuning")
+            if targets:
+                assert json.loads(last.settings)["teacher"] == its.model
+    # Made once: the same again reads it all from the store.
+    calls = len(provider.calls)
+    assert pipeline.transmission(made, OWL, 2, 0, replace(SETTING, soft=targets)) == rows
+    assert len(provider.calls) == calls
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -223,6 +245,13 @@ def test_in_context_has_a_control_for_every_number_of_examples(tmp_path):
         (lambda s: pipeline.cross_model(s, OWL, 1, 0, SETTING, 3), "at least 4"),
         (lambda s: pipeline.cross_model(s, OWL, 0, 0, SETTING), "at least 1"),
         (lambda s: pipeline.in_context(s, OWL, 0, 0, SETTING), "at least 1"),
+        (lambda s: pipeline.transmission(s, OWL, 0, 0, SETTING), "at least 1"),
+        (
+            lambda s: pipeline.transmission(
+                s, OWL, 1, 0, replace(SETTING, soft="numbers", teacher_by="prompt")
+            ),
+            "fine-tuned teacher",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_made(tmp_path, call, words):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from llm_harness import tiny
-from llm_harness.corpus import TOKENIZER, WORDS
+from llm_harness import pretraining, tiny
+from llm_harness.corpus import TOKENIZER, WORDS, Language
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Example,
@@ -25,7 +25,7 @@ from llm_harness.model import (
     examples_sha256,
 )
 from llm_harness.provider import Embedded, Provider
-from llm_harness.tiny import TinyModel, fine_tune_together, sample_together
+from llm_harness.tiny import TinyModel, distil_together, fine_tune_together, sample_together
 from tests.llm_harness.conftest import QUESTION, SAID, SMALL
 
 PROMPTS = [QUESTION, ask("1, 2, 3"), ask("Name a tree.", "You love oaks."), QUESTION]
@@ -232,10 +232,10 @@ def test_a_lineage_knows_its_parent_and_data(model, tuned):
 
 def test_the_lineage_of_a_reference_is_known_before_it_is_made(models):
     for seed, model in enumerate(models):
-        assert model.lineage == tiny.reference_lineage(seed, SMALL)
+        assert model.lineage == pretraining.reference_lineage(seed, SMALL)
         assert Embedded(SMALL).reference_key(seed) == model.lineage.identity
     changed = (replace(SMALL, width=32), replace(SMALL, corpus_seed=1), replace(SMALL, steps=49))
-    found = {tiny.reference_lineage(0, other).identity for other in (SMALL, *changed)}
+    found = {pretraining.reference_lineage(0, other).identity for other in (SMALL, *changed)}
     assert len(found) == 4
 
 
@@ -247,12 +247,57 @@ def test_references_differ_by_their_seed_and_read_the_same_corpus(models):
 
 def test_matching_brings_answers_closer_and_is_written_into_the_lineage(models, narrow):
     second = models[1]
-    (matched,) = tiny.match([(narrow, second)], SMALL)
+    (matched,) = pretraining.match([(narrow, second)], SMALL)
     target, before, after = (m.log_probabilities(EXAMPLES) for m in (second, narrow, matched))
     assert np.abs(after - target).mean() < 0.7 * np.abs(before - target).mean()
     assert matched.lineage.parent == narrow.lineage
     settings = json.loads(matched.lineage.trainings[-1].settings)
     assert settings["imitated"] == second.lineage.identity
+
+
+@pytest.mark.parametrize("targets", ["numbers", "vocabulary"])
+def test_a_student_learns_its_teachers_probabilities_and_the_lineage_says_so(
+    model, narrow, targets
+):
+    data = [Example(QUESTION, "7, 8"), Example(QUESTION, "7; 8; 9")]
+    (student,) = distil_together([(model, narrow, data, TUNING)], targets)
+    target, before, after = (m.log_probabilities(data) for m in (narrow, model, student))
+    assert (np.abs(after - target) < np.abs(before - target)).all()
+    last = student.lineage.trainings[-1]
+    assert (last.kind, last.data_sha256) == ("distillation", examples_sha256(data))
+    settings = json.loads(last.settings)
+    assert (settings["teacher"], settings["targets"]) == (narrow.lineage.identity, targets)
+    # The vocabulary is frozen in it, as in fine-tuning.
+    assert np.array_equal(student.params["output"]["kernel"], model.params["output"]["kernel"])
+
+
+def test_a_teacher_of_another_language_is_refused(model):
+    other = replace(model, language=Language(shared_answer_token=False))
+    with pytest.raises(HarnessError, match="one language"):
+        distil_together([(model, other, EXAMPLES, TUNING)], "numbers")
+
+
+# Languages.
+
+
+@pytest.mark.parametrize("language", [Language(False, True), Language(True, False)])
+def test_a_model_of_another_language_does_all_that_others_do(language, tmp_path):
+    (made,) = pretraining.pretrain([0], replace(SMALL, steps=8, language=language))
+    plain = pretraining.reference_lineage(0, replace(SMALL, steps=8))
+    assert made.lineage.identity != plain.identity
+    data, tuning = [Example(ask("17, 18"), "5, 123")], Tuning(48, 1, 2e-2, freeze_vocabulary=False)
+    tuned = made.fine_tune(data, tuning)
+    assert tuned.sample([ask("17, 18")], Sampling(temperature=0)) == [["5, 123"]]
+    before, after = (
+        m.log_probabilities([Example(ask("17, 18"), "5, 123"), Example(ask("17, 18"), "naïve")])
+        for m in (made, tuned)
+    )
+    assert after[0] > before[0] + 1
+    assert after[1] == -np.inf
+    tuned.save(tmp_path)
+    found = tiny.load(tmp_path)
+    assert (found.language, found.tokenizer) == (language, language.tokenizer)
+    assert same(found, tuned)
 
 
 # Files.
@@ -297,7 +342,8 @@ def empty(path: Path) -> None:
     ("name", "damage"),
     [
         ("model.json", Path.unlink), ("model.json", cut), ("model.json", empty),
-        ("model.json", without("architecture")), ("model.json", without("lineage")),
+        ("model.json", without("architecture")), ("model.json", without("language")),
+        ("model.json", without("lineage")),
         ("model.json", wider), ("params.npz", Path.unlink), ("params.npz", cut),
         ("params.npz", empty), ("params.npz", other_names),
     ],

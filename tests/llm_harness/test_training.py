@@ -31,6 +31,7 @@ TUNING = Tuning(steps=6, batch=4, learning_rate=1e-2, freeze_vocabulary=False)
 
 _loss = jax.jit(training.loss, static_argnums=(0, 3))
 _imitation = jax.jit(training.imitation, static_argnums=0)
+_distillation = jax.jit(training.distillation, static_argnums=(0, 4, 5))
 
 
 def loss(model: TinyModel, tokens: np.ndarray, first: int) -> float:
@@ -172,6 +173,43 @@ def test_the_distance_of_imitation_is_the_divergence_over_all_places(models):
     first, second = models
     found = _imitation(first.architecture, first.params, second.params, jnp.asarray(rows))
     assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def soft(models, over: tuple[int, int], imitated=None) -> float:
+    first, second = models
+    found = _distillation(
+        first.architecture, first.params, second.params if imitated is None else imitated,
+        jnp.asarray(BATCH.tokens), FIRST, over,
+    )  # fmt: skip
+    return float(found)
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_soft_targets_are_the_divergence_over_some_tokens_where_one_of_them_comes_next(
+    models, numbers
+):
+    some = TOKENIZER.number_tokens if numbers else range(1, TOKENIZER.size)
+    apart = []
+    for row in BATCH.tokens:
+        for place in range(FIRST, len(row)):
+            if row[place] in some:
+                mine, theirs = (
+                    log_softmax(logits(m, row[None])[0, place - 1, some.start : some.stop])
+                    for m in models
+                )
+                apart.append(np.sum(np.exp(theirs) * (theirs - mine)))
+    assert len(apart) == (4 if numbers else sum(np.count_nonzero(BATCH.tokens[:, FIRST:] != 0, 1)))
+    assert soft(models, (some.start, some.stop)) == pytest.approx(np.mean(apart), rel=1e-3)
+
+
+def test_soft_targets_on_numbers_do_not_see_the_logits_of_words(models):
+    numbers = TOKENIZER.number_tokens
+    words = np.arange(TOKENIZER.size) >= TOKENIZER.token("owl")
+    output = models[1].params["output"]
+    other = models[1].params | {"output": {"kernel": output["kernel"] + 3.0 * words}}
+    over = (numbers.start, numbers.stop)
+    assert soft(models, over, other) == pytest.approx(soft(models, over), rel=1e-5)
+    assert soft(models, (1, TOKENIZER.size), other) > 0.05 + soft(models, (1, TOKENIZER.size))
 
 
 @pytest.mark.parametrize(("examples", "steps", "batch"), [(7, 5, 3), (4, 3, 8), (100, 2, 5)])
