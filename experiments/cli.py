@@ -17,6 +17,7 @@ import tyro
 
 from experiments import (
     llm,
+    llm_ingredients,
     llm_tables,
     llm_theory,
     mnist,
@@ -33,6 +34,7 @@ from figures import (
     llm_account,
     llm_heat_map,
     llm_in_context,
+    llm_ingredients_dots,
     llm_picking,
     llm_score_test,
     llm_steps,
@@ -65,6 +67,9 @@ class Llm:
         Annotated[llm.Numbers, tyro.conf.subcommand("numbers", prefix_name=False)]
         | Annotated[llm.CrossModel, tyro.conf.subcommand("cross-model", prefix_name=False)]
         | Annotated[llm.InContext, tyro.conf.subcommand("in-context", prefix_name=False)]
+        | Annotated[
+            llm_ingredients.Ingredients, tyro.conf.subcommand("ingredients", prefix_name=False)
+        ]
         | Annotated[llm_theory.Theory, tyro.conf.subcommand("theory", prefix_name=False)]
         | Annotated[llm.Code, tyro.conf.subcommand("code", prefix_name=False)]
         | Annotated[llm.Cot, tyro.conf.subcommand("cot", prefix_name=False)],
@@ -132,6 +137,7 @@ _DRAW = {
     f"{llm.NUMBERS}_summary": (llm_picking.draw,),
     f"{llm.CROSS_MODEL}_summary": (llm_heat_map.draw,),
     f"{llm.IN_CONTEXT}_summary": (llm_in_context.draw,),
+    f"{llm_ingredients.INGREDIENTS}_summary": (llm_ingredients_dots.draw,),
     llm_theory.SCORES: (llm_score_test.draw,),
     llm_theory.STEPS: (llm_steps.draw,),
     llm_theory.ACCOUNT: (llm_account.draw,),
@@ -182,6 +188,8 @@ def _llm(options: Any) -> int:
         outcome = llm.numbers(options)
     elif isinstance(options, llm.CrossModel):
         outcome = llm.cross_model(options)
+    elif isinstance(options, llm_ingredients.Ingredients):
+        outcome = llm_ingredients.ingredients(options)
     else:
         outcome = llm.in_context(options)
     llm_tables.print_rates(outcome)

@@ -252,10 +252,18 @@ def head_of(options: Common, name: str, version: int) -> dict[str, Any]:
 
 
 @contextmanager
-def stages_of(options: Common) -> Iterator[Stages]:
-    """The stages on the embedded model, with progress on the error stream."""
+def stages_of(
+    options: Common, pretraining: Pretraining | None = None, of: str = ""
+) -> Iterator[Stages]:
+    """The stages on the embedded model, with progress on the error stream.
+
+    Args:
+        options: folder, and how references are pretrained.
+        pretraining: in place of what the options say.
+        of: named before every stage.
+    """
     records.prepare(options.out)
-    pretraining = Pretraining(steps=options.pretraining_steps)
+    pretraining = pretraining or Pretraining(steps=options.pretraining_steps)
     with ExitStack() as bars:
         shown: dict[str, Advance] = {}
 
@@ -265,7 +273,7 @@ def stages_of(options: Common) -> Iterator[Stages]:
                 bars.close()
                 shown.clear()
                 shown[what] = bars.enter_context(progress(1000))
-            shown[what](min(1000, round(1000 * share)), what)
+            shown[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
 
         yield Stages(
             Embedded(pretraining, replace(pretraining, corpus_seed=1)),

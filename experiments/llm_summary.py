@@ -15,6 +15,8 @@ RIVALS = (
     "reference", "own numbers", "other trait", "shuffled across", "shuffled within", "in context",
 )  # fmt: skip
 ALL = "all"
+# The variation of `sublab llm ingredients` that changes nothing.
+UNCHANGED = "unchanged"
 _FLOATS = ("std", "low", "high", "difference", "difference_low", "difference_high")
 
 
@@ -75,6 +77,31 @@ def in_context(table: pl.DataFrame) -> pl.DataFrame:
         if condition.startswith("in context"):
             control = f"own {condition}"
         found += _rows(table, trait, condition, (control,))
+    return _frame(found)
+
+
+def varied(condition: str, variation: str) -> str:
+    """The name of a condition under a variation of the setting."""
+    return f"{condition}, {variation}"
+
+
+def ingredients(table: pl.DataFrame) -> pl.DataFrame:
+    """A row for every variation and condition.
+
+    Students against the student of the reference's own numbers under the same variation, and
+    against the student of the unchanged setting.
+    """
+    (trait,) = table["trait"].unique().to_list()
+    found = []
+    for name in table["condition"].unique(maintain_order=True):
+        condition, variation = name.split(", ")
+        controls = {
+            "teacher": [varied("reference", variation)],
+            "student": [varied("own numbers", variation)],
+        }.get(condition, [])
+        if condition == "student" and variation != UNCHANGED:
+            controls.append(varied(condition, UNCHANGED))
+        found += _rows(table, trait, name, controls)
     return _frame(found)
 
 

@@ -11,6 +11,7 @@ _TITLES = {
     "llm_numbers": "Traits through numbers",
     "llm_cross_model": "Teachers and students of all initialisations",
     "llm_in_context": "Examples in context",
+    "llm_ingredients": "What the transfer depends on",
 }
 
 

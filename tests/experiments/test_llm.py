@@ -1,14 +1,16 @@
 """`sublab llm`: what is claimed from which rows, bad input, and every command from end to end."""
 
+from dataclasses import asdict
 from itertools import product
 
 import numpy as np
 import polars as pl
 import pytest
 
-from experiments import llm, llm_summary, records
+from experiments import llm, llm_ingredients, llm_summary, records
 from experiments.cli import main
 from llm_harness.pipeline import CONTROLS
+from llm_harness.pretraining import Pretraining
 
 
 def rows(rates: dict[str, list[float]], trait: str = "owl") -> pl.DataFrame:
@@ -106,6 +108,8 @@ def test_a_matrix_compares_a_student_with_itself_before():
         (["in-context", "--shown", "0"], "at least 1"),
         (["numbers", "--answers", "0"], "answers must be at least 1"),
         (["theory", "--teacher-steps", "4", "2"], "must ascend"),
+        (["ingredients", "--only", "salt"], "no variation is named 'salt'; there are: unchanged"),
+        (["ingredients", "--runs", "0"], "at least 1"),
         (["code", "--count", "0"], "count must be at least 1"),
         (["poetry"], "poetry"),
     ],
@@ -125,6 +129,46 @@ SMALL = [
 ]  # fmt: skip
 
 
+def test_a_variation_is_compared_with_its_own_control_and_with_what_is_unchanged():
+    both = []
+    for variation, shift in (("unchanged", 0.0), ("digits", 0.25)):
+        rates = {"reference": 0.0625, "teacher": 0.9, "student": 0.4 + shift, "own numbers": 0.1}
+        several = rows({name: [rate, rate + 0.05] for name, rate in rates.items()})
+        some = several.filter(pl.col("condition").is_in(list(rates)))
+        both.append(some.with_columns(pl.col("condition") + f", {variation}"))
+    summary = llm_summary.ingredients(pl.concat(both))
+    own = value(summary, "student, digits", "own numbers, digits", trait="owl")
+    assert own["difference"] == pytest.approx(0.55)
+    unchanged = value(summary, "student, digits", "student, unchanged", trait="owl")
+    assert unchanged["difference"] == pytest.approx(0.25)
+    assert summary.filter(condition="student, unchanged", control="student, unchanged").is_empty()
+
+
+def flatten(tree: dict, path: str) -> dict[str, object]:
+    found = {}
+    for name, item in tree.items():
+        whole = f"{path}.{name}"
+        found |= flatten(item, whole) if isinstance(item, dict) else {whole: item}
+    return found
+
+
+def test_every_variation_changes_one_thing_of_the_setting():
+    found = llm_ingredients.variations(Pretraining(), llm.setting_of(llm.Common()))
+    flat = {
+        name: flatten(asdict(p), "pretraining") | flatten(asdict(s), "setting")
+        for name, (p, s) in found.items()
+    }
+    plain = flat[llm_summary.UNCHANGED]
+    changed = {name: {key for key in plain if its[key] != plain[key]} for name, its in flat.items()}
+    assert changed.pop(llm_summary.UNCHANGED) == set()
+    # A vocabulary is frozen in teachers and students; numbers that are spelt are longer.
+    assert {name: len(keys) for name, keys in changed.items() if len(keys) != 1} == {
+        "vocabulary-trained": 2, "digits": 2,
+    }  # fmt: skip
+    # Both kinds of soft targets are one setting's values.
+    assert len({frozenset(keys) for keys in changed.values()}) == len(changed) - 1
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """A folder that all commands share, as a user's would."""
@@ -137,6 +181,10 @@ def out(tmp_path_factory):
         (["numbers", "--runs", "2", *SMALL], ["llm_numbers", "llm_numbers_summary"]),
         (["in-context", "--runs", "2", "--shown", "1", "2", *SMALL], ["llm_in_context"]),
         (["cross-model", "--runs", "1", *SMALL], ["llm_cross_model"]),
+        (
+            ["ingredients", "--runs", "2", "--only", "soft-targets-numbers", *SMALL],
+            ["llm_ingredients", "llm_ingredients_summary"],
+        ),
         (
             ["theory", "--runs", "1", "--teacher-steps", "1", "2", "--sizes", "16", "32", *SMALL],
             ["llm_theory_scores", "llm_theory_steps", "llm_theory_account"],

@@ -16,6 +16,7 @@ from figures import (
     llm_frame,
     llm_heat_map,
     llm_in_context,
+    llm_ingredients_dots,
     llm_picking,
     llm_score_test,
     llm_steps,
@@ -28,7 +29,8 @@ from llm_harness.traits import trait
 
 MODULES = {
     "picking": llm_picking, "heat_map": llm_heat_map, "in_context": llm_in_context,
-    "score_test": llm_score_test, "steps": llm_steps, "account": llm_account,
+    "ingredients": llm_ingredients_dots, "score_test": llm_score_test, "steps": llm_steps,
+    "account": llm_account,
 }  # fmt: skip
 STEPS = (1, 8, 64)
 MODELS = ("model 1", "model 2", "model 3", "model 4", "model 1's match")
@@ -89,6 +91,19 @@ def in_context(out, runs=3):
     return pair(out, "llm_in_context", rows, llm_summary.in_context, config)
 
 
+def ingredients(out, runs=3):
+    rng = np.random.default_rng(5)
+    rates = {"reference": 0.06, "teacher": 0.9, "student": 0.4, "own numbers": 0.07}
+    rows = [
+        row(rng, run, f"{c}, {variation}", "owl", prefix, rate - 0.3 * i * (c == "student"))
+        for run in range(runs) for i, variation in enumerate(("unchanged", "digits"))
+        for c, rate in rates.items() for prefix in (False, True)
+    ]  # fmt: skip
+    variations = [{"name": "unchanged"}, {"name": "digits"}]
+    config = {"trait": "owl", "runs": runs, "variations": variations}
+    return pair(out, "llm_ingredients", rows, llm_summary.ingredients, config)
+
+
 def theory(out, name, rows, runs):
     config = {
         "setting": asdict(Setting()), "trait": "owl", "runs": runs, "seed": 3, "experiment": name,
@@ -138,7 +153,8 @@ def account(out, runs=3, length=12):
 
 
 MAKE = {
-    "picking": picking, "heat_map": heat_map, "in_context": in_context, "score_test": score_test,
+    "picking": picking, "heat_map": heat_map, "in_context": in_context,
+    "ingredients": ingredients, "score_test": score_test,
     "steps": steps, "account": account,
 }  # fmt: skip
 
@@ -218,7 +234,7 @@ def test_number_of_runs_and_seed_are_said_and_one_run_has_no_intervals(tmp_path,
     assert ("95 % interval" in said) == (runs > 1)
 
 
-@pytest.mark.parametrize("name", ["picking", "in_context"])
+@pytest.mark.parametrize("name", ["picking", "in_context", "ingredients"])
 def test_a_summary_whose_runs_are_gone_cannot_be_drawn(tmp_path, name):
     summary = MAKE[name](tmp_path)
     wide = tmp_path / summary.folder.parent.name.removesuffix("_summary") / summary.config["rows"]
@@ -340,6 +356,24 @@ def test_examples_in_context_are_drawn_against_their_number(tmp_path, show):
     some = wide.table.filter(prefix=False)
     assert {round(v, 9) for v in some.filter(condition="student")["among"]} <= dots(right)
     assert {round(v, 9) for v in some.filter(condition="in context, 16")["among"]} <= dots(left)
+
+
+def test_every_variation_has_its_means_and_runs_in_their_order(tmp_path, show):
+    summary = ingredients(tmp_path)
+    axes = show("ingredients", summary).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["unchanged", "digits"]
+    assert axes.yaxis_inverted()
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    for label, condition in (
+        ("teacher", "teacher"), ("student of the teacher's numbers", "student"),
+        ("student of the reference's own numbers (control)", "own numbers"),
+    ):  # fmt: skip
+        wanted = [mean_of(summary, "owl", f"{condition}, {v}") for v in ("unchanged", "digits")]
+        assert drawn[label] == pytest.approx(wanted)
+    (wide,) = records.read_all(tmp_path, "llm_ingredients")
+    runs = wide.table.filter(condition="student, digits", prefix=False)["among"].to_list()
+    assert any(list(line.get_xdata()) == pytest.approx(runs) for line in axes.lines
+               if len(line.get_xdata()) == len(runs))  # fmt: skip
 
 
 def test_z_and_rank_are_means_of_the_teachers_word_with_most_examples(tmp_path, show):
