@@ -17,7 +17,7 @@ COMMANDS = [
 
 def test_every_experiment_is_shown():
     assert {words[1] for words in COMMANDS} == {
-        "numbers", "cross-model", "in-context", "theory", "code", "cot"
+        "numbers", "cross-model", "in-context", "ingredients", "theory", "code", "cot"
     }  # fmt: skip
 
 
