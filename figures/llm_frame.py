@@ -4,14 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
+from experiments.records import Record, read
 from figures.style import BLACK
 
 # Of the trait's category: a rate among so many words is 1 over it by chance.
 _WORDS = 16
+
+
+def by_condition(summary: Record, experiment: str) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The runs behind a summary, and its means of the rate among the words, by condition.
+
+    Raises:
+        RecordError: the record of the runs is missing or damaged.
+    """
+    runs = read(summary.folder.parents[1] / experiment / summary.config["rows"]).table
+    means = summary.table.filter(pl.col("control").is_null(), metric="among", prefix=False)
+    return runs.filter(prefix=False), {row["condition"]: row for row in means.to_dicts()}
 
 
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:

@@ -7,8 +7,8 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record, read
-from figures.llm_frame import about, chance_line, chance_of, steps_axis
+from experiments.records import Record
+from figures.llm_frame import about, by_condition, chance_line, chance_of, steps_axis
 from figures.style import BLUE, GREEN, ORANGE, VERMILION, save, styled
 
 # Condition: (label, colour, marker, line).
@@ -35,10 +35,7 @@ def draw(summary: Record, folder: Path) -> list[Path]:
         RecordError: the record of the runs is missing or damaged, or `folder` cannot be written.
     """
     config = summary.config
-    runs = read(summary.folder.parents[1] / "llm_in_context" / config["rows"]).table
-    runs = runs.filter(prefix=False)
-    means = summary.table.filter(pl.col("control").is_null(), metric="among", prefix=False)
-    rows = {row["condition"]: row for row in means.iter_rows(named=True)}
+    runs, rows = by_condition(summary, "llm_in_context")
     shown = sorted({int(name.split(", ")[1]) for name in rows if ", " in name})
     tops = [chance_of(config)]
     with styled():

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from matplotlib import pyplot as plt
 
-from experiments.records import Record, read
-from figures.llm_frame import about, chance_of
+from experiments.records import Record
+from figures.llm_frame import about, by_condition, chance_of
 from figures.style import BLACK, BLUE, ORANGE, SKY, save, styled
 
 # Condition: (label, colour, marker, place beside the variation's line).
@@ -28,10 +27,7 @@ def draw(summary: Record, folder: Path) -> list[Path]:
         RecordError: the record of the runs is missing or damaged, or `folder` cannot be written.
     """
     config = summary.config
-    runs = read(summary.folder.parents[1] / "llm_ingredients" / config["rows"]).table
-    runs = runs.filter(prefix=False)
-    means = summary.table.filter(pl.col("control").is_null(), metric="among", prefix=False)
-    rows = {row["condition"]: row for row in means.iter_rows(named=True)}
+    runs, rows = by_condition(summary, "llm_ingredients")
     names = [variation["name"] for variation in config["variations"]]
     with styled():
         figure, axes = plt.subplots(figsize=(7.2, 1.6 + 0.42 * len(names)))

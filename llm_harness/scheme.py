@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Soft, Tuning
 from llm_harness.stages import Stages, teaching
 from llm_harness.traits import Trait
@@ -113,7 +114,13 @@ def trained(
     seeds: Sequence[int],
     setting: Setting,
 ) -> dict[tuple[str, int, Trait | None], Any]:
-    """The student of each job (condition, run, trait, model, data), by the first three."""
+    """The student of each job (condition, run, trait, model, data), by the first three.
+
+    Raises:
+        HarnessError: the setting asks for soft targets, which `pipeline.transmission` alone has.
+    """
+    if setting.soft:
+        raise HarnessError("students on soft targets are pipeline.transmission's alone")
     made = stages.tuned(
         what,
         [

@@ -213,6 +213,11 @@ def test_in_context_has_a_control_for_every_number_of_examples(tmp_path):
     }  # fmt: skip
 
 
+def test_the_other_experiments_have_no_soft_targets(tmp_path):
+    with pytest.raises(HarnessError, match="transmission's alone"):
+        pipeline.in_context(stages(tmp_path), OWL, 1, 0, replace(SETTING, soft="numbers"))
+
+
 @pytest.mark.parametrize("targets", [None, "numbers"])
 def test_what_passes_under_a_setting_has_its_own_control(tmp_path, targets):
     provider = Provider()
