@@ -36,6 +36,25 @@ def prepare_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def release_programs(share: float = 0.5) -> None:
+    """Lets compiled programs go before Linux runs out of memory maps for them.
+
+    A process may have 65,530 maps, as a rule, and the programs of one setting take a thousand: a
+    long sweep would be aborted by the compiler. What is needed again comes from the cache on disk.
+
+    Args:
+        share: of the maps that a process may have; below it nothing is let go.
+    """
+    try:
+        with Path("/proc/self/maps").open("rb") as maps:
+            taken = sum(1 for _ in maps)
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return
+    if taken > share * most:
+        jax.clear_caches()
+
+
 def memory_limit() -> int:
     """Bytes that a population may take: most of an accelerator's memory, half of the host's."""
     device = jax.local_devices()[0]

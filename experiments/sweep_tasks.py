@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import polars as pl
 
-from experiments.machine import prepare_jax
+from experiments.machine import prepare_jax, release_programs
 from experiments.progress import say
 from experiments.provenance import provenance
 from populations.devices import population_mesh
@@ -94,6 +94,7 @@ def run_task(task: ModelTask | StudentTask, report: Report = lambda done, what: 
         InputError: the worker's data are missing, or not those of the sweep.
     """
     prepare_jax()
+    release_programs()
     start = time.monotonic()
     dataset = _dataset(task.source)
     tables = _halving(task, dataset, report)

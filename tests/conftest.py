@@ -23,11 +23,19 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('
 
 from hypothesis import settings  # noqa: E402
 
+from experiments import machine  # noqa: E402
 from populations import devices  # noqa: E402
 from toymlp import data  # noqa: E402
 
 settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """A worker's programs are let go in time, as those of a long sweep are."""
+    yield
+    machine.release_programs()
 
 
 @pytest.fixture(scope="session")

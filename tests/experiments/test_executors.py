@@ -5,9 +5,10 @@ import signal
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
-from experiments import executors
+from experiments import executors, machine
 from experiments.executors import Task, run_tasks
 from toymlp.errors import InputError
 
@@ -118,3 +119,17 @@ def test_a_scheduler_that_does_not_answer_is_refused():
             executors.dask(address),
         ):
             pass
+
+
+def test_compiled_programs_are_let_go_before_memory_maps_run_out():
+    traced = []
+
+    @jax.jit
+    def program(x):
+        traced.append(x)
+        return 2 * x
+
+    for share, times in ((1.0, 1), (1.0, 1), (0.0, 1), (1.0, 2)):
+        assert program(1.0) == 2.0
+        assert len(traced) == times
+        machine.release_programs(share)
