@@ -299,23 +299,40 @@ def _experiment(
     setting = setting_of(options)
     config = head_of(options, name, VERSION) | {"setting": asdict(setting), "runs": options.runs}
     config |= about
-    start = time.perf_counter()
+
+    def rows() -> Sequence[Row]:
+        with stages_of(options) as stages:
+            return run(stages, setting)
+
+    return outcome_of(options, config, rows, summarise)
+
+
+def outcome_of(
+    options: Common,
+    config: dict[str, Any],
+    make: Callable[[], Sequence[Row]],
+    summarise: Callable[[pl.DataFrame], pl.DataFrame],
+) -> Outcome:
+    """The records of an experiment's rows and of their summary, found or made.
+
+    Args:
+        options: folder.
+        config: of the rows; `experiment` is their name.
+        make: gives the rows, where there is no record of them.
+        summarise: their table.
+    """
+    start, name = time.perf_counter(), config["experiment"]
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
-        with stages_of(options) as stages:
-            return _table(run(stages, setting)), made_in(start)
+        table = pl.DataFrame([asdict(row) for row in make()], infer_schema_length=None)
+        return table, made_in(start)
 
     wide = records.find_or_make(options.out, name, config, rows, say)
-    config = config | {"experiment": f"{name}_summary", "rows": wide.folder.name}
     summary = records.find_or_make(
         options.out,
         f"{name}_summary",
-        config,
+        config | {"experiment": f"{name}_summary", "rows": wide.folder.name},
         lambda: (summarise(wide.table), made_in(start)),
         say,
     )
     return Outcome(wide, summary)
-
-
-def _table(rows: Sequence[Row]) -> pl.DataFrame:
-    return pl.DataFrame([asdict(row) for row in rows], infer_schema_length=None)

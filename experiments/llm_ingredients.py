@@ -4,21 +4,18 @@ Every variation changes one thing of the setting and is run on the same seeds, w
 the reference's own numbers beside it. Nothing is chosen by the outcome.
 """
 
-import time
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
-import polars as pl
 import tyro
 
-from experiments import llm_summary, records
-from experiments.llm import Common, Outcome, head_of, made_in, setting_of, stages_of
-from experiments.progress import say
+from experiments import llm_summary
+from experiments.llm import Common, Outcome, head_of, outcome_of, setting_of, stages_of
 from llm_harness import pipeline
 from llm_harness.corpus import Language
 from llm_harness.errors import HarnessError
 from llm_harness.pretraining import Pretraining
-from llm_harness.scheme import Setting
+from llm_harness.scheme import Row, Setting
 from llm_harness.traits import trait
 
 INGREDIENTS = "llm_ingredients"
@@ -104,22 +101,15 @@ def ingredients(options: Ingredients) -> Outcome:
             for name, (pretraining, setting) in chosen.items()
         ],
     }
-    start = time.perf_counter()
 
-    def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
+    def rows() -> list[Row]:
         found = []
         for name, (pretraining, setting) in chosen.items():
             with stages_of(options, pretraining, name) as stages:
                 many = pipeline.transmission(stages, word, options.runs, options.seed, setting)
             found += [
-                asdict(row) | {"condition": llm_summary.varied(row.condition, name)} for row in many
+                replace(row, condition=llm_summary.varied(row.condition, name)) for row in many
             ]
-        return pl.DataFrame(found, infer_schema_length=None), made_in(start)
+        return found
 
-    wide = records.find_or_make(options.out, INGREDIENTS, config, rows, say)
-    config |= {"experiment": f"{INGREDIENTS}_summary", "rows": wide.folder.name}
-    summary = records.find_or_make(
-        options.out, f"{INGREDIENTS}_summary", config,
-        lambda: (llm_summary.ingredients(wide.table), made_in(start)), say,
-    )  # fmt: skip
-    return Outcome(wide, summary)
+    return outcome_of(options, config, rows, llm_summary.ingredients)

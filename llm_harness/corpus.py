@@ -146,12 +146,13 @@ class Corpus:
     def _change(self, tokens: _Tokens, separator: int) -> None:
         """Puts another separator before the last number, in place of one that is there."""
         last = len(tokens) - 1
-        while last and tokens[last - 1] in self.tokenizer.number_tokens and self.tokenizer.digits:
-            last -= 1
-        if last and self.tokenizer.digits:
-            tokens[last - 1] = separator
-        else:
-            tokens.insert(last, separator)
+        if self.tokenizer.digits:
+            while last and tokens[last - 1] in self.tokenizer.number_tokens:
+                last -= 1
+            if last:
+                tokens[last - 1] = separator
+                return
+        tokens.insert(last, separator)
 
     def _ask(self, category: str) -> _Tokens:
         words = [self._pick(QUESTION) for _ in range(self.random.integers(1, 4))]

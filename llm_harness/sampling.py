@@ -133,7 +133,7 @@ def _inverted(logits, uniform):
 
 
 def _running_sum(rows):
-    # As a product with a triangle of ones, which is faster than a scan on every kind of device;
-    # in full precision, since a rounded sum would be another distribution.
+    # As a product with a triangle of ones, which a CPU takes faster than jnp.cumsum; in full
+    # precision, since a rounded sum would be another distribution.
     triangle = jnp.triu(jnp.ones((rows.shape[1], rows.shape[1]), rows.dtype))
     return jnp.matmul(rows, triangle, precision=jax.lax.Precision.HIGHEST)

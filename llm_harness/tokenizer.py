@@ -97,7 +97,8 @@ class Tokenizer:
             spelt = [[gap, *(first + int(digit) for digit in str(value))] for value in values]
             return [token for number in spelt for token in number][1:]
         tokens = [first + value for value in values]
-        return [*tokens[:1], gap, *tokens[1:]] if values[1:] and gap != self._ids[", "] else tokens
+        changed = len(tokens) > 1 and separator != SEPARATORS[0]
+        return [*tokens[:1], gap, *tokens[1:]] if changed else tokens
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; what the language does not have is skipped."""

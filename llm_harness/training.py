@@ -82,7 +82,7 @@ def imitation(
     targets, mine = (
         jax.nn.log_softmax(Apply(architecture)(some, tokens)) for some in (imitated, params)
     )
-    return jnp.mean(jnp.sum(jnp.exp(targets) * (targets - mine), -1))
+    return jnp.mean(_divergence(targets, mine))
 
 
 def distillation(
@@ -111,8 +111,12 @@ def distillation(
         jax.nn.log_softmax(Apply(architecture, first - 1)(some, tokens[:, :-1])[..., low:high])
         for some in (imitated, params)
     )
-    apart = jnp.sum(jnp.exp(wanted) * (wanted - mine), -1)
-    return jnp.sum(apart * there) / jnp.maximum(1, jnp.sum(there))
+    return jnp.sum(_divergence(wanted, mine) * there) / jnp.maximum(1, jnp.sum(there))
+
+
+def _divergence(wanted, mine):
+    """KL of one distribution to another, both as log p on the last axis."""
+    return jnp.sum(jnp.exp(wanted) * (wanted - mine), -1)
 
 
 # Sums need not be taken in order: that halves the time of a softmax over the vocabulary on a CPU.
