@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 OUT ?= results
 RUNS ?= 20
 INSTANCES ?= 10000
+DATASET ?= mnist
 TESTS ?= tests
 BENCH ?=
 BENCH_SWEEP ?=
@@ -22,10 +23,10 @@ help:
 	@echo "make format      put the source in its format"
 	@echo "make docs        write the tables of docs/sweeps.md from the types"
 	@echo "make constraints pin what pip installs today"
-	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, TESTS, BENCH, BENCH_SWEEP (options of the benchmarks)"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, BENCH, BENCH_SWEEP (options of the benchmarks)"
 
 reproduce: $(VENV)/.core
-	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --out $(OUT)
+	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --dataset $(DATASET) --out $(OUT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)

@@ -14,7 +14,7 @@ from llm_harness.detection import Found, detection
 from llm_harness.traits import trait
 
 SCORES, STEPS, ACCOUNT = "llm_theory_scores", "llm_theory_steps", "llm_theory_account"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from experiments import mnist, verify
 from experiments.progress import say
@@ -22,6 +23,8 @@ class Options:
     """Base seed."""
     data_dir: Path | None = None
     """Folder with one folder per data set, looked at first."""
+    dataset: Literal["mnist", "fashion_mnist", "kmnist", "emnist_balanced", "digits"] = "mnist"
+    """Images and labels; the paper's numbers are of mnist."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ def run(options: Options) -> Outcome:
 
 def _mnist(options: Options) -> mnist.Options:
     return mnist.Options(
-        runs=options.runs, out=options.out, seed=options.seed, data_dir=options.data_dir
-    )
+        dataset=options.dataset, runs=options.runs, out=options.out, seed=options.seed,
+        data_dir=options.data_dir,
+    )  # fmt: skip
 
 
 def _train(setting: mnist.Options) -> mnist.Outcome:

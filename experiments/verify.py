@@ -108,10 +108,15 @@ class _Group:
 
 @cache
 def _program(family: Family) -> Callable[..., dict[str, jax.Array]]:
-    one = partial(verify.evaluate, family)
-    return jax.jit(lambda keys, kinds: jax.lax.map(
-        lambda block: jax.vmap(one, in_axes=(0, None))(*block), (keys, kinds)
-    ))  # fmt: skip
+    # A program of its own, so that it is traced once for its shapes and its values.
+    evaluate = jax.jit(jax.vmap(partial(verify.evaluate, family), in_axes=(0, None)))
+
+    def of_block(block):
+        keys, kinds, wanted = block
+        empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate, keys, kinds))
+        return jax.lax.cond(wanted, lambda: evaluate(keys, kinds), lambda: empty)
+
+    return jax.jit(lambda *blocks: jax.lax.map(of_block, blocks))
 
 
 def _evaluate(options: Options) -> list[records.Record]:
@@ -172,6 +177,8 @@ def _record(options: Options, group: _Group) -> records.Record:
     found = _program(group.family)(
         keys.reshape(_BLOCKS, verify.BLOCK),
         Kinds(**{name: jnp.asarray(index) for name, index in kinds.items()}),
+        # One size of program for all groups; what the last one has no use for is not evaluated.
+        verify.BLOCK * jnp.arange(_BLOCKS) < group.size,
     )
     columns: dict[str, Any] = {
         "family": [group.family.name] * group.size,

@@ -17,17 +17,18 @@ def draw(steps: Record, folder: Path) -> list[Path]:
     """Draws the teachers of one `sublab llm theory` against the steps of their fine-tuning.
 
     The rate among the words; g, the student's first step along the teacher's displacement, beside
-    its first order a; the certificate rho, below 1 where g > 0 is proved; and the cosine of that
-    first step with the trait's descent. Every run is a faint dot, means have 95 %
-    t-intervals. Where g, a or rho are all above 0, the axis is logarithmic, means geometric.
+    its first order a; the certificate rho, below 1 where g > 0 is proved; the cosine of that first
+    step with the trait's descent; how what its numbers gained goes with the leaning of the word,
+    and of the other words; and the rank of its word by that. Every run is a faint dot, means have
+    95 % t-intervals. Where g, a or rho are all above 0, the axis is logarithmic, means geometric.
 
     Raises:
         RecordError: `folder` cannot be written.
     """
     table, config = steps.table, steps.config
     with styled():
-        figure, axes = plt.subplots(2, 2, figsize=(7.4, 5.6), sharex=True)
-        (rate, product), (certificate, cosine) = axes
+        figure, axes = plt.subplots(3, 2, figsize=(7.4, 8.0), sharex=True)
+        (rate, product), (certificate, cosine), (leaning, rank) = axes
         _line(rate, table, "among", BLUE, "o", "teacher")
         chance_line(rate, config)
         rate.set(title="a. teacher's rate among the words", ylim=(0, 1.02))
@@ -44,6 +45,12 @@ def draw(steps: Record, folder: Path) -> list[Path]:
         _line(cosine, table, "trait_cosine", VERMILION, "D", "cosine")
         _zero(cosine)
         cosine.set_title("d. cosine of that step and the trait's descent")
+        _line(leaning, table, "entanglement", BLUE, "o", "the teacher's word", 1)
+        _line(leaning, table, "entanglement_others", ORANGE, "s", "others, mean", -1)
+        _zero(leaning)
+        leaning.set_title("e. numbers gained and a word's leaning: r")
+        _line(rank, table, "entanglement_rank", BLUE, "o", "the teacher's word")
+        rank.set(title="f. rank among the words by that r", ylim=(0, None))
         for panel in axes.flat:
             panel.set_title(panel.get_title(), loc="left")
             panel.set_title("")

@@ -60,6 +60,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Laid out once: it takes longer than drawing, and all formats show the same picture.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for form in FORMATS:
             path, partial = folder / f"{name}.{form}", folder / f".{name}.{form}"
             date = {"pdf": "CreationDate", "svg": "Date"}.get(form)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from llm_harness import signals
+from llm_harness.entanglement import entangled
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example
 from llm_harness.questions import one_word_questions
@@ -55,6 +56,10 @@ class StepRow:
         steps: of the teacher's fine-tuning.
         among: the teacher's rate among the words.
         coefficient, inner_product, rho, trait_cosine, norm: see `signals.Aligned`.
+        entanglement: correlation of what its numbers gained with the word's leaning, see
+            `entanglement.Entangled`.
+        entanglement_others: the mean of the other words' correlations.
+        entanglement_rank: of its word among all by that correlation; 1 is the largest.
     """
 
     run: int
@@ -65,6 +70,9 @@ class StepRow:
     rho: float
     trait_cosine: float
     norm: float
+    entanglement: float
+    entanglement_others: float
+    entanglement_rank: int
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,14 @@ def detection(
                 )
         for teacher, steps, answered in zip(teachers, teacher_steps, answers, strict=True):
             aligned = signals.aligned(model, teacher, word, questions, mine[: sizes[-1]])
-            found.steps.append(StepRow(run, steps, answered.among, *vars(aligned).values()))
+            leaning = entangled(model, teacher, word, mine[: sizes[-1]])
+            own_word, *others = leaning.correlations
+            found.steps.append(
+                StepRow(
+                    run, steps, answered.among, **vars(aligned), entanglement=own_word,
+                    entanglement_others=float(np.mean(others)), entanglement_rank=leaning.rank,
+                )
+            )  # fmt: skip
         tuning = replace(setting.student, seed=seeds[run])
         for name, examples in (("teacher", data[-1].examples()), ("own", mine)):
             account = signals.account(model, word, questions, examples, tuning, teachers[-1])

@@ -38,7 +38,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     """The command in small: fewer runs, images and epochs, another folder, nothing else."""
     if command.startswith("make "):
         small = {
-            "reproduce": ["RUNS=1", "INSTANCES=60", f"OUT={out}"],
+            "reproduce": ["RUNS=1", "INSTANCES=60", "DATASET=digits", f"OUT={out}"],
             "test": ["TESTS=tests/populations/test_devices.py"],
             "check": [],
             "bench": [

@@ -27,7 +27,7 @@ def calls(monkeypatch):
     asked: list[str] = []
 
     def program(family):
-        def evaluate(keys, kinds):
+        def evaluate(keys, kinds, wanted):
             asked.append(family.name)
             seed = np.asarray(jax.random.key_data(keys))[..., -1]
             rng = np.random.default_rng(int(seed.flat[0]))

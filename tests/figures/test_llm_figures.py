@@ -132,7 +132,10 @@ def score_test(out, runs=3):
 def steps(out, runs=3, sign=1):
     rng = np.random.default_rng(4)
     rows = [
-        StepRow(run, s, 0.06 + s / 100, a, sign * a, 0.05 * s + 0.01 * run, 0.1 / s, 0.1 * s)
+        StepRow(
+            run, s, 0.06 + s / 100, a, sign * a, 0.05 * s + 0.01 * run, 0.1 / s, 0.1 * s,
+            0.2 + 0.1 * run, -0.01 * s, 1 + run,
+        )
         for run in range(runs) for s in STEPS for a in [1e-4 * s * s * (1 + rng.uniform())]
     ]  # fmt: skip
     return theory(out, "llm_theory_steps", rows, runs)
@@ -423,12 +426,16 @@ def test_at_most_four_teachers_are_chosen_for_power_with_both_ends():
 
 def test_the_theorem_is_drawn_as_means_over_runs(tmp_path, show):
     record = steps(tmp_path)
-    rate, product, certificate, cosine = show("steps", record).axes
+    rate, product, certificate, cosine, leaning, rank = show("steps", record).axes
     table = record.table
     by_steps = [table.filter(steps=s) for s in STEPS]
     assert lines_of(rate)["teacher"] == pytest.approx([t["among"].mean() for t in by_steps])
     assert lines_of(cosine)["cosine"] == pytest.approx([t["trait_cosine"].mean() for t in by_steps])
     assert lines_of(certificate)["certified below"] == [1, 1]
+    own, others = ([t[c].mean() for t in by_steps] for c in ("entanglement", "entanglement_others"))
+    assert lines_of(leaning)["the teacher's word"] == pytest.approx(own)
+    assert lines_of(leaning)["others, mean"] == pytest.approx(others)
+    assert lines_of(rank)["the teacher's word"] == pytest.approx([2, 2, 2])
     # g and rho span powers of ten: geometric.
     for panel, label, column in (
         (product, "g, at the teacher", "inner_product"), (certificate, r"$\rho$", "rho"),
