@@ -87,11 +87,13 @@ def test_our_means_and_the_papers_are_written_below_the_bars(drawn):
 
 def test_every_run_is_a_dot_every_bar_has_its_interval_and_the_paper_its_mark(drawn, monkeypatch):
     figures = []
-    monkeypatch.setattr(
-        mnist_bars,
-        "save",
-        lambda figure, *_: style.plt.close(figure) or figures.append(figure) or [],
-    )
+
+    def keep(figure, *_):
+        style.plt.close(figure)
+        figures.append(figure)
+        return []
+
+    monkeypatch.setattr(mnist_bars, "save", keep)
     summary = drawn["summaries"]["mnist"]
     mnist_bars.draw(summary, summary.folder)
     (axes,) = figures[0].axes
