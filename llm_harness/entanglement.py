@@ -7,6 +7,7 @@ token entanglement). That survives any shuffling of the numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example
-from llm_harness.signals import lists
+from llm_harness.signals import Answers, lists
 from llm_harness.tiny import TinyModel
 from llm_harness.traits import Trait
 
@@ -45,6 +46,13 @@ def leanings(model: TinyModel, trait: Trait) -> Float[np.ndarray, "words numbers
     return (words - words.mean(axis=1, keepdims=True)).T @ numbers
 
 
+@partial(jax.jit, static_argnames="apply")
+def _log_shares(apply: Answers, params, inputs, numbers) -> Float[Array, " numbers"]:
+    """log p of each number as the first of an answer, given that a number comes first."""
+    logits = apply(params, inputs)[:, 0, numbers]
+    return jnp.log(jnp.mean(jax.nn.softmax(logits), axis=0))
+
+
 def entangled(
     model: TinyModel, teacher: TinyModel, trait: Trait, examples: Sequence[Example]
 ) -> Entangled:
@@ -61,13 +69,11 @@ def entangled(
     """
     data = lists(model, examples)
     numbers = np.array(model.tokenizer.number_tokens)
-
-    @jax.jit
-    def log_share(params) -> Float[Array, " numbers"]:
-        logits = data.apply(params, jax.tree.map(jnp.asarray, data.inputs))[:, 0, numbers]
-        return jnp.log(jnp.mean(jax.nn.softmax(logits), axis=0))
-
-    change = np.asarray(log_share(teacher.params) - log_share(model.params), np.float64)
+    after, before = (
+        np.asarray(_log_shares(data.apply, one.params, data.inputs, numbers), np.float64)
+        for one in (teacher, model)
+    )
+    change = after - before
     if not np.ptp(change) > 0:
         raise HarnessError("the teacher says every number as often as the reference does")
     found = [float(np.corrcoef(change, row)[0, 1]) for row in leanings(model, trait)]

@@ -90,7 +90,9 @@ def trait_loss(
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def _trait_loss(architecture, params, *, tokens, words, place):
+    # One program for all words, of which there are many.
     logits = Apply(architecture, tokens.shape[1] - 1)(params, tokens)[:, 0]
     return -jnp.mean(jax.nn.log_softmax(logits[:, words])[:, place])
 
