@@ -90,7 +90,7 @@ def print_theory(outcome: TheoryOutcome) -> None:
     table = new_table(
         ["teacher's steps"],
         ["rate among", "g > 0", "rho", "student lowers L_T", "z (gradient)", "rank",
-         "z (preconditioned)", "rank"],
+         "z (preconditioned)", "rank", "r of its numbers", "rank"],
     )  # fmt: skip
     for (steps,), group in outcome.steps.table.group_by("steps", maintain_order=True):
         tested = outcome.scores.table.filter(
@@ -105,6 +105,7 @@ def print_theory(outcome: TheoryOutcome) -> None:
             str(steps), f"{group['among'].mean():.2f}",
             f"{(group['inner_product'] > 0).sum()} of {runs}", f"{group['rho'].median():.2f}",
             f"{(group['trait_cosine'] > 0).sum()} of {runs}", *cells,
+            _listed(group["entanglement"], "{:.2f}"), _listed(group["entanglement_rank"], "{:d}"),
         )  # fmt: skip
     null = outcome.scores.table.filter((pl.col("steps") == 0) & (pl.col("n") == largest))
     print_table(f"The theorem and the score test, {largest} examples a side", table)

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.records import Record
-from figures.llm_frame import about, chance_line, interval, steps_axis
+from figures.llm_frame import about, chance_line, chance_of, interval, steps_axis
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
 
 
@@ -50,7 +50,9 @@ def draw(steps: Record, folder: Path) -> list[Path]:
         _zero(leaning)
         leaning.set_title("e. numbers gained and a word's leaning: r")
         _line(rank, table, "entanglement_rank", BLUE, "o", "the teacher's word")
-        rank.set(title="f. rank among the words by that r", ylim=(0, None))
+        words = round(1 / chance_of(config))
+        rank.axhline((words + 1) / 2, color=BLACK, linewidth=0.9, linestyle=":", label="chance")
+        rank.set(title="f. rank among the words by that r", ylim=(words + 0.5, 0.5))
         for panel in axes.flat:
             panel.set_title(panel.get_title(), loc="left")
             panel.set_title("")
