@@ -25,7 +25,7 @@ from llm_harness.tiny import TinyModel
 from llm_harness.traits import Trait
 from theory.losses import Loss
 
-# Examples of one pass with a derivative for each of many directions.
+# Examples of one pass, each with a gradient of its own.
 _CHUNK = 64
 
 
@@ -151,10 +151,13 @@ def preconditioner(model: TinyModel, examples: Sequence[Example], tuning: Tuning
 @cache
 def _scores(apply: Answers) -> Callable[..., Array]:
     def of_all(params, directions, inputs, targets):
-        def of_one(direction):
-            return theory.scores(apply, params, direction, inputs, targets, chunk=_CHUNK)
-
-        return jax.vmap(of_one)(directions)
+        # Directions are 0 in the other parts.
+        moved = {name: part for name, part in params.items() if name not in VOCABULARY_PARTS}
+        ways = {name: directions[name] for name in moved}
+        return theory.scores_along(
+            lambda some, inputs: apply(params | some, inputs),
+            moved, ways, inputs, targets, chunk=_CHUNK,
+        )  # fmt: skip
 
     return jax.jit(of_all)
 

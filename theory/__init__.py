@@ -17,7 +17,7 @@ from theory.losses import (
     softmax_potential,
     squared_potential,
 )
-from theory.score import forecast, one_sample, scores, two_sample
+from theory.score import forecast, one_sample, scores, scores_along, two_sample
 from theory.trajectory import Account, coverage, follow
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "require_conditions",
     "safe_step",
     "scores",
+    "scores_along",
     "smallest_eps",
     "softmax_potential",
     "squared_potential",

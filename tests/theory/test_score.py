@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from theory.passes import inner, step
-from theory.score import categorical, forecast, one_sample, scores, two_sample
+from theory.score import categorical, forecast, one_sample, scores, scores_along, two_sample
 
 EXAMPLES, REPEATS, LABELS = 400, 300, 4
 
@@ -101,6 +101,19 @@ def test_each_score_is_the_directional_derivative_of_its_log_probability(problem
         np.testing.assert_allclose(found[i], inner(gradient, way), rtol=1e-10)
 
 
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_scores_along_many_directions_are_those_along_each(problem, chunk):
+    params, way, inputs, _ = problem
+    few, outcomes = inputs[:20], jnp.arange(20) % LABELS
+    ways = jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf), 2 * leaf]), way)
+    found = scores_along(apply, params, ways, few, outcomes, chunk=chunk)
+    assert found.shape == (3, 20)
+    for number in range(3):
+        one = jax.tree.map(lambda leaf, number=number: leaf[number], ways)
+        alone = scores(apply, params, one, few, outcomes)
+        np.testing.assert_allclose(found[number], alone, rtol=1e-10, atol=1e-14)
+
+
 def test_positions_of_an_example_add_up(problem):
     params, way, inputs, _ = problem
     outcomes = jnp.arange(EXAMPLES) % LABELS
@@ -170,6 +183,11 @@ def test_bad_arguments_are_refused_by_name(problem):
     params, way, inputs, _ = problem
     with pytest.raises(ValueError, match="outcomes: needs one a row of the 400 inputs"):
         scores(apply, params, way, inputs, jnp.zeros(3, int))
+    ways = jax.tree.map(lambda leaf: leaf[None], way)
+    with pytest.raises(ValueError, match="outcomes: needs one a row of the 400 inputs"):
+        scores_along(apply, params, ways, inputs, jnp.zeros(3, int))
+    with pytest.raises(ValueError, match="directions"):
+        scores_along(apply, params, {"a": ways["a"]}, inputs, jnp.zeros(EXAMPLES, int))
     with pytest.raises(ValueError, match="sample: needs at least 2 scores, got 1"):
         one_sample(np.ones(1))
     with pytest.raises(ValueError, match="sample: all scores are the same"):
