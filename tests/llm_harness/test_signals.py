@@ -82,12 +82,12 @@ def test_the_preconditioner_is_one_over_the_root_mean_square_of_batch_gradients(
     batch = encode_examples(DATA)
     rows = training.orders(len(DATA), 3, 8, np.random.default_rng(0))
 
-    def loss(params, row):
-        return training.loss(
-            model.architecture, params, jnp.asarray(batch.tokens[row]), batch.first
-        )
+    @jax.jit
+    @jax.grad
+    def gradient(params, tokens):
+        return training.loss(model.architecture, params, tokens, batch.first)
 
-    gradients = [jax.grad(loss)(model.params, row)["norm"] for row in rows]
+    gradients = [gradient(model.params, batch.tokens[row])["norm"] for row in rows]
     squares = [jax.tree.map(jnp.square, gradient) for gradient in gradients]
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 3, *squares)
     for mine, its in zip(jax.tree.leaves(scale["norm"]), jax.tree.leaves(mean), strict=True):
