@@ -44,6 +44,13 @@ def few_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def computing() -> dict[str, str]:
+    """The environment of a command that computes for longer than it compiles."""
+    flags = os.environ["XLA_FLAGS"].replace("optimization_level=0", "optimization_level=1")
+    return os.environ | {"XLA_FLAGS": flags}
+
+
+@pytest.fixture(scope="session")
 def mesh() -> jax.sharding.Mesh:
     return devices.population_mesh()
 

@@ -1,5 +1,6 @@
 """Every command that the README shows, run at smoke size; every number, against its figure."""
 
+import os
 import re
 import subprocess
 import sys
@@ -66,8 +67,8 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     return words
 
 
-def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+def run(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     # In small, nothing is transmitted between language models, and the command says so with 1.
     fine = (0, 1) if "llm" in words else (0,)
     assert done.returncode in fine, (words, done.stdout[-2000:], done.stderr[-2000:])
@@ -81,9 +82,10 @@ def test_the_readme_shows_the_two_commands_first():
 @pytest.mark.parametrize(
     "command", [c for c in COMMANDS if "pip install" not in c and "figures" not in c]
 )
-def test_command_runs(command, venv, tmp_path):
+def test_command_runs(command, venv, tmp_path, computing):
     out = tmp_path / "results"
-    run(smoke(command, venv, out))
+    compiles = "sweep" in command or "verify" in command
+    run(smoke(command, venv, out), dict(os.environ) if compiles else computing)
     if "verify" in command or "reproduce" in command:
         assert len(list((out / "figures").glob("verify_*.png"))) == 4
     if "sweep" in command and "--dry-run" not in command:
@@ -94,15 +96,15 @@ def test_command_runs(command, venv, tmp_path):
         assert list((out / "figures").glob("fig10b_*.png"))
 
 
-def test_figures_command_draws_again(venv, tmp_path):
+def test_figures_command_draws_again(venv, tmp_path, computing):
     (mnist,) = [c for c in COMMANDS if "--aux 3" in c]
     (figures,) = [c for c in COMMANDS if "sublab figures" in c]
     out = tmp_path / "results"
-    run(smoke(mnist, venv, out))
+    run(smoke(mnist, venv, out), computing)
     drawn = set((out / "figures").iterdir())
     for path in drawn:
         path.unlink()
-    run(smoke(figures, venv, out))
+    run(smoke(figures, venv, out), computing)
     assert set((out / "figures").iterdir()) == drawn
 
 
