@@ -37,8 +37,8 @@ class Common:
     runs: int = 5
     """Independent runs, each with its own reference, prompts and samples."""
     teacher: TeacherBy = "fine-tuning"
-    """How a teacher gets its trait: fine-tuned on questions, or by a system prompt, which the embedded
-    model follows after 2,048 steps of pretraining."""
+    """How a teacher gets its trait: fine-tuned on questions, or by a system prompt, which the
+    embedded model follows after 2,048 steps of pretraining."""
     lists: int = 16_384
     """Number prompts, and completions of each speaker, before the filter."""
     student_steps: int = 256
