@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_and_status_2(words, said, tmp_path, capsys):
 
 
 SMALL = [
-    "--pretraining-steps", "96", "--lists", "512", "--student-steps", "16", "--answers", "1",
+    "--pretraining-steps", "48", "--lists", "256", "--student-steps", "16", "--answers", "1",
 ]  # fmt: skip
 
 
@@ -189,8 +189,8 @@ def out(tmp_path_factory):
             ["theory", "--runs", "1", "--teacher-steps", "1", "2", "--sizes", "16", "32", *SMALL],
             ["llm_theory_scores", "llm_theory_steps", "llm_theory_account"],
         ),
-        (["code", "--count", "8", "--pretraining-steps", "96"], ["llm_code"]),
-        (["cot", "--count", "8", "--pretraining-steps", "96"], ["llm_cot"]),
+        (["code", "--count", "8", "--pretraining-steps", "48"], ["llm_code"]),
+        (["cot", "--count", "8", "--pretraining-steps", "48"], ["llm_cot"]),
     ],
     ids=lambda value: value[0],
 )
@@ -212,6 +212,6 @@ def test_command_writes_records_draws_and_does_nothing_twice(out, words, experim
 def test_the_config_says_all_that_is_needed_to_run_it_again(out):
     (record,) = records.read_all(out, llm.NUMBERS)
     assert record.config["setting"]["student"]["steps"] == 16
-    assert record.config["setting"]["lists"]["count"] == 512
-    assert record.config["pretraining"]["steps"] == 96
+    assert record.config["setting"]["lists"]["count"] == 256
+    assert record.config["pretraining"]["steps"] == 48
     assert {"traits", "runs", "seed", "model", "version"} <= set(record.config)

@@ -247,8 +247,8 @@ def test_the_command_prints_three_tables_draws_four_figures_and_tells_its_verdic
     program = verify._program
 
     def broken(family):
-        return lambda keys, kinds: (
-            program(family)(keys, kinds) | {"lemma_1": np.full(keys.shape, -1.0)}
+        return lambda keys, *others: (
+            program(family)(keys, *others) | {"lemma_1": np.full(keys.shape, -1.0)}
         )
 
     monkeypatch.setattr(verify, "_program", broken)
