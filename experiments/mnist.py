@@ -3,7 +3,7 @@
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,7 @@ from toymlp.protocol import (
     run_protocol,
 )
 from toymlp.randomness import check_seed
+from toymlp.settings import DatasetName
 
 EXPERIMENT, SUMMARY, SAMPLES = "mnist", "mnist_summary", "samples"
 # Raised whenever the same settings come to give other numbers, so that old records are not reused.
@@ -41,7 +42,7 @@ class Options:
     """Independent runs, each with its own reference, teacher and four students."""
     protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
     """The settings of the experiment."""
-    dataset: Literal["mnist", "fashion_mnist", "kmnist", "emnist_balanced", "digits"] = "mnist"
+    dataset: DatasetName = "mnist"
     """Data set that the teacher learns; digits is bundled, the others are found or downloaded."""
     out: Path = Path("results")
     """Folder for records and figures; finished groups found there are reused."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from experiments import mnist, verify
 from experiments.progress import say
 from toymlp import data
+from toymlp.settings import DatasetName
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Options:
     """Base seed."""
     data_dir: Path | None = None
     """Folder with one folder per data set, looked at first."""
-    dataset: Literal["mnist", "fashion_mnist", "kmnist", "emnist_balanced", "digits"] = "mnist"
+    dataset: DatasetName = "mnist"
     """Images and labels; the paper's numbers are of mnist."""
 
 
