@@ -49,7 +49,7 @@ bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.sampling
 
 docs: $(VENV)/.core
-	$(BIN)/python -m experiments.sweep_docs docs/sweeps.md
+	$(BIN)/python -m experiments.sweep.docs docs/sweeps.md
 
 constraints:
 	$(PYTHON) -m venv $(VENV)-constraints

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.training import Training
-from populations import devices
+from sublab import devices
 
 
 def peak_in_a_process(models: int, images: int, batch: int) -> float:

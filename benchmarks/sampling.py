@@ -5,10 +5,10 @@ As text: prompts are read, tokens drawn with the cache of keys and values, compl
 
 import time
 
-from experiments.machine import prepare_jax
 from llm_harness.model import Sampling
 from llm_harness.pretraining import Pretraining, pretrain
 from llm_harness.prompts import number_prompts
+from sublab.machine import prepare_jax
 
 SEQUENCES = 16_384
 

@@ -20,8 +20,8 @@ import numpy as np
 import tyro
 
 from benchmarks import toy
-from experiments.progress import say
-from populations import devices
+from sublab import devices
+from sublab.console import say
 from toymlp import data, operations
 from toymlp.models import Architecture
 

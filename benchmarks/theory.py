@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from populations.devices import use_every_core
+from sublab.devices import use_every_core
 from theory.alignment import inner_product_reverse, teacher_direction
 from theory.certificate import curve
 from theory.losses import class_cross_entropy, matching, softmax_potential

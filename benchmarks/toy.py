@@ -22,9 +22,9 @@ from rich.table import Table
 from benchmarks.arithmetic import product_operations
 from benchmarks.memory import peak_in_a_process
 from benchmarks.training import ARCHITECTURE, Training
-from experiments.progress import say
-from experiments.provenance import provenance
-from populations import devices
+from sublab import devices
+from sublab.console import say
+from sublab.machine import provenance
 from toymlp import operations
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.arithmetic import product_operations
-from populations import devices
+from sublab import devices
+from sublab.randomness import run_keys
 from toymlp import population
 from toymlp.models import Architecture, initialise
 from toymlp.protocol import noise_images
-from toymlp.randomness import run_keys
 
 ARCHITECTURE = Architecture(inputs=784)
 

@@ -15,20 +15,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import (
-    llm,
-    llm_ingredients,
-    llm_tables,
-    llm_theory,
-    mnist,
-    records,
-    reproduce,
-    sweep,
-    tables,
-    verify,
-    verify_examples,
-)
-from experiments.machine import prepare_jax
+from experiments import mnist, reproduce, tables
+from experiments.llm import ingredients as llm_ingredients
+from experiments.llm import run as llm
+from experiments.llm import tables as llm_tables
+from experiments.llm import theory as llm_theory
+from experiments.sweep import run as sweep
+from experiments.sweep import tables as sweep_tables
+from experiments.verify import examples as verify_examples
+from experiments.verify import run as verify
+from experiments.verify import tables as verify_tables
 from figures import (
     data_panel,
     llm_account,
@@ -48,7 +44,9 @@ from figures import (
     sweep as sweep_figures,
 )
 from llm_harness.errors import HarnessError
-from toymlp.errors import InputError
+from sublab import records
+from sublab.errors import InputError
+from sublab.machine import prepare_jax
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def _experiment(
 
 def _sweep(options: sweep.Options) -> int:
     if options.dry_run:
-        tables.print_plan(sweep.plan(options))
+        sweep_tables.print_plan(sweep.plan(options))
         return 0
     outcome = sweep.run(options)
     for reason in outcome.failures:
@@ -169,7 +167,7 @@ def _sweep(options: sweep.Options) -> int:
     if outcome.summary is None:
         print("sublab: what was done is recorded; the same command goes on", file=sys.stderr)
         return 1
-    tables.print_sweep(outcome.sweep, outcome.summary)
+    sweep_tables.print_sweep(outcome.sweep, outcome.summary)
     _draw([outcome.summary])
     return 0
 
@@ -204,7 +202,7 @@ def _show_accuracy(outcome: mnist.Outcome) -> int:
 
 
 def _show_claims(outcome: verify.Outcome) -> int:
-    tables.print_claims(outcome.summary)
+    verify_tables.print_claims(outcome.summary)
     _draw([outcome.summary, *outcome.examples])
     return 0 if outcome.holds else 1
 

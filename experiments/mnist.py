@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 import tyro
 
-from experiments import records
-from experiments.paper import FIGURE_10B, Published
-from experiments.progress import progress, say
-from experiments.provenance import provenance
-from experiments.statistics import compare, mean_interval
-from populations.devices import population_mesh
+from sublab import records
+from sublab.console import progress, say
+from sublab.devices import population_mesh
+from sublab.errors import InputError
+from sublab.machine import provenance
+from sublab.paper import FIGURE_10B, Published
+from sublab.randomness import check_seed
+from sublab.statistics import compare, mean_interval
 from toymlp import data
-from toymlp.errors import InputError
 from toymlp.protocol import (
     CONDITIONS,
     PAPER_IMAGES,
@@ -26,7 +27,6 @@ from toymlp.protocol import (
     prepare,
     run_protocol,
 )
-from toymlp.randomness import check_seed
 from toymlp.settings import DatasetName
 
 EXPERIMENT, SUMMARY, SAMPLES = "mnist", "mnist_summary", "samples"

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments import mnist, verify
-from experiments.progress import say
+from experiments import mnist
+from experiments.verify import run as verify
+from sublab.console import say
 from toymlp import data
 from toymlp.settings import DatasetName
 
@@ -39,7 +40,7 @@ def run(options: Options) -> Outcome:
     """The theory's claims, then the MNIST experiment.
 
     Raises:
-        InputError, RecordError: as `experiments.verify.run` and `experiments.mnist.run`.
+        InputError, RecordError: as `experiments.verify.run.run` and `experiments.mnist.run`.
     """
     # Arguments of the second are looked at before the first takes its minutes.
     mnist.check(_mnist(options))

@@ -6,9 +6,9 @@ from typing import cast
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.records import Record
 from figures.mnist_bars import DATASET_TITLES
 from figures.style import save, styled
+from sublab.records import Record
 
 _ROWS = {
     "data": "Teacher learns: training images, with labels",

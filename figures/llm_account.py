@@ -7,9 +7,9 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record
 from figures.llm_frame import about, interval
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
+from sublab.records import Record
 
 # Whose data: (label, colour, line).
 _DATA = {

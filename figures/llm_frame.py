@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
-from experiments.records import Record, read
 from figures.style import BLACK
+from sublab.records import Record, read
 
 # Of the trait's category: a rate among so many words is 1 over it by chance.
 _WORDS = 16

@@ -8,9 +8,9 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record
 from figures.llm_frame import about
 from figures.style import BLACK, save, styled
+from sublab.records import Record
 
 # Between the models and the one that is matched in behaviour to the first.
 _GAP = 0.25

@@ -7,9 +7,9 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record
 from figures.llm_frame import about, by_condition, chance_line, chance_of, steps_axis
 from figures.style import BLUE, GREEN, ORANGE, VERMILION, save, styled
+from sublab.records import Record
 
 # Condition: (label, colour, marker, line).
 _IN_CONTEXT = {

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.records import Record
 from figures.llm_frame import about, by_condition, chance_of
 from figures.style import BLACK, BLUE, ORANGE, SKY, save, styled
+from sublab.records import Record
 
 # Condition: (label, colour, marker, place beside the variation's line).
 _SHOWN = {

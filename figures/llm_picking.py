@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments.records import Record, read
 from figures.llm_frame import about, chance_line, chance_of
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, save, styled
+from sublab.records import Record, read
 
 _ALL = "all"
 # Condition: (label, colour, hatch).

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
-from experiments.records import Record
 from figures.llm_frame import about, interval, thinned
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, save, styled
+from sublab.records import Record
 
 # One-sided, at 5 %.
 _CRITICAL = 1.645

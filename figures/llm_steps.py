@@ -8,9 +8,9 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record
 from figures.llm_frame import about, chance_line, chance_of, interval, steps_axis
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
+from sublab.records import Record
 
 
 def draw(steps: Record, folder: Path) -> list[Path]:

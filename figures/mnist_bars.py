@@ -8,8 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments.records import Record, read
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, save, styled
+from sublab.records import Record, read
 
 # Condition: (label, colour, hatch).
 _BARS = {

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.records import RecordError
+from sublab.records import RecordError
 
 # Okabe and Ito's colours, apart in lightness too; hatches tell them apart where there is no colour.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, GREY = (

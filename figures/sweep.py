@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.records import Record, RecordError
 from figures import (
     sweep_alignment,
     sweep_any,
@@ -26,6 +25,7 @@ from figures import (
     sweep_noise_budget,
     sweep_width,
 )
+from sublab.records import Record, RecordError
 
 # By what a summary says in `figure`: what draws it, and the axes that it draws, beside `label`.
 FIGURES: dict[str, tuple[Callable[[Record, Path], list[Path]], frozenset[str]]] = {

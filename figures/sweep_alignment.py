@@ -5,11 +5,11 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record
 from figures import panels
 from figures.style import BLACK, styled
 from figures.sweep_data import Sweep, load, name_of
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 _PUBLISHED = 0.008
 

@@ -7,11 +7,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_data import Row, Sweep, load, name_of
 from figures.sweep_frame import finish, numbers_axis
+from sublab.records import Record
 
 
 def draw(summary: Record, folder: Path) -> list[Path]:

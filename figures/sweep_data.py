@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from experiments.records import Record, read
 from figures.mnist_bars import DATASET_TITLES
+from sublab.records import Record, read
 
 Row = dict[str, Any]
 # What the axes of sweeps are called; any other is called by its setting's name.

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from experiments.records import Record
 from figures import panels
 from figures.mnist_bars import DATASET_TITLES
 from figures.style import BLACK, styled
 from figures.sweep_data import load
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 
 def draw(summary: Record, folder: Path) -> list[Path]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_data import load, name_of
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 # Figure 10 of the preprint, m = 3, n = 100: mean and half width of its 95 % interval.
 _PUBLISHED = {"student": (0.5284, 0.0221), "cross-model": (0.1061, 0.0104), "": (0.9434, 0.0004)}

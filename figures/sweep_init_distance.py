@@ -4,11 +4,11 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_data import load, name_of
 from figures.sweep_frame import finish, numbers_axis
+from sublab.records import Record
 
 _REFERENCE = "reference"
 _KINDS = {"interpolated": "interpolation", "perturbed": "perturbation"}

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_data import load, name_of
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 _PUBLISHED = {0.5: 0.32, 1.0: 0.45, 2.0: 0.21, 4.0: 0.11}
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_any import overview
 from figures.sweep_data import load
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 _PUBLISHED = {"uniform noise": 0.451, "normal noise": 0.447, "images": 0.146}
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from experiments.records import Record
 from figures import panels
 from figures.style import BLACK, styled
 from figures.sweep_data import Row, load
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 
 def draw(summary: Record, folder: Path) -> list[Path]:

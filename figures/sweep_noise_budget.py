@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_data import load, name_of
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 _PUBLISHED = {0: 0.10, 1: 0.17, 2: 0.25, 3: 0.33, 5: 0.45, 10: 0.58}
 _LABEL = "60,000 fixed"

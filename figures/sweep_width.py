@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from experiments.records import Record
 from figures import panels
 from figures.style import styled
 from figures.sweep_data import load, widths
 from figures.sweep_frame import finish
+from sublab.records import Record
 
 
 def draw(summary: Record, folder: Path) -> list[Path]:

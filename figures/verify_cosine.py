@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.records import Record
 from figures.style import BLACK, BLUE, VERMILION, save, styled
 from figures.verify_remainder import instances_of
+from sublab.records import Record
 
 
 def draw(summary: Record, folder: Path) -> list[Path]:

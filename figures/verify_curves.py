@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from experiments.records import Record
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
+from sublab.records import Record
 
 NAMES = {
     "squared_error": "squared error",

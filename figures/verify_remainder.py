@@ -7,9 +7,9 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.records import Record, read
 from figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILION, save, styled
 from figures.verify_curves import NAMES
+from sublab.records import Record, read
 
 _COLOURS = {"tanh": BLUE, "gelu": GREEN, "softplus": ORANGE, "relu": VERMILION}
 # Lines drawn of each activation: enough to show a spread, few enough to tell them apart.

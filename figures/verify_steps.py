@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import SymLogNorm
 
-from experiments.records import Record
 from figures.style import BLACK, save, styled
 from figures.verify_curves import NAMES
+from sublab.records import Record
 
 
 def draw(grid: Record, folder: Path) -> list[Path]:

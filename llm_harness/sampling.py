@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from llm_harness.decoder import Apply, Architecture, Params, merged
-from populations import devices
+from sublab import devices
 
 # Blocks of the vocabulary that a token is looked for in, one after the other.
 _BLOCK = 32

@@ -17,7 +17,7 @@ from llm_harness.corpus import Language
 from llm_harness.decoder import Architecture, Params
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Progress, Sampling, Tuning
-from populations import devices
+from sublab import devices
 
 # Steps and sequences of one call of a compiled program; progress is told after each.
 _STEPS = 64

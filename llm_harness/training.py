@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
 from llm_harness.decoder import VOCABULARY_PARTS, Apply, Architecture, Params
-from populations import devices
+from sublab import devices
 
 
 @jax.tree_util.register_dataclass

@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 
 # Before anything of ours is imported: every annotated shape is checked at run time.
 install_import_hook(
-    ["populations", "theory", "toymlp", "llm_harness", "experiments"], "beartype.beartype"
+    ["sublab", "theory", "toymlp", "llm_harness", "experiments"], "beartype.beartype"
 )
 jax.config.update("jax_num_cpu_devices", 2)
 # Compiled programs outlive the run; commands that tests start find them too.
@@ -28,8 +28,7 @@ os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 from hypothesis import settings  # noqa: E402
 
-from experiments import machine  # noqa: E402
-from populations import devices  # noqa: E402
+from sublab import devices, machine  # noqa: E402
 from toymlp import data  # noqa: E402
 
 settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)

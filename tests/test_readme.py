@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.paper import FIGURE_10B
+from sublab.paper import FIGURE_10B
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def smoke(command: str, venv: Path, out: Path) -> list[str]:
     if command.startswith("make "):
         small = {
             "reproduce": ["RUNS=1", "INSTANCES=60", "DATASET=digits", f"OUT={out}"],
-            "test": ["TESTS=tests/populations/test_devices.py"],
+            "test": ["TESTS=tests/sublab/test_devices.py"],
             "check": [],
             "bench": [
                 "BENCH=--models 2 --epochs 1 --images 2048",

@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 import theory
-from populations import devices
-from populations.devices import over_population
+from sublab import devices
+from sublab.devices import over_population
+from sublab.randomness import run_keys
 from theory import losses
 from toymlp.distillation import Student, features_of, program_of, student_row, widened
 from toymlp.inputs import distillation_kind, draw_inputs, input_count
@@ -22,7 +23,6 @@ from toymlp.measures import Row, Values, columns_of
 from toymlp.models import Params
 from toymlp.networks import Apply, Plan
 from toymlp.objective import Knobs, Shape, class_loss, epoch_batches, optimiser, student_loss
-from toymlp.randomness import run_keys
 from toymlp.rules import plans
 from toymlp.settings import Setting
 

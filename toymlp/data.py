@@ -15,8 +15,8 @@ import numpy as np
 import pooch
 from jaxtyping import Float32, Int32, UInt8
 
+from sublab.errors import InputError
 from toymlp import sources
-from toymlp.errors import InputError
 from toymlp.sources import SOURCES, DatasetUnavailableError
 
 NAMES = (*SOURCES, "digits")

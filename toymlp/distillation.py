@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Key
 
-from populations import devices
+from sublab import devices
+from sublab.randomness import purpose_of, run_keys
 from toymlp.inputs import distillation_kind, draw_inputs, input_count
 from toymlp.jobs import Context, Job, Material, as_float, as_int, logits_of, train_jobs
 from toymlp.models import Params
@@ -17,7 +18,6 @@ from toymlp.networks import Apply, Plan, keep_aux
 from toymlp.objective import Extras
 from toymlp.objective import Knobs as Row
 from toymlp.objective import Shape as Program
-from toymlp.randomness import purpose_of, run_keys
 from toymlp.rules import plans
 from toymlp.settings import Knobs, Setting, Shape
 from toymlp.stages import (

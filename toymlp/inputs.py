@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float32
 from scipy import ndimage
 
-from populations.devices import cores
+from sublab.devices import cores
+from sublab.randomness import purpose_of
 from toymlp.data import Dataset
-from toymlp.randomness import purpose_of
 from toymlp.settings import InputsName, Shape
 
 _BLOCK = 2048

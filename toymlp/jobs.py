@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from populations import devices
+from sublab import devices
 from toymlp import population
 from toymlp.data import Dataset
 from toymlp.models import Params

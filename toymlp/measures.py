@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import log_softmax
 
-from populations import devices
+from sublab import devices
 from toymlp import population
 from toymlp.distillation import Student
 from toymlp.inputs import distillation_kind, held_out_inputs

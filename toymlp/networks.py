@@ -18,9 +18,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from sublab.randomness import purpose_of
 from toymlp import operations
 from toymlp.models import Params
-from toymlp.randomness import purpose_of
 from toymlp.settings import (
     AUX_HEAD,
     CLASS_HEAD,

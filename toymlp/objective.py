@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from sublab.randomness import shuffle
 from theory import losses
 from theory.passes import inner, step
 from toymlp.models import Params
-from toymlp.randomness import shuffle
 from toymlp.settings import OptimiserName, ScheduleName
 
 LossName = Literal["class_cross_entropy", "kl", "squared_error"]

@@ -17,7 +17,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from populations import devices
+from sublab import devices
+from sublab.randomness import purpose_of
 from toymlp.models import Params
 from toymlp.objective import (
     NO_EXTRAS,
@@ -32,7 +33,6 @@ from toymlp.objective import (
     take_rows,
     without_trait,
 )
-from toymlp.randomness import purpose_of
 
 __all__ = [
     "Extras",

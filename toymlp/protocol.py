@@ -20,12 +20,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from populations import devices
+from sublab import devices
+from sublab.errors import InputError
+from sublab.randomness import purpose_key, run_keys
 from toymlp import population
 from toymlp.data import Dataset
-from toymlp.errors import InputError
 from toymlp.models import Architecture, Params, initialise
-from toymlp.randomness import purpose_key, run_keys
 
 CONDITIONS = (
     "reference", "teacher", "student_aux", "student_all", "cross_model_aux", "cross_model_all",

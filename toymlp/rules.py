@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from sublab.errors import InputError
 from toymlp.data import size_of
-from toymlp.errors import InputError
 from toymlp.networks import Plan, student_plan, teacher_plan
 from toymlp.settings import AUX_HEAD, CLASS_HEAD, Setting
 

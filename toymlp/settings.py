@@ -11,7 +11,7 @@ from math import isfinite
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from toymlp.errors import InputError
+from sublab.errors import InputError
 
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "emnist_balanced", "digits"]
 ActivationName = Literal["relu", "gelu", "sigmoid", "tanh"]

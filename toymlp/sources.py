@@ -18,7 +18,7 @@ import pooch
 import requests
 from jaxtyping import UInt8
 
-from toymlp.errors import InputError
+from sublab.errors import InputError
 
 Say = Callable[[str], None]
 # Seconds without a byte after which a mirror counts as dead.

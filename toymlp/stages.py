@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import log_softmax
 
-from populations import devices
+from sublab import devices
+from sublab.randomness import run_keys
 from toymlp.inputs import cloning_kind, draw_inputs, held_out_inputs, input_count
 from toymlp.jobs import (
     Context,
@@ -30,7 +31,6 @@ from toymlp.networks import Apply, Plan, join_parts, split_parts
 from toymlp.objective import Knobs as Row
 from toymlp.objective import Shape as Program
 from toymlp.protocol import Protocol
-from toymlp.randomness import run_keys
 from toymlp.rules import plans
 from toymlp.settings import AUX_HEAD, Setting, Shape, from_dict
 from toymlp.starts import independent, references, with_shared

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sublab.randomness import purpose_key, run_keys
 from toymlp.jobs import unstack
 from toymlp.models import Params
 from toymlp.networks import Plan, draw, join_parts, keep_aux, part_key, split_parts
-from toymlp.randomness import purpose_key, run_keys
 from toymlp.settings import AUX_HEAD, Knobs
 
 

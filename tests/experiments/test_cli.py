@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from experiments import cli, mnist, records
+from experiments import cli, mnist
+from sublab import records
 
 SUBLAB = [sys.executable, "-m", "experiments.cli"]
 SMOKE = [

@@ -6,10 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from experiments import mnist, records, reproduce, verify
-from experiments.paper import FIGURE_10B
+from experiments import mnist, reproduce
+from experiments.verify import run as verify
+from sublab import records
+from sublab.errors import InputError
+from sublab.paper import FIGURE_10B
 from toymlp import data, protocol
-from toymlp.errors import InputError
 from toymlp.protocol import CONDITIONS, Protocol
 
 SMOKE = Protocol(noise_images=1024, student_epochs=1, teacher_epochs=1)

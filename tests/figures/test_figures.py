@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from experiments import mnist, records
-from experiments.paper import FIGURE_10B
+from experiments import mnist
 from figures import data_panel, mnist_bars, style
+from sublab import records
+from sublab.paper import FIGURE_10B
 from toymlp import data, protocol
 from toymlp.protocol import CONDITIONS, Protocol
 

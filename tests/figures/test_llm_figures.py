@@ -9,8 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from experiments import llm_summary, records
-from experiments.statistics import mean_interval
+from experiments.llm import summary as llm_summary
 from figures import (
     llm_account,
     llm_frame,
@@ -26,6 +25,8 @@ from llm_harness.detection import AccountRow, ScoreRow, StepRow
 from llm_harness.pipeline import CONTROLS
 from llm_harness.scheme import Row, Setting
 from llm_harness.traits import trait
+from sublab import records
+from sublab.statistics import mean_interval
 
 MODULES = {
     "picking": llm_picking, "heat_map": llm_heat_map, "in_context": llm_in_context,

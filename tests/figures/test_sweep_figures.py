@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 from matplotlib import pyplot as plt
 
-from experiments import records
-from experiments.sweep_files import parse, presets, read_preset
-from experiments.sweep_summary import runs_table, summary_table
+from experiments.sweep.file import parse, presets, read_preset
+from experiments.sweep.summary import runs_table, summary_table
 from figures import panels, style, sweep, sweep_frame
 from figures.sweep_any import draw as draw_any
 from figures.sweep_data import load
 from figures.sweep_ed2d import chosen_rate
+from sublab import records
 from toymlp.measures import columns_of
 
 STEPS = 30

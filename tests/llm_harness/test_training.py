@@ -16,7 +16,7 @@ from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Tuning, ask
 from llm_harness.tiny import TinyModel
 from llm_harness.together import Job, train
-from populations import devices
+from sublab import devices
 
 EXAMPLES = [
     Example(ask("Name a tree: 1;2"), "oak"),

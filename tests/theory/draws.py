@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from theory import families, instances
-from theory.families import FAMILIES
-from theory.instances import Kinds
+from experiments.verify import families, instances
+from experiments.verify.families import FAMILIES
+from experiments.verify.instances import Kinds
 
 
 def kinds_of(activation: int, loss: int, trait: int, data: int) -> Kinds:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from experiments.verify import families, instances
+from experiments.verify.evaluate import unit_of_eps
 from tests.theory.draws import MLP, all_kinds, key, seeds, smooth_kinds, some
-from theory import families, instances
 from theory.alignment import (
     coefficient,
     inner_product,
@@ -20,7 +21,6 @@ from theory.alignment import (
 )
 from theory.losses import matching, squared_potential
 from theory.passes import inner, norm, rows, step
-from theory.verify import unit_of_eps
 
 SMALL, MODERATE = 1e-4, 0.3
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from experiments.verify import instances
+from experiments.verify.evaluate import unit_of_eps
 from tests.theory.draws import LINEAR, MLP, all_kinds, key, seeds, some
-from theory import instances
 from theory.alignment import inner_product, inner_product_reverse
 from theory.certificate import Curve, curve, horizon, smallest_eps
 from theory.losses import matching, softmax_potential, squared_potential
 from theory.passes import step
-from theory.verify import unit_of_eps
 
 EPS = np.geomspace(0.01, 100.0, 25)
 

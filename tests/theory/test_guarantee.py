@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from experiments.verify import instances
+from experiments.verify.evaluate import unit_of_eps
 from tests.theory.draws import MLP, key, seeds, smooth_kinds, some
-from theory import instances
 from theory.alignment import student_direction, teacher_direction
 from theory.conditions import ConditionError
 from theory.guarantee import safe_step, theorem_1, trait_change
 from theory.losses import matching, softmax_potential, squared_potential
 from theory.passes import inner, norm, step
-from theory.verify import unit_of_eps
 
 ALPHA = 0.7
 

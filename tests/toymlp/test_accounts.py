@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import theory
+from sublab.randomness import run_keys
 from theory import losses
 from toymlp import accounts
 from toymlp.accounts import TRAIT_IMAGES, follow_students, followable, theory_at_start
@@ -18,7 +19,6 @@ from toymlp.jobs import Context
 from toymlp.measures import ALWAYS, Row, columns_of
 from toymlp.networks import Apply
 from toymlp.objective import epoch_batches
-from toymlp.randomness import run_keys
 from toymlp.rules import plans
 from toymlp.settings import from_dict
 from toymlp.stages import teacher_setting, teachers

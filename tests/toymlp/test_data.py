@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sublab.errors import InputError
 from toymlp import data, sources
-from toymlp.errors import InputError
 from toymlp.sources import DatasetUnavailableError, IdxFile, Source
 
 RNG = np.random.default_rng(0)

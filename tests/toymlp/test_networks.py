@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sublab.randomness import run_keys
 from toymlp import networks
 from toymlp.networks import (
     CHANNELS,
@@ -23,7 +24,6 @@ from toymlp.networks import (
     student_plan,
     teacher_plan,
 )
-from toymlp.randomness import run_keys
 from toymlp.settings import Shape
 
 PLAN = Plan("mlp", 64, (16, 16), 10, 5, "relu", True)

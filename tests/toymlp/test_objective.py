@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from populations import devices
+from sublab import devices
+from sublab.randomness import purpose_of, run_keys, shuffle
 from theory import losses
 from theory.passes import inner
 from toymlp import objective, population
 from toymlp.jobs import stack, unstack
 from toymlp.networks import Apply, Plan, draw, split_parts
 from toymlp.objective import Extras, Knobs, Shape
-from toymlp.randomness import purpose_of, run_keys, shuffle
 from toymlp.stages import trainable
 
 PLAN = Plan("mlp", 64, (16, 16), 10, 3, "relu", True)

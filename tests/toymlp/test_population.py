@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import arithmetic
 from benchmarks.memory import peak_in_a_process
-from populations import devices
+from sublab import devices
+from sublab.randomness import run_keys, shuffle
 from toymlp import models, operations, population
-from toymlp.randomness import run_keys, shuffle
 
 ARCHITECTURE = models.Architecture(inputs=64)
 

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from experiments.mnist import published
-from experiments.statistics import compare
+from sublab.errors import InputError
+from sublab.statistics import compare
 from toymlp import population, protocol
-from toymlp.errors import InputError
 from toymlp.protocol import CONDITIONS, STUDENTS, Protocol, prepare, run_protocol
 
 # As many steps as the paper's on a fifth of its noise: a second a run on `digits`.

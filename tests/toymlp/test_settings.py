@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sublab.errors import InputError
 from toymlp import rules
-from toymlp.errors import InputError
 from toymlp.settings import (
     DEFAULTS,
     FIELDS,

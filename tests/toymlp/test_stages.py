@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from populations import devices
+from sublab import devices
+from sublab.randomness import run_keys
 from theory import losses
 from toymlp import distillation, jobs, population, stages
 from toymlp.distillation import features_of, program_of, student_row, students, widened
@@ -17,7 +18,6 @@ from toymlp.jobs import Context, Job, Material, logits_of, stack, unstack
 from toymlp.networks import Apply, split_parts
 from toymlp.objective import Knobs as Row
 from toymlp.objective import Shape as Program
-from toymlp.randomness import run_keys
 from toymlp.rules import plans
 from toymlp.settings import FIELDS, Setting, from_dict
 from toymlp.stages import clone_setting, clones, teacher_setting, teachers, with_aux_head

@@ -1,0 +1,1 @@
+"""`sublab llm`: the language-model experiments on the embedded model."""

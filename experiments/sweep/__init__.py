@@ -1,0 +1,1 @@
+"""`sublab sweep`: variations of the toy from files and presets, on any executor."""

@@ -1,0 +1,209 @@
+"""`sublab verify`: the theory's claims on random instances, with records and a verdict."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, count
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+
+from experiments.verify import evaluate as verify
+from experiments.verify import examples as verify_examples
+from experiments.verify.draws import CHOICES, draw_keys, draw_kinds
+from experiments.verify.families import FAMILIES, Family
+from experiments.verify.instances import Kinds
+from experiments.verify.summary import summarise
+from sublab import records
+from sublab.console import progress, say
+from sublab.errors import InputError
+from sublab.machine import provenance
+from sublab.randomness import check_seed
+
+EXPERIMENT, SUMMARY = "verify", "verify_summary"
+# Raised whenever the same settings come to give other numbers, so that old records are not reused.
+_VERSION = 1
+# Instances of a block share their kinds, so that a traced choice is a real branch; a program
+# evaluates the blocks of one record, one after the other.
+_BLOCKS = 50
+_RECORD = verify.BLOCK * _BLOCKS
+
+
+@dataclass(frozen=True)
+class Options:
+    """The theory's claims on random instances: models, data, losses and traits, in float64."""
+
+    instances: int = 10_000
+    """Random instances, spread evenly over the architectures."""
+    out: Path = Path("results")
+    """Folder for records and figures; finished groups found there are reused."""
+    seed: int = 0
+    """Base seed; an instance depends on the seed and its own number alone."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verification gave.
+
+    Attributes:
+        table: one row per instance.
+        summary: one row per claim, order of the remainder, and control.
+        examples: the curves and the grid that the figures show.
+        holds: whether no claim is violated, every order is 2, and every control is violated.
+    """
+
+    table: pl.DataFrame
+    summary: records.Record
+    examples: list[records.Record]
+    holds: bool
+
+
+def run(options: Options) -> Outcome:
+    """Evaluates what is not yet recorded in `options.out`, and sums up.
+
+    Raises:
+        InputError: a setting is wrong.
+        RecordError: `options.out` cannot be written.
+    """
+    if not len(FAMILIES) <= options.instances <= 10**7:
+        raise InputError(
+            f"instances must be from {len(FAMILIES)}, one for each architecture, to 10000000, "
+            f"got {options.instances}"
+        )
+    check_seed(options.seed)
+    records.prepare(options.out)
+    groups = _evaluate(options)
+    table = pl.concat(group.table for group in groups)
+    config = {
+        "experiment": SUMMARY,
+        "version": _VERSION,
+        "seed": options.seed,
+        "instances": options.instances,
+        "records": [group.folder.name for group in groups],
+        # The steps of `remainders`, for who reads the records.
+        "remainder_eps": verify.SMALL.tolist(),
+    }
+    summary = records.find_or_make(
+        options.out, SUMMARY, config,
+        lambda: (summarise(table), provenance(wall_seconds=0.0)), say,
+    )  # fmt: skip
+    examples = verify_examples.record(options.out, options.seed, table)
+    return Outcome(table, summary, examples, bool(summary.table["holds"].drop_nulls().all()))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Instances `first` to `first + size - 1` of a family: what one record holds."""
+
+    family: Family
+    first: int
+    size: int
+
+
+@cache
+def _program(family: Family) -> Callable[..., dict[str, jax.Array]]:
+    # A program of its own, so that it is traced once for its shapes and its values.
+    evaluate = jax.jit(jax.vmap(partial(verify.evaluate, family), in_axes=(0, None)))
+
+    def of_block(block):
+        keys, kinds, wanted = block
+        empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate, keys, kinds))
+        return jax.lax.cond(wanted, lambda: evaluate(keys, kinds), lambda: empty)
+
+    return jax.jit(lambda *blocks: jax.lax.map(of_block, blocks))
+
+
+def _evaluate(options: Options) -> list[records.Record]:
+    """The records of all groups, family by family; families run side by side, one a device."""
+    groups = {family: _groups(options, family) for family in FAMILIES}
+    found: dict[_Group, records.Record] = {}
+    for group in chain(*groups.values()):
+        if record := records.find(options.out, EXPERIMENT, _config(options, group), say):
+            found[group] = record
+    done = sum(group.size for group in found)
+    if done:
+        say(f"{done} of {options.instances} instances found in {options.out}, reused")
+    if done < options.instances:
+        say(f"evaluating {options.instances - done} instances; compiling takes most of it")
+    devices, lock, stop = jax.local_devices(), Lock(), Event()
+    with progress(options.instances, done) as advance:
+
+        def work(place: int, of_family: list[_Group]) -> None:
+            nonlocal done
+            for group in of_family:
+                if group in found or stop.is_set():
+                    continue
+                with jax.enable_x64(True), jax.default_device(devices[place % len(devices)]):
+                    record = _record(options, group)
+                with lock:
+                    found[group] = record
+                    done += group.size
+                    reached = group.first + group.size
+                    share = of_family[-1].first + of_family[-1].size
+                    advance(done, f"{group.family.name}: {reached} of {share}")
+
+        # The longest programs first, so that no device is left with one of them at the end.
+        tasks = reversed(groups.values())
+        with ThreadPoolExecutor(max_workers=len(devices)) as pool:
+            try:
+                list(pool.map(work, count(), tasks))
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [found[group] for group in chain(*groups.values())]
+
+
+def _groups(options: Options, family: Family) -> list[_Group]:
+    """The groups of one family: an even share of all instances, cut up."""
+    whole, left = divmod(options.instances, len(FAMILIES))
+    share = whole + (FAMILIES.index(family) < left)
+    return [
+        _Group(family, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)
+    ]
+
+
+def _record(options: Options, group: _Group) -> records.Record:
+    start = time.monotonic()
+    kinds = draw_kinds(options.seed, group.family, group.first // verify.BLOCK, _BLOCKS)
+    numbers = np.arange(group.first, group.first + _RECORD)
+    keys = draw_keys(options.seed, group.family, jnp.asarray(numbers))
+    found = _program(group.family)(
+        keys.reshape(_BLOCKS, verify.BLOCK),
+        Kinds(**{name: jnp.asarray(index) for name, index in kinds.items()}),
+        # One size of program for all groups; what the last one has no use for is not evaluated.
+        verify.BLOCK * jnp.arange(_BLOCKS) < group.size,
+    )
+    columns: dict[str, Any] = {
+        "family": [group.family.name] * group.size,
+        "instance": numbers[: group.size],
+    }
+    for name, names in CHOICES.items():
+        columns[name] = np.asarray(names)[np.repeat(kinds[name], verify.BLOCK)[: group.size]]
+    for name, values in found.items():
+        flat = np.asarray(values).reshape(_RECORD, *np.shape(values)[2:])[: group.size]
+        columns[name] = flat if flat.ndim == 1 else flat.tolist()
+    # A number that does not apply is null; one that came out infinite stays what it is.
+    table = pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
+    return records.write(
+        options.out, EXPERIMENT, _config(options, group), table,
+        provenance(wall_seconds=time.monotonic() - start),
+    )  # fmt: skip
+
+
+def _config(options: Options, group: _Group) -> dict[str, Any]:
+    return {
+        "experiment": EXPERIMENT,
+        "version": _VERSION,
+        "seed": options.seed,
+        "family": group.family.name,
+        "first": group.first,
+        "instances": group.size,
+    }

@@ -1,0 +1,114 @@
+"""What the instances of `sublab verify` add up to: claims, order of the remainder, controls."""
+
+import numpy as np
+import polars as pl
+
+from experiments.verify.claims import CLAIMS, CONTROLS, WRONG_LOSSES
+from experiments.verify.evaluate import SMALL
+from experiments.verify.families import OUTPUTS
+from sublab.statistics import proportion_interval
+from theory.conditions import ConditionError, require_conditions
+from theory.losses import Loss
+
+ORDER, ORDER_TOLERANCE = 2.0, 0.05
+# A control counts as violated if the interval of its share of positive signs stays below this.
+_VIOLATED = 0.75
+_ORDERS = {
+    "tanh": "remainder's order, tanh",
+    "gelu": "remainder's order, GELU",
+    "softplus": "remainder's order, softplus",
+    "relu": "remainder's order, ReLU (has kinks; no verdict)",
+}
+_FLOATS = ("bound", "worst", "median", "low", "high", "share_near", "r2")
+
+
+def summarise(table: pl.DataFrame) -> pl.DataFrame:
+    """One row per claim, per activation's order, and per control.
+
+    Columns: kind (claim, order, control), name, statement, instances; for a claim violations,
+    bound, above, worst; for an order worst (the pooled slope, that of all instances with an
+    intercept each), median, low and high (first and 99th percentile), share_near (within
+    ORDER_TOLERANCE of 2), r2 (pooled); for a control violations (signs not positive), median (the
+    share of positive ones), low and high (its 95 % interval), and named, the condition that the
+    check finds its loss to miss; holds, null where there is none.
+    """
+    rows = [_claim(name, table) for name in CLAIMS]
+    nonlinear = table.filter(pl.col("family") != "linear")
+    rows += [_order(name, nonlinear.filter(activation=name)) for name in _ORDERS]
+    rows += [_control(name, table) for name in CONTROLS]
+    return pl.DataFrame(
+        rows,
+        schema_overrides=dict.fromkeys(_FLOATS, pl.Float64)
+        | {"violations": pl.Int64, "above": pl.Boolean, "holds": pl.Boolean, "named": pl.String},
+    )
+
+
+_EMPTY = {
+    "kind": None, "name": None, "statement": None, "instances": 0, "violations": None,
+    "holds": None, "above": None, "named": None,
+} | dict.fromkeys(_FLOATS)  # fmt: skip
+
+
+def _claim(name: str, table: pl.DataFrame) -> dict:
+    claim = CLAIMS[name]
+    values = table[name].drop_nulls().to_numpy()
+    row = _EMPTY | {
+        "kind": "claim", "name": name, "statement": claim.statement, "instances": len(values),
+        "bound": claim.bound, "above": claim.above,
+    }  # fmt: skip
+    if not len(values):
+        return row
+    wrong = int(np.sum(~claim.holds(values)))
+    worst = float(values.min() if claim.above else values.max())
+    return row | {"violations": wrong, "worst": worst, "holds": wrong == 0}
+
+
+def _order(activation: str, table: pl.DataFrame) -> dict:
+    fits = table.select("slope", "r2").drop_nulls()
+    row = _EMPTY | {
+        "kind": "order", "name": activation, "statement": _ORDERS[activation],
+        "instances": len(fits),
+    }  # fmt: skip
+    if not len(fits):
+        return row
+    slope, r2 = fits["slope"].to_numpy(), fits["r2"].to_numpy()
+    # All fits share their eps, so that sums of squares follow from slope and R^2.
+    spread = float(np.sum((np.log(SMALL) - np.log(SMALL).mean()) ** 2))
+    total = slope**2 * spread / np.maximum(r2, 1e-12)
+    pooled, median = float(slope.mean()), float(np.median(slope))
+    near = np.abs(slope - ORDER) <= ORDER_TOLERANCE
+    # The pooled fit has one slope for all: what it leaves is each fit's rest, and its own miss.
+    left = np.sum((1 - r2) * total) + spread * np.sum((slope - pooled) ** 2)
+    holds = abs(pooled - ORDER) <= ORDER_TOLERANCE and abs(median - ORDER) <= ORDER_TOLERANCE
+    return row | {
+        "worst": pooled, "median": median, "low": float(np.quantile(slope, 0.01)),
+        "high": float(np.quantile(slope, 0.99)), "share_near": float(near.mean()),
+        "r2": float(1 - left / np.sum(total)), "holds": None if activation == "relu" else holds,
+    }  # fmt: skip
+
+
+def _control(name: str, table: pl.DataFrame) -> dict:
+    signs = table[f"{name}_g"].drop_nulls().to_numpy()
+    signs = signs[signs != 0] > 0
+    named = _named(WRONG_LOSSES[name]) if name in WRONG_LOSSES else None
+    row = _EMPTY | {
+        "kind": "control", "name": name, "statement": CONTROLS[name], "instances": len(signs),
+        "bound": _VIOLATED,
+    }  # fmt: skip
+    if not len(signs):
+        return row
+    low, high = proportion_interval(int(signs.sum()), len(signs))
+    return row | {
+        "violations": int((~signs).sum()), "median": float(signs.mean()), "low": low,
+        "high": high, "named": named, "holds": high < _VIOLATED and named != "none",
+    }  # fmt: skip
+
+
+def _named(loss: Loss) -> str:
+    """The condition that the check names for a loss, at standard normal logits; or `none`."""
+    z, y = np.random.default_rng(0).normal(size=(2, 64, OUTPUTS))
+    try:
+        require_conditions(loss, z, y)
+    except ConditionError as error:
+        return str(error).rsplit("(", 1)[1].split(":")[0]
+    return "none"

@@ -1,0 +1,56 @@
+"""What `sublab verify` prints."""
+
+from sublab import records
+from sublab.console import new_table, print_table
+
+_VERDICTS = {
+    "claim": {True: "holds", False: "VIOLATED", None: "-"},
+    "order": {True: "is 2", False: "IS NOT 2", None: "-"},
+    "control": {True: "violated", False: "NOT VIOLATED", None: "-"},
+}
+
+
+def print_claims(summary: records.Record) -> None:
+    """Claims, orders and controls of the verification."""
+    rows = {kind: summary.table.filter(kind=kind).to_dicts() for kind in _VERDICTS}
+    claims = new_table(
+        ["claim", "statement"], ["instances", "violations", "bound", "worst", "verdict"]
+    )
+    for row in rows["claim"]:
+        side = ">" if row["above"] else "≤"
+        worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
+        claims.add_row(
+            row["name"], row["statement"], str(row["instances"]), str(row["violations"] or 0),
+            f"{side} {row['bound']:g}", worst, _VERDICTS["claim"][row["holds"]],
+        )  # fmt: skip
+    orders = new_table(
+        ["order of the remainder"],
+        ["instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"],
+    )
+    for row in rows["order"]:
+        cells = ["-"] * 5
+        if row["instances"]:
+            cells = [
+                f"{row['worst']:.4f}", f"{row['median']:.4f}",
+                f"{row['low']:.3f} .. {row['high']:.3f}", f"{100 * row['share_near']:.1f} %",
+                f"{row['r2']:.5f}",
+            ]  # fmt: skip
+        verdict = _VERDICTS["order"][row["holds"]]
+        orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
+    controls = new_table(
+        ["negative control", "statement"],
+        ["instances", "g > 0", "95 % interval", "condition missed", "verdict"],
+    )
+    for row in rows["control"]:
+        share, interval = "-", "-"
+        if row["instances"]:
+            share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
+        controls.add_row(
+            row["name"], row["statement"], str(row["instances"]), share, interval,
+            row["named"] or "-", _VERDICTS["control"][row["holds"]],
+        )  # fmt: skip
+    count, seed = summary.config["instances"], summary.config["seed"]
+    print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
+    print_table("", orders)
+    print_table("Settings in which the theorem must fail", controls)
+    print(f"records: {summary.folder.parents[1]}")

@@ -1,0 +1,1 @@
+"""The ground floor, which knows no experiment."""
