@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pooch
@@ -19,6 +20,7 @@ from sublab.errors import InputError
 from toymlp import sources
 from toymlp.sources import SOURCES, DatasetUnavailableError
 
+DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "emnist_balanced", "digits"]
 NAMES = (*SOURCES, "digits")
 _CLASSES = {"emnist_balanced": 47}
 # How many of scikit-learn's digits there are, the share kept for training, the seed of the split.

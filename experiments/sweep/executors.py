@@ -42,7 +42,7 @@ class Pool(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class QueuedTask:
     """Something to do, and what must be done before.
 
     Attributes:
@@ -68,7 +68,7 @@ class Failures:
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    tasks: Sequence[QueuedTask],
     work: Callable[..., Any],
     pool: Pool,
     finished: Callable[[Any, Any], None],
