@@ -23,6 +23,8 @@ from typing import Any
 
 import polars as pl
 
+from sublab.errors import InputError
+
 _FILES = ("config.json", "table.parquet", "provenance.json")
 # A temporary folder is written in well under a second; older ones (seconds) belong to killed
 # writers. Its name is that of a record between dots, and a random end.
@@ -30,7 +32,7 @@ _ABANDONED = 3600
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.\w+")
 
 
-class RecordError(ValueError):
+class RecordError(InputError):
     """A record is damaged, or records cannot be kept in a folder; the message is one line."""
 
 

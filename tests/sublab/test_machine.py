@@ -12,6 +12,7 @@ import pytest
 
 from sublab import machine
 from sublab.randomness import seed_key
+from tests.xla_flags import known_flags
 
 ROOT = Path(__file__).parents[2]
 
@@ -189,3 +190,13 @@ print(sum(event.endswith("/cache_hits") for event in events))
     assert int(second.stdout) >= 1
     (folder,) = (tmp_path / "subliminal-lab" / "programs").iterdir()
     assert list(folder.iterdir())
+
+
+# --- the tests' own environment -----------------------------------------------------------------
+
+
+def test_a_flag_that_this_xla_does_not_know_is_left_out_and_asked_about_once(tmp_path, monkeypatch):
+    flags = ("--xla_a_flag_of_no_version=1", "--xla_backend_optimization_level=0")
+    assert known_flags(flags, tmp_path) == [flags[1]]
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert known_flags(flags, tmp_path) == [flags[1]]
