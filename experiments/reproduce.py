@@ -4,8 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments import mnist
+from experiments import tables as mnist_tables
+from experiments.figures_command import draw
 from experiments.verify import run as verify
+from experiments.verify import tables as verify_tables
 from sublab.console import say
+from sublab.machine import prepare_jax
 from toymlp import data
 from toymlp.settings import DatasetName
 
@@ -66,3 +70,18 @@ def _train(setting: mnist.Options) -> mnist.Outcome:
             "numbers are not the paper's and get no verdict"
         )
         return mnist.run(replace(setting, dataset="digits"))
+
+
+OPTIONS = Options
+
+
+def main(options: Options) -> int:
+    """Runs both, prints their tables and draws their figures; returns the exit status."""
+    prepare_jax()
+    outcome = run(options)
+    # Both are shown, whatever the first one's verdict.
+    verify_tables.print_claims(outcome.verify.summary)
+    draw([outcome.verify.summary, *outcome.verify.examples])
+    mnist_tables.print_accuracy(outcome.mnist)
+    draw([outcome.mnist.summary, outcome.mnist.samples])
+    return 0 if outcome.verify.holds and outcome.mnist.agrees is not False else 1

@@ -12,6 +12,7 @@ from llm_harness.decoder import Architecture, draw
 from llm_harness.model import Lineage, Progress, Tuning, sha256_of
 from llm_harness.tiny import TinyModel
 from llm_harness.together import Job, split, train
+from sublab.randomness import seed_key
 
 # To be raised when `llm_harness.corpus` writes other documents from the same seed.
 _CORPUS_VERSION = 1
@@ -57,7 +58,7 @@ def pretrain(
     tokenizer = setting.language.tokenizer
     architecture = Architecture(tokenizer.size, setting.width, setting.layers, setting.heads)
     rows = _rows(setting, 1)
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
+    keys = jnp.stack([jax.random.fold_in(seed_key(seed), 1) for seed in seeds])
     drawn = split(jax.tree.map(np.asarray, draw(architecture, keys)), len(seeds))
     tuning = _whole(setting)
     jobs = [

@@ -36,6 +36,7 @@ from llm_harness.model import (
 )
 from llm_harness.together import Job, encoded, sample, train
 from llm_harness.tokenizer import Tokenizer
+from sublab.randomness import seed_key
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def load(folder: Path) -> TinyModel:
         about = json.loads((folder / "model.json").read_text())
         architecture = Architecture(**about["architecture"])
         language = Language(**about["language"])
-        empty = jax.eval_shape(lambda: draw(architecture, jax.random.key(0)[None]))
+        empty = jax.eval_shape(lambda: draw(architecture, seed_key(0)[None]))
         flat, tree = jax.tree_util.tree_flatten_with_path(empty)
         with (folder / "params.npz").open("rb") as file, np.load(file) as stored:
             leaves = [stored[jax.tree_util.keystr(path)] for path, _ in flat]

@@ -18,6 +18,7 @@ from llm_harness.decoder import Architecture, Params
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Progress, Sampling, Tuning
 from sublab import devices
+from sublab.randomness import seed_key
 
 # Steps and sequences of one call of a compiled program; progress is told after each.
 _STEPS = 64
@@ -140,9 +141,7 @@ def sample(
     drawn: list[np.ndarray] = []
     for block in _blocks(parts, mesh.size if devices.lanes(mesh) else _PARTS):
         keys = [
-            jax.random.fold_in(
-                jax.random.fold_in(jax.random.key(jobs[model][2].seed), 2), start // size
-            )
+            jax.random.fold_in(jax.random.fold_in(seed_key(jobs[model][2].seed), 2), start // size)
             for model, start in block
         ]
         tokens = sampler.sample(

@@ -67,7 +67,7 @@ def static(help: str, *, default: Any, **limits: Any) -> Any:
         help: what it is, in a phrase that stands without the field's name.
         default: its default, hashable.
         limits: `low` and `high` (both allowed) or `above` (not allowed) for numbers; `title`, what
-            an axis of a figure calls it; `least`, how many entries a list has at least;
+            an axis of a figure calls it; `choices` of a text; `least`, how many entries a list has at least;
             `words`, what the entries of a list of texts are.
     """
     return _field(help, default, "static", limits)
@@ -206,6 +206,8 @@ def allowed(key: Key) -> str:
         words = "one of " + ", ".join(get_args(element))
     elif element is bool:
         words = "true or false"
+    elif element is str and limits.get("choices"):
+        words = "one of " + ", ".join(limits["choices"])
     elif element is str:
         words = limits.get("words", "texts")
     else:
@@ -407,6 +409,9 @@ def _checked(key: Key, value: Any) -> Any:
     if many and len(listed) < key.metadata.get("least", 0):
         raise refusal
     values = [_element(element, item) for item in listed]
+    choices = key.metadata.get("choices")
+    if choices and any(item not in choices for item in values):
+        raise refusal
     if any(item is None or not _inside(item, key.metadata) for item in values):
         raise refusal
     if many and element is str and len(set(values)) < len(values):

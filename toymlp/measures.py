@@ -253,9 +253,7 @@ def measured(
         context: data, seed, devices.
     """
     group = Group(students, context)
-    return {
-        name: dict(zip(students, MEASURES[name].compute(group), strict=True)) for name in names
-    }
+    return {name: dict(zip(students, MEASURES[name].compute(group), strict=True)) for name in names}
 
 
 def always(students: Mapping[StudentKey, Student], context: Context) -> dict[StudentKey, Values]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from sublab.settings import nested, setting, static, traced
-from toymlp.data import DatasetName
 from toymlp.inputs import Images, Inputs, Uniform
 from toymlp.objective import (
     KL,
@@ -21,6 +20,7 @@ from toymlp.objective import (
     Optimiser,
     Schedule,
 )
+from toymlp.sources import DATASETS
 
 ActivationName = Literal["relu", "gelu", "sigmoid", "tanh"]
 LogitsName = Literal["aux", "class", "all"]
@@ -256,8 +256,11 @@ TEACHER = Training(inputs=Images(count=0), batch=0, loss=CrossEntropy(), logits=
 class Setting:
     """One experiment, in any number of runs."""
 
-    dataset: DatasetName = static(
-        "images and labels that the teacher learns", default="mnist", title="data set"
+    dataset: str = static(
+        "images and labels that the teacher learns",
+        default="mnist",
+        title="data set",
+        choices=tuple(DATASETS),
     )
     classes: int = static(
         "classes kept, the first so many of the data set; 0 keeps all of them",
@@ -298,7 +301,7 @@ PREPRINT = Setting()
 class TeacherSetting:
     """All that a teacher depends on."""
 
-    dataset: DatasetName
+    dataset: str
     classes: int
     order: str
     model: Model
@@ -311,7 +314,7 @@ class TeacherSetting:
 class CloneSetting:
     """All that a matched start depends on."""
 
-    dataset: DatasetName
+    dataset: str
     classes: int
     order: str
     model: Model

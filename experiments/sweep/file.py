@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from figures.spec import check_panels
+
 from sublab import settings
 from sublab.errors import InputError
 from sublab.settings import SettingError
@@ -271,9 +272,7 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from None
     changed = changed_settings(changes)
-    sizes = {
-        other: _Reader(text, where, name, other, changed, smoke or {}) for other in SIZES
-    }
+    sizes = {other: _Reader(text, where, name, other, changed, smoke or {}) for other in SIZES}
     for other, reader in sizes.items():
         if other != size:
             reader.read(content)
@@ -449,9 +448,7 @@ class _Reader:
                 self._refuse(
                     f"{key} = {values!r}: a grid has a list of one value or more", path, key
                 )
-            checked = [
-                next(iter(self._settings({key: value}, path).values())) for value in values
-            ]
+            checked = [next(iter(self._settings({key: value}, path).values())) for value in values]
             if len(set(checked)) < len(checked):
                 self._refuse(f"{key}: a value is there twice", path, key)
             grid[key.removesuffix(f".{settings.KIND}")] = checked
@@ -554,9 +551,7 @@ class _Reader:
                     hint = "; settings go below [base]"
                 if not path and key == "figure":
                     hint = "; a figure is a table, [figure]"
-                self._refuse(
-                    f"unknown key {key!r}; known are {', '.join(known)}{hint}", path, key
-                )
+                self._refuse(f"unknown key {key!r}; known are {', '.join(known)}{hint}", path, key)
             kind = known[key]
             if not isinstance(value, kind) or isinstance(value, bool):
                 self._refuse(f"{key} must be {_WORDS[kind]}, not {value!r}", path, key)

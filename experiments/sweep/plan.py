@@ -115,9 +115,7 @@ def batches(
         limit: bytes that a population may take (default: `memory_limit()`).
     """
     limit = memory_limit() if limit is None else limit
-    whole_batches = [
-        Batch(wanted, tuple(measure)) for wanted in _together(students, runs_together)
-    ]
+    whole_batches = [Batch(wanted, tuple(measure)) for wanted in _together(students, runs_together)]
     for missing in dict.fromkeys(missing for _, missing in again):
         some = [wanted for wanted, lacking in again if lacking == missing]
         whole_batches += [
@@ -201,9 +199,7 @@ def memory_of(batch: Batch, images: int) -> int:
     parameters = 4 * max(teacher.parameters, student.parameters)
     inputs = 0 if batch.stage == "teachers" else training.inputs.count
     targets = len(_imitated(batch)) * inputs * student.outputs
-    activations = training.batch * (
-        size.pixels + 3 * sum(student.widths) + 4 * student.outputs
-    )
+    activations = training.batch * (size.pixels + 3 * sum(student.widths) + 4 * student.outputs)
     at_once = min(models, block_size(devices.population_mesh()) or models)
     seen = size.test * student.outputs * settings * 3 if batch.stage == "students" else 0
     arrays = 2 * inputs * size.pixels + (images + size.test) * size.pixels + 2 * targets + seen

@@ -41,7 +41,9 @@ class SweepOptions:
     """A sweep file (docs/sweeps.md says how to write one); or give --preset."""
     preset: str | None = None
     """A preset, such as ed2b; an unknown name lists them all."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")] = ()
+    set: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")
+    ] = ()
     """A setting in place of what the file says, such as student.learning_rate=1e-3; may be given
     many times."""
     size: SizeName = "cpu"
@@ -155,14 +157,12 @@ def run(options: SweepOptions) -> SweepOutcome:
     if again:
         say(
             f"{again} students lack a measurement, and their parameters were not kept: they are "
-            f"trained again (keep = \"models\" in the file keeps them)"
+            f'trained again (keep = "models" in the file keeps them)'
         )
     failures = _work(job, todo) if todo else executors.Failures()
     table, long = runs_table(job.sweep, range(job.runs), job.store)
     summary = _summarise(job, table, long) if table.height else None
-    return SweepOutcome(
-        job.sweep, table, summary, tuple(dict.fromkeys(failures.errors.values()))
-    )
+    return SweepOutcome(job.sweep, table, summary, tuple(dict.fromkeys(failures.errors.values())))
 
 
 @exact()
@@ -342,7 +342,9 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
         data_origin=" ".join(dataset.origin for dataset in job.datasets.values()),
     )
     config = summary_config(sweep, job.runs, options.seed) | {"version": VERSION}
-    rows_config = {name: config[name] for name in ("version", "name", "size", "seed", "runs", "points")}
+    rows_config = {
+        name: config[name] for name in ("version", "name", "size", "seed", "runs", "points")
+    }
     used = [
         job.store.folder(wanted).name for wanted in job.wanted if job.store.row(wanted) is not None
     ]

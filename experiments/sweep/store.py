@@ -118,9 +118,7 @@ class Store:
         before = self.row(wanted)
         if before is None or files:
             table = self._table(wanted, values, measured)
-            record = records.write(
-                *self._place(wanted), self.config(wanted), table, made, files
-            )
+            record = records.write(*self._place(wanted), self.config(wanted), table, made, files)
             before = record.table.to_dicts()[0]
         for name in measured:
             if not MEASURES[name].columns.keys() <= before.keys():
@@ -136,7 +134,7 @@ class Store:
     ) -> pl.DataFrame:
         setting, run = wanted
         if not isinstance(setting, Setting):
-            columns = {name: pl.Float64 for name in values}
+            columns = dict.fromkeys(values, pl.Float64)
             return pl.DataFrame([dict(values)], schema=columns)
         settings = {name: records.cell(value) for name, value in flatten(setting).items()}
         row = settings | {"seed": self.seed, "run": run} | dict(values)

@@ -21,7 +21,9 @@ from toymlp.settings import PREPRINT, Setting
 from toymlp.sources import source_of
 
 
-def runs_table(sweep: Sweep, runs: Sequence[int], store: Store) -> tuple[pl.DataFrame, pl.DataFrame]:
+def runs_table(
+    sweep: Sweep, runs: Sequence[int], store: Store
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is recorded of a sweep's points.
 
     Args:
@@ -55,7 +57,10 @@ def runs_table(sweep: Sweep, runs: Sequence[int], store: Store) -> tuple[pl.Data
             one = one.with_columns(pl.lit(None, pl.Int64).alias("index"))
         parts.append(
             one.select(
-                "point", "metric", pl.col("index").cast(pl.Int64), "run",
+                "point",
+                "metric",
+                pl.col("index").cast(pl.Int64),
+                "run",
                 pl.col("value").cast(pl.Float64),
             )
         )
@@ -80,9 +85,7 @@ def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
             baseline[number] = numbers[id(other)]
     columns = columns_of(sweep.measure)
     shares = {name for name, about in columns.items() if about.share}
-    return summarise(
-        long, by=("point", "metric", "index"), shares=shares, baseline=baseline
-    )
+    return summarise(long, by=("point", "metric", "index"), shares=shares, baseline=baseline)
 
 
 def summary_config(sweep: Sweep, runs: int, seed: int) -> dict[str, Any]:
@@ -182,9 +185,7 @@ def published_rows(
     return rows
 
 
-def _is_setting_of(
-    point: Point, value: PublishedValue, images: Callable[[Setting], int]
-) -> bool:
+def _is_setting_of(point: Point, value: PublishedValue, images: Callable[[Setting], int]) -> bool:
     """Whether a point has the setting of a published experiment, but for the axes."""
     axes = {
         name: at
@@ -209,4 +210,3 @@ def _point(point: Point) -> dict[str, Any]:
         "classes": setting.classes or size_of(setting.dataset).classes,
         "dataset_title": source_of(setting.dataset).title,
     }
-

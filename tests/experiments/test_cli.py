@@ -5,25 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, is_dataclass
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from experiments import cli, mnist
+from experiments import cli, figures_command, mnist
 from sublab import records
 
 SUBLAB = [sys.executable, "-m", "experiments.cli"]
-SMOKE = [
-    "--dataset",
-    "digits",
-    "--noise-images",
-    "1024",
-    "--student-epochs",
-    "1",
-    "--teacher-epochs",
-    "1",
-]
+# The smallest experiment, as `sublab mnist` takes it.
+SMOKE = ["--dataset", "digits", "--noise-images", "1024"]
+SMOKE += ["--student-epochs", "1", "--teacher-epochs", "1"]
+HEAVY = ("jax", "jaxlib", "tyro", "polars", "matplotlib", "numpy", "rich", "scipy", "pooch")
 
 
 def sublab(capfd, *arguments) -> tuple[int, str, str]:
@@ -80,11 +76,21 @@ def test_a_bad_argument_is_one_line_and_status_2(capfd, tmp_path, arguments, par
     assert not out.exists() or list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"]])
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["--colour"]])
 def test_a_missing_or_unknown_command_is_one_line_and_status_2(capfd, arguments):
     status, _, err = sublab(capfd, *arguments)
     assert status == 2
-    assert_one_line(err, "mnist", "reproduce", "figures")
+    assert_one_line(err, "mnist", "reproduce", "figures", "verify", "sweep", "llm", "results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["swep"], "sweep"), (["llm", "nubmers"], "numbers"), (["mnist", "--rnus", "3"], "--runs")],
+)
+def test_a_mistyped_command_subcommand_or_option_is_told_the_nearest(capfd, arguments, meant):
+    status, _, err = sublab(capfd, *arguments)
+    assert status == 2
+    assert_one_line(err, meant, "you mean")
 
 
 def test_a_file_where_the_folder_should_be_is_one_line_and_status_2(capfd, tmp_path):
@@ -106,9 +112,7 @@ def test_damaged_data_is_one_line_and_status_2(capfd, tmp_path):
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b damaged")
-    status, _, err = sublab(
-        capfd, "mnist", "--data-dir", folder.parent, "--out", tmp_path / "r"
-    )  # fmt: skip
+    status, _, err = sublab(capfd, "mnist", "--data-dir", folder.parent, "--out", tmp_path / "r")
     assert status == 2
     assert_one_line(err, str(folder), "missing train-labels-idx1-ubyte")
 
@@ -155,13 +159,114 @@ def test_a_failed_verdict_is_status_1_and_a_held_one_0(capfd, tmp_path, monkeypa
         assert ("DIFFERS" in out) == (agrees is not None)
 
 
-def test_version_and_help_end_with_0(capfd):
+# --- the table of commands ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], [], ["swep"]])
+def test_help_version_and_a_wrong_command_import_nothing_heavy(arguments):
+    program = (
+        f"import sys; from experiments import cli; cli.main({arguments})\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_has_every_command_with_its_line(capfd):
+    status, out, _ = sublab(capfd, "--help")
+    assert status == 0
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name}" in out
+        assert command.help in out
     assert sublab(capfd, "--version")[:2] == (0, "sublab 0.1.0\n")
-    for arguments in (["--help"], ["mnist", "--help"]):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(arguments)
-        assert not stop.value.code
-    assert "--runs" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_is_where_the_table_says_and_prints_its_options(capfd, name):
+    command = cli.COMMANDS[name]
+    module = import_module(command.module)
+    assert callable(getattr(module, command.main))
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert not stop.value.code
+    printed = capfd.readouterr().out
+    assert f"usage: sublab {name}" in printed
+    if is_dataclass(getattr(module, command.options)) and name != "llm":
+        assert "--out" in printed
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A command of the tests."""
+
+    colour: str = "red"
+    """What to paint with."""
+
+
+def test_a_line_of_the_table_is_all_that_a_new_command_takes(capfd, monkeypatch):
+    seen = []
+    module = type(sys)("painting")
+    module.OPTIONS = Painting  # pyright: ignore[reportAttributeAccessIssue]
+    module.main = lambda options: seen.append(options) or 1  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "painting", module)
+    monkeypatch.setitem(cli.COMMANDS, "paint", cli.Command("paints", "painting"))
+    assert sublab(capfd, "paint", "--colour", "blue") == (1, "", "")
+    assert seen == [Painting("blue")]
+
+
+def test_every_kind_of_record_that_is_drawn_has_a_function_that_draws_it():
+    for places in figures_command.DRAWN_BY.values():
+        for place in places:
+            module, function = place.split(":")
+            assert callable(getattr(import_module(module), function))
+
+
+# --- the environment ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("JAX_PLATFORMS", "cuda"), ("JAX_PLATFORMS", "nonsense"), ("JAX_ENABLE_X64", "maybe")],
+)
+def test_a_bad_environment_is_one_line_and_status_2(tmp_path, variable, value):
+    process = subprocess.run(
+        [*SUBLAB, "mnist", *SMOKE, "--out", str(tmp_path)],
+        env=os.environ | {variable: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (2, "")
+    assert_one_line(process.stderr, variable, value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebooks_backend_for_figures_does_not_matter(tmp_path):
+    """As a notebook exports it to the commands that are started from there."""
+    backend = "module://a_backend_that_is_not_installed_here"
+    process = subprocess.run(
+        [*SUBLAB, "figures", "--out", str(tmp_path)],
+        env=os.environ | {"MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert_one_line(process.stderr, "no records")
+    program = (
+        "import os; from experiments import cli; cli.main([]); from figures import style\n"
+        "import matplotlib; print(matplotlib.get_backend().lower())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout == "agg\n"
 
 
 def test_an_interrupt_says_how_to_go_on(capfd, tmp_path, monkeypatch):
