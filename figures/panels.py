@@ -137,7 +137,8 @@ def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: s
         if estimate.low is not None
     ]
     if ends:
-        axes.fill_between(*zip(*ends, strict=True), color=GREY, linewidth=0)
+        places, low, high = zip(*ends, strict=True)
+        axes.fill_between(places, low, high, color=GREY, linewidth=0)
 
 
 def bars(
@@ -221,9 +222,7 @@ def bar_width(series: int) -> float:
     return _GROUP / series
 
 
-def cloud(
-    axes: Axes, pairs: Sequence[tuple[Estimate, Estimate]], style: Look, label: str
-) -> None:
+def cloud(axes: Axes, pairs: Sequence[tuple[Estimate, Estimate]], style: Look, label: str) -> None:
     """One metric against another: every run faint, the means of every point strong.
 
     Args:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +150,14 @@ def load(summary: Record) -> SweepRecords:
     # Places of a list in their order.
     for row in summary.table.sort("index", nulls_last=False).iter_rows(named=True):
         key = (row["metric"], row["point"])
-        if row["mean"] is None or not isfinite(row["mean"]):
-            continue
-        estimates[key] = Estimate(row["mean"], row["low"], row["high"], values.get(key, {}))
+        mean = nan if row["mean"] is None else row["mean"]
+        estimate = Estimate(mean, row["low"], row["high"], values.get(key, {}))
         if row["index"] is not None:
-            lists.setdefault(key, []).append(estimates[key])
+            lists.setdefault(key, []).append(estimate)
+        if not isfinite(mean):
+            estimates.pop(key, None)
+            continue
+        estimates[key] = estimate
         if row["difference"] is not None:
             to = values.get((row["metric"], row["baseline"]), {})
             differences[key] = Estimate(
@@ -177,7 +180,10 @@ def load(summary: Record) -> SweepRecords:
 def _by_run(
     runs: pl.DataFrame,
 ) -> tuple[dict[tuple[str, int], dict[int, float]], set[tuple[str, int]]]:
-    """By metric and point, finite values by run; and where there are some that are not finite."""
+    """By metric and point, the finite values by run; and where some run has none.
+
+    A metric that is null in all runs of a point means nothing there, and is no failure.
+    """
     values: dict[tuple[str, int], dict[int, float]] = {}
     failures: set[tuple[str, int]] = set()
     for row in runs.sort("point", "run").iter_rows(named=True):
@@ -191,7 +197,8 @@ def _by_run(
                 values.setdefault((metric, row["point"]), {})[row["run"]] = last
             else:
                 failures.add((metric, row["point"]))
-    return values, failures
+    number = runs["run"].n_unique()
+    return values, failures | {key for key, by_run in values.items() if len(by_run) < number}
 
 
 def panels_for_any(sweep: SweepRecords) -> list[Panel]:
@@ -340,7 +347,8 @@ def _cloud(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]
     series = axis_named(panel.get("series", LABEL), [LABEL, *sweep.axes]) or LABEL
     clouds: dict[str, list[SweepPoint]] = {}
     for point in points:
-        clouds.setdefault(_series_name(point, series, panel, sweep), []).append(point)
+        name = _series_name(point, series, panel, sweep) or "student"
+        clouds.setdefault(name, []).append(point)
     _looks(looks, clouds)
     for name, cloud in clouds.items():
         pairs = [
@@ -348,7 +356,7 @@ def _cloud(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]
             for p in cloud
             if (x, p.number) in sweep.estimates and (y, p.number) in sweep.estimates
         ]
-        panels.cloud(axes, pairs, looks[name], name or "student")
+        panels.cloud(axes, pairs, looks[name], name)
     numbers = [point.number for point in points]
     if panel.get("diagonal") and (ends := _values(sweep, (x, y), numbers)):
         reach = [min(ends), max(ends)]
@@ -573,7 +581,7 @@ def _places(
 ) -> tuple[dict[int, float], list[str]]:
     """Where points stand on x, by their number; and the words that stand there, if not numbers."""
     zero = panel.get("zero", ())
-    values = {p.number: p.coordinates.get(axis or "") for p in points}
+    values: dict[int, Any] = {p.number: p.coordinates.get(axis or "") for p in points}
     if axis == "classes":
         # The number of classes that are kept; as a setting, 0 keeps all of them.
         values = {point.number: point.classes for point in points}
@@ -662,8 +670,12 @@ def _laid_out(described: Sequence[Panel], sweep: SweepRecords) -> tuple[Figure, 
     outer = figure.add_gridspec(1, len(columns), width_ratios=widths)
     drawn = []
     for number, column in enumerate(columns):
-        inner = outer[number].subgridspec(len(column), 1, height_ratios=heights[number])
-        drawn += [figure.add_subplot(inner[row]) for row in range(len(column))]
+        if len(column) == 1:
+            # In the outer grid itself, where panels side by side are in line.
+            drawn.append(figure.add_subplot(outer[number]))
+        else:
+            inner = outer[number].subgridspec(len(column), 1, height_ratios=heights[number])
+            drawn += [figure.add_subplot(inner[row]) for row in range(len(column))]
     return figure, drawn
 
 
