@@ -28,7 +28,7 @@ and may have, if its kind is named behind the key:
     names     texts for the values of `series`: { matched = "cloned" } (bars, difference, cloud)
     zero      labels of points that the setting on x has no effect on and that stand at 0 (line)
     read      what to read from a list of widths on x: "width" of the first layer, or "depth" (line)
-    teacher   whether the teacher's accuracy is drawn too, as a band (line)
+    teacher   whether the accuracy of the first line's teachers is drawn too, as a band (line)
     also      a second metric, as hollow squares on the bars (bars)
     choose    metric by which, of the points of one label, the one with the lowest mean gets the
               bar: { SGD = "final_loss" }; the others have none, and lines mark it (bars)

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +15,18 @@ from figures import panels, spec, style, sweep
 from sublab import records
 from sublab.errors import InputError
 from tests.figures.made_up import (
+    FOLDER,
     PRESETS,
     STEPS,
     SketchedSweep,
+    flat,
     made_up,
     preset,
     sketched,
     written,
 )
 
+ROOT = Path(__file__).parents[2]
 # Of each preset at cpu size, the kinds of its panels; "any" of inputs, whose file has no figure.
 PANELS = {
     "alignment": ["steps", "cloud", "cloud"],
@@ -634,3 +639,20 @@ def test_in_grey_no_two_neighbouring_bars_look_the_same():
     for left, right in pairwise(looks):
         apart = abs(lightness(left.colour) - lightness(right.colour))
         assert apart > 0.1 or left.hatch != right.hatch
+
+
+def test_the_page_on_sweeps_quotes_the_keys_and_its_example_is_right():
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    assert spec.__doc__ is not None
+    assert spec.__doc__[spec.__doc__.index("Every panel has") :].rstrip() in page
+    example = page.split("### Its figure")[1].split("```toml\n")[1].split("```")[0]
+    described = tomllib.loads(example)["figure"]["panels"]
+    spec.check_panels(described, AXES, ("accuracy", "aux_kl"), LABELS)
+
+
+def test_what_smoke_size_shares_is_written_once():
+    shared = flat(tomllib.loads((FOLDER / "smoke.inc.toml").read_text()))
+    for name in PRESETS:
+        changes = tomllib.loads((FOLDER / f"{name}.toml").read_text())["size"]["smoke"]
+        own = flat(changes.get("base", {}))
+        assert not [key for key, value in shared.items() if own.get(key) == value], name
