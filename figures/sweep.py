@@ -255,7 +255,7 @@ def _bars(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
                 )
     if metric in _ACCURACIES:
         columns = [[p for row in points.values() if (p := row[j])] for j in range(len(groups))]
-        known = [(j, column[0].classes) for j, column in enumerate(columns) if column]
+        known = [(float(j), column[0].classes) for j, column in enumerate(columns) if column]
         if known:
             panels.chance(axes, *zip(*known, strict=True), joined=False)
     _published(axes, sweep, {metric}, {n: x + 0.08 * width for n, x in places.items()}, {})
@@ -400,7 +400,7 @@ def _conditions(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, 
             x = where["", number] + 0.08
             panels.diamond(axes, x, row["mean"], row["half_width"], row["label"])
     classes = [sweep.points[row["point"]].classes for row in rows]
-    panels.chance(axes, range(len(rows)), classes, joined=False)
+    panels.chance(axes, [float(number) for number in range(len(rows))], classes, joined=False)
     axes.set_ylabel(sweep.title_of(ACCURACY))
 
 
@@ -591,9 +591,9 @@ def _places(
     values |= {p.number: 0 for p in points if p.label in zero and values[p.number] is None}
     values = {number: value for number, value in values.items() if value is not None}
     if all(_is_number(value) for value in values.values()):
-        return values, []
+        return {number: float(value) for number, value in values.items()}, []
     words = list(dict.fromkeys(map(_plain, values.values())))
-    return {number: words.index(_plain(value)) for number, value in values.items()}, words
+    return {number: float(words.index(_plain(value))) for number, value in values.items()}, words
 
 
 def _values(sweep: SweepRecords, metrics: Iterable[str], points: Iterable[int]) -> list[float]:
