@@ -68,10 +68,8 @@ COMMANDS: dict[str, Command] = {
         "experiments.figures_command",
     ),
     "results": Command(
-        "write tables of recorded results, a row a setting, as CSV",
-        "experiments.sweep.command",
-        "RESULTS_OPTIONS",
-        "results_main",
+        "tables of recorded results, a row a setting, as CSV",
+        "experiments.results",
     ),
 }
 

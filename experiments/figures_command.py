@@ -11,8 +11,6 @@ from sublab.errors import InputError
 # By the kind of a record: the functions that draw it, each in a module that is imported when such
 # a record is drawn.
 DRAWN_BY: dict[str, tuple[str, ...]] = {
-    "mnist_summary": ("figures.mnist_bars:draw",),
-    "samples": ("figures.data_panel:draw",),
     "verify_summary": ("figures.verify_remainder:draw", "figures.verify_cosine:draw"),
     "verify_curves": ("figures.verify_curves:draw",),
     "verify_grid": ("figures.verify_steps:draw",),

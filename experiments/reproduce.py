@@ -3,19 +3,17 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments import mnist
-from experiments import tables as mnist_tables
-from experiments.figures_command import draw
-from experiments.verify import run as verify
-from experiments.verify import tables as verify_tables
+from experiments.sweep import command as sweep_command
+from experiments.sweep import run as sweep
+from experiments.sweep.command import MnistOptions
+from experiments.verify import command as verify_command
+from experiments.verify.command import OPTIONS as VerifyOptions
 from sublab.console import say
-from sublab.machine import prepare_jax
-from toymlp import data
-from toymlp.settings import DatasetName
+from toymlp.data import DatasetUnavailableError
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """Everything, at the paper's settings: records, tables and figures."""
 
     runs: int = 20
@@ -23,65 +21,56 @@ class Options:
     instances: int = 10_000
     """Random instances on which the theory is verified."""
     out: Path = Path("results")
-    """Folder for records and figures; finished groups found there are reused."""
+    """Folder for records and figures; what is found there is reused."""
     seed: int = 0
-    """Base seed."""
+    """Base seed of both."""
     data_dir: Path | None = None
-    """Folder with one folder per data set, looked at first."""
-    dataset: DatasetName = "mnist"
-    """Images and labels; the paper's numbers are of mnist."""
+    """Folder with the data sets, looked at first."""
+    dataset: str = "mnist"
+    """Images and labels of the MNIST experiment; the paper's numbers are of mnist."""
+    group: int | None = None
+    """Runs of the MNIST experiment trained together; fewer take less memory."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What both gave."""
-
-    verify: verify.Outcome
-    mnist: mnist.Outcome
+OPTIONS = ReproduceOptions
 
 
-def run(options: Options) -> Outcome:
-    """The theory's claims, then the MNIST experiment.
+def main(options: ReproduceOptions) -> int:
+    """The theory's claims, then the MNIST experiment; returns the worse exit status.
 
     Raises:
-        InputError, RecordError: as `experiments.verify.run.run` and `experiments.mnist.run`.
+        InputError, RecordError: as both experiments.
     """
+    mnist = _mnist(options)
     # Arguments of the second are looked at before the first takes its minutes.
-    mnist.check(_mnist(options))
-    claims = verify.run(verify.Options(options.instances, options.out, options.seed))
-    return Outcome(claims, _train(_mnist(options)))
+    mnist = _with_data(mnist)
+    claims = verify_command.main(VerifyOptions(options.instances, options.out, options.seed))
+    # Both are shown, whatever the first one's verdict.
+    return max(claims, sweep_command.mnist_main(mnist))
 
 
-def _mnist(options: Options) -> mnist.Options:
-    return mnist.Options(
-        dataset=options.dataset, runs=options.runs, out=options.out, seed=options.seed,
+def _mnist(options: ReproduceOptions) -> MnistOptions:
+    return MnistOptions(
+        set=() if options.dataset == "mnist" else (f"dataset={options.dataset}",),
+        runs=options.runs,
+        out=options.out,
+        seed=options.seed,
         data_dir=options.data_dir,
-    )  # fmt: skip
+        group=options.group,
+    )
 
 
-def _train(setting: mnist.Options) -> mnist.Outcome:
-    """The MNIST experiment; on `digits`, said loudly, if MNIST can be had from nowhere."""
+def _with_data(mnist: MnistOptions) -> MnistOptions:
+    """The options; of `digits`, said loudly, if MNIST can be had from nowhere."""
     try:
-        return mnist.run(setting)
-    except data.DatasetUnavailableError as error:
+        sweep.check(mnist.sweep())
+    except DatasetUnavailableError as error:
+        if mnist.set:
+            raise
         say(f"WARNING: {error}")
         say(
             "WARNING: this run is on `digits`, scikit-learn's 8 x 8 images, NOT on MNIST; its "
             "numbers are not the paper's and get no verdict"
         )
-        return mnist.run(replace(setting, dataset="digits"))
-
-
-OPTIONS = Options
-
-
-def main(options: Options) -> int:
-    """Runs both, prints their tables and draws their figures; returns the exit status."""
-    prepare_jax()
-    outcome = run(options)
-    # Both are shown, whatever the first one's verdict.
-    verify_tables.print_claims(outcome.verify.summary)
-    draw([outcome.verify.summary, *outcome.verify.examples])
-    mnist_tables.print_accuracy(outcome.mnist)
-    draw([outcome.mnist.summary, outcome.mnist.samples])
-    return 0 if outcome.verify.holds and outcome.mnist.agrees is not False else 1
+        return replace(mnist, set=("dataset=digits",))
+    return mnist

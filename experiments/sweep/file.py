@@ -41,7 +41,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from figures.spec import check_panels
-
 from sublab import settings
 from sublab.errors import InputError
 from sublab.settings import SettingError

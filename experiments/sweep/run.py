@@ -184,6 +184,15 @@ def forecast(options: SweepOptions) -> Forecast:
     return Forecast(job.sweep, job.runs, price, len(complete), len(wanted), again)
 
 
+def check(options: SweepOptions) -> None:
+    """Reads everything that a sweep needs, and does nothing.
+
+    Raises:
+        InputError: as `run`.
+    """
+    _read(options)
+
+
 def _read(options: SweepOptions) -> _Job:
     if (options.file is None) == (options.preset is None):
         raise InputError(
@@ -379,7 +388,12 @@ def _samples(job: _Job) -> str | None:
     def make() -> tuple[pl.DataFrame, dict[str, Any]]:
         kinds = min(_SAMPLES, dataset.classes)
         first = [int(np.argmax(dataset.train_labels == label)) for label in range(kinds)]
-        drawn = draw_inputs(inputs, dataset, job.options.seed, "distillation inputs")[:_SAMPLES]
+        drawn = draw_inputs(
+            replace(inputs, count=min(inputs.count, _SAMPLES)),
+            dataset,
+            job.options.seed,
+            "distillation inputs",
+        )
         table = pl.DataFrame(
             {
                 "kind": ["data"] * len(first) + ["inputs"] * len(drawn),
