@@ -1,16 +1,8 @@
 """Numbers that the paper published, to be set beside ours."""
 
-from dataclasses import dataclass
+from sublab.statistics import Published
 
-
-@dataclass(frozen=True)
-class Published:
-    """A mean over `n` runs and the half width of its 95 % t-interval."""
-
-    mean: float
-    half_width: float
-    n: int = 100
-
+__all__ = ["FIGURE_10B", "Published"]
 
 # Cloud et al. 2025, arXiv:2507.14805v1, figure 10b: MNIST, m = 3, test accuracy.
 FIGURE_10B: dict[str, Published] = {

@@ -153,7 +153,7 @@ def test_the_verdict_is_given_at_the_papers_setting(
             + 0.001 * (-1.0) ** runs
         ),
     )
-    outcome = mnist.run(mnist.Options(runs=8, out=tmp_path))
+    outcome = mnist.run(mnist.Options(runs=10, out=tmp_path))
     assert outcome.agrees is agrees
     verdicts = dict(outcome.summary.table.select("condition", "agrees").iter_rows())
     assert verdicts == {c: agrees or c != "student_aux" for c in CONDITIONS}
