@@ -36,12 +36,14 @@ from theory.passes import (
     check_finite_number,
     check_params,
     check_same_tree,
+    full_precision,
     inner,
     mean_over_rows,
     rows,
 )
 
 
+@full_precision
 def teacher_direction(trait_loss: TraitLoss, params: Params) -> Params:
     """-grad L_T(theta_0), the teacher's direction in Theorem 1 (Lemma 1 allows any).
 
@@ -59,6 +61,7 @@ def teacher_direction(trait_loss: TraitLoss, params: Params) -> Params:
     return direction
 
 
+@full_precision
 def student_direction(
     apply: Apply,
     loss: Loss,
@@ -87,6 +90,7 @@ def student_direction(
     return _student_direction(apply, loss, params, teacher, inputs, chunk)
 
 
+@full_precision
 def inner_product_reverse(
     apply: Apply,
     loss: Loss,
@@ -108,6 +112,7 @@ def inner_product_reverse(
     return inner(student, direction)
 
 
+@full_precision
 def inner_product(
     apply: Apply,
     loss: Loss,
@@ -132,6 +137,7 @@ def inner_product(
     return _inner_product(apply, loss, params, direction, teacher, inputs, chunk)
 
 
+@full_precision
 def coefficient(
     apply: Apply,
     loss: Loss,
@@ -186,6 +192,7 @@ def _coefficient(apply, loss, params, direction, inputs, chunk):
     return mean_over_rows(total, inputs, chunk)
 
 
+@full_precision
 def linearise(apply, params, direction, part):
     """f_0 and J d, one row an example: one forward-mode derivative."""
     logits, change = jax.jvp(lambda params: apply(params, part), (params,), (direction,))

@@ -23,6 +23,7 @@ from theory.passes import (
     check_finite_number,
     check_positive,
     float_type,
+    full_precision,
     mean_over_rows,
     rows,
     step,
@@ -89,6 +90,7 @@ class Horizon:
     largest: Float[Array, "*batch"]
 
 
+@full_precision
 def curve(
     apply: Apply,
     loss: Loss,
@@ -137,6 +139,7 @@ def smallest_eps(found: Curve) -> Float[Array, ""]:
     return found.rounding / (_DROWNED * found.coefficient)
 
 
+@full_precision
 def horizon(
     apply: Apply,
     loss: Loss,

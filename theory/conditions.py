@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theory.losses import Loss
+from theory.passes import full_precision
 
 # Eigenvalues of M below this share of the largest count as zero.
 _RANK = 1e-13
@@ -62,6 +63,7 @@ class Conditions:
     null_orthogonal: Float[Array, "*batch"]
 
 
+@full_precision
 def mixed_hessian_product(
     loss: Loss,
     logits: Float[Array, " outputs"],
@@ -72,6 +74,7 @@ def mixed_hessian_product(
     return -jax.jvp(partial(jax.grad(loss), logits), (teacher_logits,), (vector,))[1]
 
 
+@full_precision
 def conditions(
     loss: Loss,
     logits: Float[Array, "points outputs"],
@@ -87,6 +90,15 @@ def conditions(
         logits: the students' z.
         teacher_logits: the teachers' y.
     """
+    return _conditions(loss, logits, teacher_logits)
+
+
+@partial(jax.jit, static_argnames="loss")
+def _conditions(
+    loss: Loss,
+    logits: Float[Array, "points outputs"],
+    teacher_logits: Float[Array, "points outputs"],
+) -> Conditions:
     gradient = jax.vmap(jax.grad(loss))(logits, teacher_logits)
     at_teacher = jax.vmap(jax.grad(loss))(teacher_logits, teacher_logits)
     value = jax.vmap(loss)(logits, teacher_logits)
@@ -130,6 +142,7 @@ def within_reach(logits: Float[Array, "points outputs"]) -> Float[Array, "points
     return logits * jnp.minimum(1.0, _REACH / jnp.where(largest > 0, largest, 1.0))
 
 
+@full_precision
 def require_conditions(
     loss: Loss,
     logits: Float[Array, "points outputs"] | Float[np.ndarray, "points outputs"],

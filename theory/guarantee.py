@@ -24,6 +24,7 @@ from theory.passes import (
     check_positive,
     check_same_tree,
     float_type,
+    full_precision,
     rows,
     step,
 )
@@ -70,6 +71,7 @@ class Theorem1:
     eps_falls: float
 
 
+@full_precision
 def trait_change(
     apply: Apply,
     loss: Loss,
@@ -103,6 +105,7 @@ def trait_change(
     return _trait_change(apply, loss, trait_loss, params, direction, eps, alpha, inputs, chunk)
 
 
+@full_precision
 @partial(jax.jit, static_argnames="trait_loss")
 def curvature_along(
     trait_loss: TraitLoss, params: Params, direction: Params, alphas: Float[Array, " alphas"]
@@ -118,6 +121,7 @@ def curvature_along(
     return jax.lax.map(lambda alpha: jax.jvp(slope, (alpha,), (jnp.ones_like(alpha),))[1], alphas)
 
 
+@full_precision
 def safe_step(
     trait_loss: TraitLoss,
     params: Params,
@@ -167,6 +171,7 @@ def safe_step(
     )
 
 
+@full_precision
 def theorem_1(
     apply: Apply,
     loss: Loss,

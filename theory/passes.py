@@ -1,7 +1,8 @@
-"""Passes over data in chunks, parameters as vectors, and the checks of what a caller hands in."""
+"""What the rooms of the theory share: types, precision, passes in chunks, checks of arguments."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,40 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+# A model's parameters: a pytree of floating-point arrays.
 Params = Any
+# Examples: a pytree of arrays, each with a leading examples axis.
 Inputs = Any
+# A model, as the theory knows it: logits of every example, or of every position of every example.
 Apply = Callable[[Params, Inputs], Float[Array, "batch *positions outputs"]]
 TraitLoss = Callable[[Params], Float[Array, ""]]
 Sums = TypeVar("Sums")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Precision of matrix products and convolutions inside the public functions.
+_PRODUCTS = "highest"
+
+
+def full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, with every product in it taken in the full precision of its factors.
+
+    Left to itself, a GPU rounds the factors of a float32 product to TF32, 10 bits of mantissa: a
+    difference of two nearly equal logits is then mostly rounding, and `theory.curve`'s bound on
+    rounding, which is one for float32, does not hold. Every function of the theory that multiplies
+    is decorated with this. It reaches what the caller hands in as well (a model, a loss), unless
+    that names another precision itself; on a CPU it changes nothing.
+
+    Args:
+        function: anything that traces or runs JAX operations while it is called.
+    """
+
+    @wraps(function)
+    def exact(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        with jax.default_matmul_precision(_PRODUCTS):
+            return function(*arguments, **keywords)
+
+    return exact
 
 
 def inner(first: Params, second: Params) -> Float[Array, ""]:

@@ -26,6 +26,7 @@ from theory.passes import (
     Inputs,
     Params,
     check_arguments,
+    full_precision,
     inner,
 )
 
@@ -72,6 +73,7 @@ def categorical(
     return jnp.sum(jnp.take_along_axis(log_p, outcomes[..., None], axis=-1))
 
 
+@full_precision
 def scores(
     apply: Apply,
     params: Params,
@@ -104,6 +106,7 @@ def scores(
     return _of_every_example(score, apply, inputs, outcomes, log_prob, chunk)
 
 
+@full_precision
 def scores_along(
     apply: Apply,
     params: Params,

@@ -10,11 +10,10 @@ the paper, for whose one small step the first sum has one term.)
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from theory.passes import (
@@ -23,10 +22,26 @@ from theory.passes import (
     check_params,
     check_same_tree,
     cosine,
+    full_precision,
     inner,
 )
 
 DistillationLoss = Callable[[Params, Any], Float[Array, ""]]
+
+
+@runtime_checkable
+class UpdateRule(Protocol):
+    """An optimiser: any `optax.GradientTransformation`, or another pair of such functions."""
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """init(params) -> state."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """update(gradient, state, params) -> (updates, state); updates are added to params."""
+        ...
 
 
 @jax.tree_util.register_dataclass
@@ -74,10 +89,11 @@ def layers(params: Params) -> dict[str, list[Array]]:
     return found
 
 
+@full_precision
 def follow(
     trait_loss: TraitLoss,
     distillation_loss: DistillationLoss,
-    optimiser: optax.GradientTransformation,
+    optimiser: UpdateRule,
     params: Params,
     batches: Any,
     *,
@@ -91,7 +107,7 @@ def follow(
         trait_loss: L_T(params).
         distillation_loss: L_S(params, batch), the mean over the batch; for instance, of a loss of
             `theory.losses` with the teacher's logits as part of the batch.
-        optimiser: any of optax.
+        optimiser: any of optax's, for instance `optax.adam(1e-3)`.
         params: the student's start theta_0.
         batches: a pytree whose leaves have a leading axis of steps.
         teacher: theta_T, for the coverage.
@@ -115,7 +131,7 @@ def follow(
         trait = jax.grad(trait_loss)(now)
         distillation = jax.grad(distillation_loss)(now, batch)
         updates, state = optimiser.update(distillation, state, now)
-        after = optax.apply_updates(now, updates)
+        after = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), now, updates)
         value_after = trait_loss(after)
         first = inner(trait, updates)
         bent = jax.jvp(jax.grad(trait_loss), (now,), (updates,))[1]
