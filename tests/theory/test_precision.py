@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.extend.core import Jaxpr
 
 import theory
+from tests.programs import HIGHEST, precisions
 from theory import passes
+from theory.losses import class_cross_entropy
 
 EPS = np.array([0.003, 0.03])
 LOSS = theory.matching(theory.softmax_potential(jnp.ones(4, bool)))
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @pytest.fixture(autouse=True)
@@ -156,27 +156,13 @@ def test_every_function_that_takes_a_model_or_a_loss_has_its_case():
         name
         for name in theory.__all__
         if inspect.isfunction(getattr(theory, name))
-        and {"apply", "loss", "trait_loss"} & set(inspect.signature(getattr(theory, name)).parameters)
+        and {"apply", "loss", "trait_loss"}
+        & set(inspect.signature(getattr(theory, name)).parameters)
     }
     assert multiplying == CASES.keys() | UNTRACED
 
 
-def products(program: Jaxpr) -> Iterator[set]:
-    """The precisions of every product in a program, however deep inside."""
-    for equation in program.eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            precision = equation.params["precision"]
-            yield set(precision) if isinstance(precision, tuple) else {precision}
-        inside = jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")
-        )
-        for value in inside:
-            deeper = getattr(value, "jaxpr", value)
-            if hasattr(deeper, "eqns"):
-                yield from products(deeper)
-
-
-def traced(name: str) -> list[set]:
+def asked_by(name: str) -> list[set]:
     def apply(params, inputs):
         return convolutional(params, inputs)
 
@@ -187,33 +173,28 @@ def traced(name: str) -> list[set]:
         return jnp.mean(apply(params, INPUTS) ** 2)
 
     case = partial(CASES[name], getattr(theory, name), apply, loss, trait)
-    return list(products(jax.make_jaxpr(case)(PARAMS).jaxpr))
+    return precisions(case, PARAMS)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_product_of_a_public_function_asks_for_the_highest_precision(name, monkeypatch):
     # The model of `conditions` is called by the case itself, outside the theory.
     outside = 4 if name == "conditions" else 0
-    precisions = traced(name)[outside:]
-    assert len(precisions) > 1
-    assert all(precision == {HIGHEST} for precision in precisions)
+    asked = asked_by(name)[outside:]
+    assert len(asked) > 1
+    assert all(precision == {HIGHEST} for precision in asked)
     monkeypatch.setattr(passes, "_PRODUCTS", None)
-    assert not any(HIGHEST in precision for precision in traced(name))
+    assert not any(HIGHEST in precision for precision in asked_by(name))
 
 
 def test_the_matching_loss_and_the_class_loss_ask_for_it_wherever_they_are_used():
-    z = jnp.ones(4)
-    for loss in (
-        theory.matching(lambda logits: logits @ jnp.eye(4) @ logits),
-        lambda z, y: passes_class_loss(z),
-    ):
-        precisions = list(products(jax.make_jaxpr(jax.grad(loss))(z, z).jaxpr))
-        assert precisions
-        assert all(precision == {HIGHEST} for precision in precisions)
+    def class_loss(z, _):
+        return class_cross_entropy(z, jnp.int32(1), jnp.ones(4, bool))
 
-
-def passes_class_loss(z):
-    return theory.losses.class_cross_entropy(z, jnp.int32(1), jnp.ones(4, bool))
+    for loss in (theory.matching(lambda z: z @ jnp.eye(4) @ z), class_loss):
+        asked = precisions(jax.value_and_grad(loss), jnp.ones(4), jnp.ones(4))
+        assert asked
+        assert all(precision == {HIGHEST} for precision in asked)
 
 
 def test_theorem_1_and_the_check_of_conditions_call_models_and_losses_at_the_highest_precision():

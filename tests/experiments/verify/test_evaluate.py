@@ -1,5 +1,6 @@
 """Claims about the verification: what it evaluates holds, and it would see what does not."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -13,6 +14,13 @@ from experiments.verify.claims import CLAIMS, CONTROLS, Claim
 from experiments.verify.families import FAMILIES
 from experiments.verify.instances import LOSSES, TRAITS, Kinds
 from tests.theory.draws import MLP, all_kinds, key, seeds
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
 
 # The ten instances of a block, as `sublab verify` evaluates them.
 evaluated = jax.jit(jax.vmap(partial(verify.evaluate, MLP), in_axes=(0, None)))
