@@ -78,10 +78,11 @@ def mean_over_rows(
     Memory is that of one part and of one result, however many examples there are.
 
     Args:
-        function: from a part of the inputs to how many rows it has, and a pytree of sums over
-            them.
+        function: a function from a part of the inputs to how many rows it has, and a pytree of
+            sums over them.
         inputs: a pytree whose leaves have a leading examples axis.
-        chunk: examples a part; None takes all at once. What is left over is one smaller part.
+        chunk: the number of examples a part; None takes all at once. What is left over is one
+            smaller part.
     """
     examples = jax.tree.leaves(inputs)[0].shape[0]
     size = examples if chunk is None else min(chunk, examples)
@@ -98,8 +99,8 @@ def mean_over_rows(
         lambda sums, part: (jax.tree.map(jnp.add, sums, function(part)), None), zero, parts
     )
     if whole * size < examples:
-        rest = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
-        count, total = jax.tree.map(jnp.add, (count, total), function(rest))
+        remainder = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
+        count, total = jax.tree.map(jnp.add, (count, total), function(remainder))
     return _divide(total, count)
 
 
@@ -125,8 +126,10 @@ def check_arguments(
     """Refuses what no function of the theory can use: the three checks below, in one.
 
     Args:
-        params, inputs, chunk: of the function.
-        like_params: its other arguments that must have the tree of `params`, by their names.
+        params: theta_0, or another start.
+        inputs: the data.
+        chunk: the number of examples a pass; None for all.
+        like_params: the arguments that must have the tree of `params`, by their names.
 
     Raises:
         ValueError: names the argument.
@@ -159,20 +162,26 @@ def check_same_tree(params: Params, other: Params, name: str) -> None:
     Raises:
         ValueError: names the argument, and the first leaf that differs.
     """
-    ours, theirs = (jax.tree_util.tree_flatten_with_path(tree) for tree in (params, other))
-    if ours[1] != theirs[1]:
-        paths = [{jax.tree_util.keystr(path) for path, _ in tree[0]} for tree in (ours, theirs)]
+    (leaves, structure), (other_leaves, other_structure) = (
+        jax.tree_util.tree_flatten_with_path(tree) for tree in (params, other)
+    )
+    if structure != other_structure:
+        paths = [
+            {jax.tree_util.keystr(path) for path, _ in side} for side in (leaves, other_leaves)
+        ]
         apart = sorted(paths[0] ^ paths[1])
         detail = f"; only one of them has {apart[0]}" if apart else ""
         raise ValueError(f"{name}: must have the tree structure of params, and has not{detail}")
-    for (path, mine), (_, its) in zip(ours[0], theirs[0], strict=True):
+    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
         where = f"{name}{jax.tree_util.keystr(path)}"
-        if jnp.shape(mine) != jnp.shape(its):
-            raise ValueError(f"{where}: shape {jnp.shape(its)}, but params has {jnp.shape(mine)}")
-        if jnp.result_type(mine) != jnp.result_type(its):
-            raise ValueError(
-                f"{where}: {jnp.result_type(its)}, but params has {jnp.result_type(mine)}"
-            )
+        shapes, dtypes = (
+            [measure(side) for side in (other_leaf, leaf)]
+            for measure in (jnp.shape, jnp.result_type)
+        )
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{where}: shape {shapes[0]}, but params has {shapes[1]}")
+        if dtypes[0] != dtypes[1]:
+            raise ValueError(f"{where}: {dtypes[0]}, but params has {dtypes[1]}")
     check_params(other, name)
 
 
