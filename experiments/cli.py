@@ -22,7 +22,7 @@ from experiments.llm import tables as llm_tables
 from experiments.llm import theory as llm_theory
 from experiments.sweep import run as sweep
 from experiments.sweep import tables as sweep_tables
-from experiments.verify import examples as verify_examples
+from experiments.verify import command as verify_command
 from experiments.verify import run as verify
 from experiments.verify import tables as verify_tables
 from figures import (
@@ -35,13 +35,12 @@ from figures import (
     llm_score_test,
     llm_steps,
     mnist_bars,
-    verify_cosine,
-    verify_curves,
-    verify_remainder,
-    verify_steps,
 )
 from figures import (
     sweep as sweep_figures,
+)
+from figures import (
+    verify as verify_figures,
 )
 from llm_harness.errors import HarnessError
 from sublab import records
@@ -77,7 +76,7 @@ class Llm:
 
 Command = (
     Annotated[mnist.Options, tyro.conf.subcommand("mnist")]
-    | Annotated[verify.Options, tyro.conf.subcommand("verify")]
+    | Annotated[verify.VerifyOptions, tyro.conf.subcommand("verify")]
     | Annotated[sweep.Options, tyro.conf.subcommand("sweep")]
     | Annotated[Llm, tyro.conf.subcommand("llm")]
     | Annotated[reproduce.Options, tyro.conf.subcommand("reproduce")]
@@ -128,9 +127,7 @@ def _one_line(framed: str) -> str:
 _DRAW = {
     mnist.SUMMARY: (mnist_bars.draw,),
     mnist.SAMPLES: (data_panel.draw,),
-    verify.SUMMARY: (verify_remainder.draw, verify_cosine.draw),
-    verify_examples.CURVES: (verify_curves.draw,),
-    verify_examples.GRID: (verify_steps.draw,),
+    **{kind: (draw,) for kind, draw in verify_figures.DRAW.items()},
     sweep.SUMMARY: (sweep_figures.draw,),
     f"{llm.NUMBERS}_summary": (llm_picking.draw,),
     f"{llm.CROSS_MODEL}_summary": (llm_heat_map.draw,),
@@ -143,7 +140,7 @@ _DRAW = {
 
 
 def _experiment(
-    options: mnist.Options | verify.Options | sweep.Options | reproduce.Options,
+    options: mnist.Options | verify.VerifyOptions | sweep.Options | reproduce.Options,
 ) -> int:
     prepare_jax()
     if isinstance(options, sweep.Options):
@@ -152,8 +149,8 @@ def _experiment(
         both = reproduce.run(options)
         # Both are shown, whatever the first one's verdict.
         return max([_show_claims(both.verify), _show_accuracy(both.mnist)])
-    if isinstance(options, verify.Options):
-        return _show_claims(verify.run(options))
+    if isinstance(options, verify.VerifyOptions):
+        return verify_command.main(options)
     return _show_accuracy(mnist.run(options))
 
 
@@ -201,7 +198,7 @@ def _show_accuracy(outcome: mnist.Outcome) -> int:
     return 1 if outcome.agrees is False else 0
 
 
-def _show_claims(outcome: verify.Outcome) -> int:
+def _show_claims(outcome: verify.VerifyOutcome) -> int:
     verify_tables.print_claims(outcome.summary)
     _draw([outcome.summary, *outcome.examples])
     return 0 if outcome.holds else 1

@@ -32,7 +32,7 @@ class Options:
 class Outcome:
     """What both gave."""
 
-    verify: verify.Outcome
+    verify: verify.VerifyOutcome
     mnist: mnist.Outcome
 
 
@@ -44,7 +44,7 @@ def run(options: Options) -> Outcome:
     """
     # Arguments of the second are looked at before the first takes its minutes.
     mnist.check(_mnist(options))
-    claims = verify.run(verify.Options(options.instances, options.out, options.seed))
+    claims = verify.run(verify.VerifyOptions(options.instances, options.out, options.seed))
     return Outcome(claims, _train(_mnist(options)))
 
 
