@@ -8,20 +8,20 @@ from pathlib import Path
 from sublab import records
 from sublab.errors import InputError
 
-# By the kind of a record: the functions that draw it, each in a module that is imported when such
-# a record is drawn.
-DRAWN_BY: dict[str, tuple[str, ...]] = {
-    "verify_summary": ("figures.verify_remainder:draw", "figures.verify_cosine:draw"),
-    "verify_curves": ("figures.verify_curves:draw",),
-    "verify_grid": ("figures.verify_steps:draw",),
-    "sweep_summary": ("figures.sweep:draw",),
-    "llm_numbers_summary": ("figures.llm_picking:draw",),
-    "llm_cross_model_summary": ("figures.llm_heat_map:draw",),
-    "llm_in_context_summary": ("figures.llm_in_context:draw",),
-    "llm_ingredients_summary": ("figures.llm_ingredients_dots:draw",),
-    "llm_theory_scores": ("figures.llm_score_test:draw",),
-    "llm_theory_steps": ("figures.llm_steps:draw",),
-    "llm_theory_account": ("figures.llm_account:draw",),
+# By the kind of a record: the module that draws it, imported when such a record is drawn, whose
+# `DRAW` has the functions.
+DRAWN_BY: dict[str, str] = {
+    "verify_summary": "figures.verify",
+    "verify_curves": "figures.verify",
+    "verify_grid": "figures.verify",
+    "sweep_summary": "figures.sweep",
+    "llm_numbers_summary": "figures.llm",
+    "llm_cross_model_summary": "figures.llm",
+    "llm_in_context_summary": "figures.llm",
+    "llm_ingredients_summary": "figures.llm",
+    "llm_theory_scores": "figures.llm",
+    "llm_theory_steps": "figures.llm",
+    "llm_theory_account": "figures.llm",
 }
 
 
@@ -65,9 +65,7 @@ def draw(drawable: Sequence[records.Record]) -> list[Path]:
     paths = []
     for record in drawable:
         out, kind = record.folder.parents[1], record.folder.parent.name
-        for place in DRAWN_BY[kind]:
-            module, function = place.split(":")
-            for path in getattr(import_module(module), function)(record, out / "figures"):
-                print(f"figure: {path}")
-                paths.append(path)
+        for path in import_module(DRAWN_BY[kind]).DRAW[kind](record, out / "figures"):
+            print(f"figure: {path}")
+            paths.append(path)
     return paths

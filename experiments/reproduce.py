@@ -7,7 +7,7 @@ from experiments.sweep import command as sweep_command
 from experiments.sweep import run as sweep
 from experiments.sweep.command import MnistOptions
 from experiments.verify import command as verify_command
-from experiments.verify.command import OPTIONS as VerifyOptions
+from experiments.verify.run import VerifyOptions
 from sublab.console import say
 from toymlp.data import DatasetUnavailableError
 

@@ -779,3 +779,7 @@ def heading(config: Mapping[str, Any]) -> list[list[str]]:
     runs = "n = 1 run" if config["runs"] == 1 else f"n = {config['runs']} runs"
     head = [f"{config['title']}{data}", f"{runs}{size}"]
     return [head, *([list(config["shared"])] if config["shared"] else [])]
+
+
+# What draws each kind of record.
+DRAW = {"sweep_summary": draw}

@@ -7,7 +7,6 @@ embedding. Sequences may have padding on either side; a padded place is never at
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-Params = Any
+from theory import Params
+
+# A GPU's default rounds the factors of a float32 product to TF32, 10 bits of mantissa: two numbers'
+# logits, whose difference is the trait, would differ by rounding. Every product of the harness is
+# in this module, and gradients take the precision of what they are gradients of.
+PRECISION = jax.lax.Precision.HIGHEST
 # Parts that low-rank fine-tuning leaves as they are, and ours too unless told otherwise.
 VOCABULARY_PARTS = ("embedding", "output")
 
@@ -44,7 +48,7 @@ class Block(nnx.Module):
 
     def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
         width, inner = architecture.width, architecture.expansion * architecture.width
-        linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
+        linear = partial(nnx.Linear, use_bias=False, precision=PRECISION, rngs=rngs)
         self.heads = architecture.heads
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.queries_keys_values = linear(width, 3 * width)
@@ -70,10 +74,11 @@ class Block(nnx.Module):
     ) -> Float[Array, "batch time width"]:
         """Attends to the places that are seen, and applies the perceptron."""
         keys, values = keys_values[:, :, 0], keys_values[:, :, 1]
-        scores = jnp.einsum("bthd,bshd->bhts", queries, keys) / queries.shape[-1] ** 0.5
+        product = partial(jnp.einsum, precision=PRECISION)
+        scores = product("bthd,bshd->bhts", queries, keys) / queries.shape[-1] ** 0.5
         # A padded place sees nothing; a large number in place of -inf keeps it finite.
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e9), axis=-1)
-        mixed = jnp.einsum("bhts,bshd->bthd", weights, values)
+        mixed = product("bhts,bshd->bthd", weights, values)
         stream = stream + _flat(self.attention_out, mixed.reshape(stream.shape))
 
         def perceptron(stream):
@@ -90,7 +95,9 @@ class Decoder(nnx.Module):
         self.embedding = nnx.Embed(architecture.vocabulary, width, rngs=rngs)
         self.blocks = nnx.List(Block(architecture, rngs) for _ in range(architecture.layers))
         self.norm = nnx.RMSNorm(width, rngs=rngs)
-        self.output = nnx.Linear(width, architecture.vocabulary, use_bias=False, rngs=rngs)
+        self.output = nnx.Linear(
+            width, architecture.vocabulary, use_bias=False, precision=PRECISION, rngs=rngs
+        )
 
     def stream(
         self, tokens: Int[Array, "batch time"]
@@ -162,7 +169,7 @@ def _flat(layer: Callable[[Array], Array], stream: Float[Array, "batch time widt
 
 
 @dataclass(frozen=True)
-class Apply:
+class DecoderApply:
     """`apply(params, tokens) -> logits` at the places from `first` on; equal where both are."""
 
     architecture: Architecture

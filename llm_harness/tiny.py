@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from llm_harness.chats import Batch, encode_answers, encode_batch, encode_examples
 from llm_harness.corpus import Language
-from llm_harness.decoder import Apply, Architecture, Params, draw, merged
+from llm_harness.decoder import Architecture, DecoderApply, Params, draw, merged
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Chat,
@@ -89,7 +89,7 @@ class TinyModel:
 
     def view(self, examples: Sequence[Example]) -> View:
         batch = encode_examples(examples, self.tokenizer)
-        apply = Apply(self.architecture, batch.first - 1)
+        apply = DecoderApply(self.architecture, batch.first - 1)
         tokens = batch.tokens
         return View(apply, self.params, tokens[:, :-1], tokens[:, batch.first :])
 

@@ -61,7 +61,10 @@ def test_an_import_against_the_layers_is_caught(tmp_path, module, line):
 
 
 def test_importing_theory_brings_no_figures_no_command_line_and_no_network_client():
-    heavy = ("matplotlib", "tyro", "polars", "requests", "pooch")
+    heavy = (
+        "matplotlib", "scipy.stats", "polars", "tyro", "requests", "pooch", "rich", "sklearn",
+        "optax", "flax",
+    )  # fmt: skip
     program = f"import theory, sys; print([m for m in {heavy} if m in sys.modules])"
     process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

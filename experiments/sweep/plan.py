@@ -166,7 +166,7 @@ def work(batch: Batch) -> float:
     """Floating-point operations of a batch's matrix products."""
     teacher, student = _architectures(batch)
     test = size_of(batch.setting.dataset).test
-    models, epochs = trained(batch)
+    _, epochs = trained(batch)
     training = training_of(batch.setting)
     inputs, imitated = training.inputs.count, len(_imitated(batch))
     if batch.stage == "teachers":

@@ -78,11 +78,11 @@ def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
         long: the second table of `runs_table`.
     """
     numbers = {id(point): number for number, point in enumerate(sweep.points)}
-    baseline: dict[int, int] = {}
+    baseline: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for number, point in enumerate(sweep.points) if sweep.baseline else ():
         other = sweep.baseline_of(point)
         if other is not None and other is not point:
-            baseline[number] = numbers[id(other)]
+            baseline[number,] = (numbers[id(other)],)
     columns = columns_of(sweep.measure)
     shares = {name for name, about in columns.items() if about.share}
     return summarise(long, by=("point", "metric", "index"), shares=shares, baseline=baseline)
@@ -176,7 +176,8 @@ def published_rows(
         if point is not None and value.metric in table.columns:
             sample = table.filter(point=point)[value.metric].drop_nulls().to_numpy()
             if len(sample):
-                row["ours"] = asdict(mean_interval(sample))
+                about = columns_of(sweep.measure)[value.metric]
+                row["ours"] = asdict(mean_interval(sample, about.share))
             if row["equal"] and value.half_width is not None and value.n is not None:
                 assert value.mean is not None
                 verdict = compare(sample, Published(value.mean, value.half_width, value.n))

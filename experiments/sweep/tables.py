@@ -5,7 +5,7 @@ from typing import Any
 from experiments.sweep.run import Forecast
 from sublab import records
 from sublab.console import new_table, print_table
-from sublab.statistics import FEWEST
+from sublab.statistics import ENOUGH
 
 
 def print_sweep(summary: records.Record) -> None:
@@ -104,7 +104,7 @@ def _verdict(row: dict[str, Any]) -> list[str]:
     if row["half_width"] is not None:
         paper += f" ± {row['half_width']:.4f}"
     if row["agrees"] is None:
-        few = row["ours"] is not None and row["ours"]["n"] < FEWEST
+        few = row["ours"] is not None and row["ours"]["n"] < ENOUGH
         return [paper, "-", "-", "n too small" if few else "-"]
     return [
         paper,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from toymlp.protocol import CONDITIONS, Protocol
 
 from experiments import mnist, reproduce
 from experiments.verify import run as verify
@@ -12,7 +13,6 @@ from sublab import records
 from sublab.errors import InputError
 from sublab.paper import FIGURE_10B
 from toymlp import data, protocol
-from toymlp.protocol import CONDITIONS, Protocol
 
 SMOKE = Protocol(noise_images=1024, student_epochs=1, teacher_epochs=1)
 
@@ -175,14 +175,14 @@ def mnist_like(monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_, **__: tiny)
 
 
-def _without_verification(monkeypatch) -> list[verify.Options]:
+def _without_verification(monkeypatch) -> list[verify.VerifyOptions]:
     """Verifies nothing; returns a list of what it was asked to."""
     asked = []
 
     def run(options):
         asked.append(options)
         record = records.Record(options.out, {}, pl.DataFrame(), {})
-        return verify.Outcome(pl.DataFrame(), record, [], holds=True)
+        return verify.VerifyOutcome(pl.DataFrame(), record, [], holds=True)
 
     monkeypatch.setattr(verify, "run", run)
     return asked
@@ -200,7 +200,7 @@ def test_reproduce_falls_back_to_digits_loudly_where_mnist_is_not(tmp_path, monk
     _with_results(monkeypatch, lambda _, runs: np.full(len(runs), 0.5))
     asked = _without_verification(monkeypatch)
     both = reproduce.run(reproduce.Options(runs=2, instances=7, out=tmp_path, seed=3))
-    assert asked == [verify.Options(instances=7, out=tmp_path, seed=3)]
+    assert asked == [verify.VerifyOptions(instances=7, out=tmp_path, seed=3)]
     outcome = both.mnist
     assert outcome.summary.config["dataset"] == "digits"
     assert outcome.agrees is None

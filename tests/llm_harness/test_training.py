@@ -11,7 +11,7 @@ from scipy.special import log_softmax, logsumexp
 from llm_harness import training
 from llm_harness.chats import encode_examples
 from llm_harness.corpus import TOKENIZER, Corpus
-from llm_harness.decoder import VOCABULARY_PARTS, Apply
+from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Tuning, ask
 from llm_harness.tiny import TinyModel
@@ -39,7 +39,7 @@ def loss(model: TinyModel, tokens: np.ndarray, first: int) -> float:
 
 
 def logits(model: TinyModel, tokens: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(Apply(model.architecture))(model.params, tokens), np.float64)
+    return np.asarray(jax.jit(DecoderApply(model.architecture))(model.params, tokens), np.float64)
 
 
 def leaves(params) -> list[np.ndarray]:

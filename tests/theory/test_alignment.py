@@ -10,6 +10,7 @@ from hypothesis import given
 
 from experiments.verify import families, instances
 from experiments.verify.evaluate import unit_of_eps
+from tests.programs import equations
 from tests.theory.draws import MLP, all_kinds, key, seeds, smooth_kinds, some
 from theory.alignment import (
     coefficient,
@@ -189,18 +190,10 @@ def test_students_that_start_elsewhere_are_measured_from_there():
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def largest_array(closed) -> int:
+def largest_array(program) -> int:
     """Elements of the largest intermediate array of a program, however deep inside."""
-    sizes = [0]
-    for equation in closed.eqns:
-        sizes += [v.aval.size for v in equation.outvars if hasattr(v.aval, "size")]
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inside = getattr(value, "jaxpr", value)
-            if hasattr(inside, "eqns"):
-                sizes.append(largest_array(inside))
-    return max(sizes)
+    outputs = [variable for equation in equations(program) for variable in equation.outvars]
+    return max(getattr(variable.aval, "size", 0) for variable in outputs)
 
 
 @pytest.mark.parametrize("function", [inner_product, inner_product_reverse, coefficient])

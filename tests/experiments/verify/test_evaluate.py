@@ -1,5 +1,6 @@
 """Claims about the verification: what it evaluates holds, and it would see what does not."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -14,12 +15,19 @@ from experiments.verify.families import FAMILIES
 from experiments.verify.instances import LOSSES, TRAITS, Kinds
 from tests.theory.draws import MLP, all_kinds, key, seeds
 
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
 # The ten instances of a block, as `sublab verify` evaluates them.
 evaluated = jax.jit(jax.vmap(partial(verify.evaluate, MLP), in_axes=(0, None)))
 
 
 def block(seed: int, kinds: Kinds) -> dict[str, np.ndarray]:
-    found = evaluated(jax.random.split(key(seed), verify.BLOCK), kinds)
+    found = evaluated(jax.random.split(key(seed), instances.BLOCK), kinds)
     return {name: np.asarray(values) for name, values in found.items()}
 
 
@@ -35,13 +43,13 @@ def test_every_claim_holds_on_every_instance(seed, kinds):
         if name == "linear":
             assert len(known) == 0
         elif name == "blind":
-            assert len(known) == (verify.BLOCK if blind else 0)
+            assert len(known) == (instances.BLOCK if blind else 0)
         elif name in ("theorem_1", "certificate"):
             assert blind == (len(known) == 0)
         elif not claim.smooth:
-            assert len(known) == verify.BLOCK
+            assert len(known) == instances.BLOCK
         elif name == "account":
-            assert len(known) == (0 if relu else verify.BLOCK)
+            assert len(known) == (0 if relu else instances.BLOCK)
 
 
 def test_the_numbers_tell_a_broken_claim():
