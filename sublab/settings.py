@@ -68,7 +68,8 @@ def static(help: str, *, default: Any, **limits: Any) -> Any:
         default: its default, hashable.
         limits: `low` and `high` (both allowed) or `above` (not allowed) for numbers; `title`, what
             an axis of a figure calls it; `phrase`, how a title says its value; `choices` of a
-            text; `least`, how many entries a list has at least; `words`, what the entries of a list of texts are.
+            text; `least`, how many entries a list has at least; `words`, what the entries of a list
+            of texts are.
     """
     return _field(help, default, "static", limits)
 

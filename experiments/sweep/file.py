@@ -271,7 +271,9 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from None
     changed = changed_settings(changes)
-    sizes = {other: _Reader(text, where, name, other, changed, smoke or {}) for other in SIZES}
+    sizes: dict[SizeName, _Reader] = {
+        other: _Reader(text, where, name, other, changed, smoke or {}) for other in SIZES
+    }
     for other, reader in sizes.items():
         if other != size:
             reader.read(content)
@@ -377,7 +379,7 @@ class _Reader:
         entries = content.get("list", [{}])
         if not entries:
             self._refuse("an empty list has no point; leave it out", "", "list")
-        labels: set[str] = set()
+        labels: set[str | None] = set()
         seen: set[tuple[str | None, Setting]] = set()
         for number, entry in enumerate(entries):
             table = f"list[{number}]"

@@ -85,7 +85,15 @@ def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
             baseline[number,] = (numbers[id(other)],)
     columns = columns_of(sweep.measure)
     shares = {name for name, about in columns.items() if about.share}
-    return summarise(long, by=("point", "metric", "index"), shares=shares, baseline=baseline)
+    summary = summarise(long, by=["point"], shares=shares, baseline=baseline)
+    against = pl.DataFrame(
+        {
+            "point": [point for (point,) in baseline],
+            "baseline": [other for (other,) in baseline.values()],
+        },
+        schema={"point": pl.Int64, "baseline": pl.Int64},
+    )
+    return summary.join(against, on="point", how="left", maintain_order="left")
 
 
 def summary_config(sweep: Sweep, runs: int, seed: int) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
     if batch.stage == "clones":
         return _of_models(clones(_settings(batch.wanted, CloneSetting), context))
     wanted = _settings(batch.wanted, Setting)
+    values: dict[Wanted, dict[str, Any]] = {}
     models: Any = task.models
     if batch.kept:
         aux = max(setting.model.aux for setting, _ in wanted)
@@ -150,10 +151,9 @@ def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
             trained[setting, run] = student_again(
                 setting, run, student.params, student.loss, models, models, context, aux
             )
-        values: dict[Wanted, dict[str, Any]] = {}
     else:
         trained = students(wanted, models, models, context)
-        values = dict(measures.always(trained, context))
+        values |= measures.always(trained, context)
     measured: dict[Wanted, dict[str, dict[str, Any]]] = {key: {} for key in wanted}
     for name, of_all in measures.measured(trained, batch.measure, context).items():
         for key, columns in of_all.items():
