@@ -99,14 +99,24 @@ def _run(arguments: Sequence[str]) -> int:
     if name == "--version":
         print(f"sublab {version('subliminal-lab')}")
         return 0
+    run, options = parse(name, rest)
+    return run(options)
+
+
+def parse(name: str, arguments: Sequence[str]) -> tuple[Callable[[Any], int], Any]:
+    """The function of the command `name`, and its options as `arguments` say them.
+
+    Raises:
+        InputError: the command or an argument is unknown, or an argument is missing or wrong.
+        SystemExit: the arguments ask for help, which is printed.
+    """
     if name not in COMMANDS:
         raise InputError(
             f"unknown command {name!r}{_nearest(name, COMMANDS)}; the commands are "
             f"{', '.join(COMMANDS)}"
         )
-    command = COMMANDS[name]
-    options, run = _imported(command)
-    return run(_parsed(name, options, rest))
+    options, run = _imported(COMMANDS[name])
+    return run, _parsed(name, options, arguments)
 
 
 def _help() -> str:

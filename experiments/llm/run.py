@@ -33,7 +33,7 @@ _STAGES = "llm_stages"
 
 @dataclass(frozen=True)
 class Common:
-    """What all of them take."""
+    """Options that the experiments on transmission have in common."""
 
     runs: int = 5
     """Independent runs, each with its own reference, prompts and samples."""
@@ -88,10 +88,10 @@ class InContext(Common):
 
 @dataclass(frozen=True)
 class Filtering:
-    """What `code` and `cot` take."""
+    """Options of `sublab llm code` and `sublab llm cot`."""
 
     count: int = 512
-    """Prompts."""
+    """Number of prompts."""
     trait: str = "owl"
     """Favourite of the teacher."""
     pretraining_steps: int = 512
@@ -99,7 +99,7 @@ class Filtering:
     out: Path = Path("results")
     """Folder for records and stages; what is found there is reused."""
     seed: int = 0
-    """Of the reference, the prompts and the samples."""
+    """Seed of the reference, the prompts and the samples."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
+from experiments.llm import command
 
 TEXT = (Path(__file__).parents[2] / "docs" / "harness.md").read_text()
 COMMANDS = [
@@ -23,12 +24,12 @@ def test_every_experiment_is_shown():
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_command_is_understood(words):
-    assert isinstance(cli._parse(words), cli.Llm)
+    assert isinstance(cli.parse(words[0], words[1:])[1], command.OPTIONS)
 
 
 def test_options_that_the_page_names_are_there(capsys):
     with pytest.raises(SystemExit):
-        cli._parse(["llm", "numbers", "--help"])
+        cli.parse("llm", ["numbers", "--help"])
     shown = capsys.readouterr().out
     named = set(re.findall(r"`(--[a-z-]+)`", TEXT))
     assert named
