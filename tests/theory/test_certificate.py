@@ -196,9 +196,8 @@ def test_a_step_that_rounding_drowns_is_refused_with_the_smallest_that_it_does_n
     assert 1e-7 < least < 1e-2
     # What is let through is right to about a per cent, and the estimate is not idle.
     exactly, way64, inputs64 = (
-        jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
-        for tree in (params, way, inputs)
-    )  # fmt: skip
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree) for tree in (params, way, inputs)
+    )
     exact = curve(apply, loss, exactly, way64, np.array([1.01 * least]), inputs64)
     rough = call(np.array([1.01 * least]))
     error = abs(float(rough.inner_product[0] / exact.inner_product[0]) - 1)

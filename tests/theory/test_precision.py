@@ -57,9 +57,7 @@ def make_setting():
     def draw(*shape):
         return jnp.asarray(random.normal(size=shape), jnp.float32)
 
-    params, direction = (
-        {"first": draw(20, 16) / 4, "second": draw(16, 4) / 4} for _ in range(2)
-    )  # fmt: skip
+    params, direction = ({"first": draw(20, 16) / 4, "second": draw(16, 4) / 4} for _ in range(2))
     return params, direction, draw(64, 20)
 
 
@@ -143,10 +141,8 @@ CASES: dict[str, Callable] = {
     ),
     "student_direction": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS, chunk=2),
     "teacher_direction": lambda f, apply, loss, trait, p: f(trait, p),
-    "trait_change": lambda f, apply, loss, trait, p: f(
-        apply, loss, trait, p, SIZES, SIZES, INPUTS
-    ),
-}  # fmt: skip
+    "trait_change": lambda f, apply, loss, trait, p: f(apply, loss, trait, p, SIZES, SIZES, INPUTS),
+}
 # These look at known numbers, and cannot be traced as a whole.
 UNTRACED = {"theorem_1", "require_conditions"}
 

@@ -23,10 +23,12 @@ def problem():
     keys = jax.random.split(jax.random.key(0), 5)
     shapes = {"a": (5, 8), "b": (8, LABELS)}
     params, way = (
-        {name: jax.random.normal(jax.random.fold_in(k, i), shape) / 2
-         for i, (name, shape) in enumerate(shapes.items())}
+        {
+            name: jax.random.normal(jax.random.fold_in(k, i), shape) / 2
+            for i, (name, shape) in enumerate(shapes.items())
+        }
         for k in keys[:2]
-    )  # fmt: skip
+    )
     return params, way, jax.random.normal(keys[2], (EXAMPLES, 5)), keys[3]
 
 
