@@ -271,9 +271,9 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from None
     changed = changed_settings(changes)
-    sizes: dict[SizeName, _Reader] = {
-        other: _Reader(text, where, name, other, changed, smoke or {}) for other in SIZES
-    }
+    sizes: dict[SizeName, _Reader] = {}
+    for other in SIZES:
+        sizes[other] = _Reader(text, where, name, other, changed, smoke or {})
     for other, reader in sizes.items():
         if other != size:
             reader.read(content)
