@@ -318,7 +318,8 @@ class _Reader:
         smoke: Mapping[str, Any],
     ):
         self.lines = _lines_of(text)
-        self.where, self.name, self.size, self.changes = where, name, size, dict(changes)
+        self.where, self.name, self.changes = where, name, dict(changes)
+        self.size: SizeName = size
         self.smoke = dict(smoke) if size == "smoke" else {}
         # Settings of the base and of the command line that exist at some point.
         self.useful: set[str] = set()
