@@ -157,16 +157,24 @@ class Network(nnx.Module):
     def __init__(self, architecture: Architecture, key: Key[Array, ""]):
         def layer(part: str, width_in: int, width_out: int, init=_normal) -> nnx.Linear:
             return nnx.Linear(
-                width_in, width_out, use_bias=architecture.biases, kernel_init=init,
+                width_in,
+                width_out,
+                use_bias=architecture.biases,
+                kernel_init=init,
                 rngs=nnx.Rngs(part_key(key, part)),
-            )  # fmt: skip
+            )
 
         def convolution(part: str, channels_in: int, channels_out: int) -> nnx.Conv:
             return nnx.Conv(
-                channels_in, channels_out, (3, 3), strides=2, use_bias=architecture.biases,
-                kernel_init=_normal, rngs=nnx.Rngs(part_key(key, part)),
+                channels_in,
+                channels_out,
+                (3, 3),
+                strides=2,
+                use_bias=architecture.biases,
+                kernel_init=_normal,
+                rngs=nnx.Rngs(part_key(key, part)),
                 conv_general_dilated=_convolution,
-            )  # fmt: skip
+            )
 
         self.side = round(architecture.pixels**0.5)
         self.activation = architecture.activation

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.sweep.plan import Batch, Wanted, halves
 from sublab.console import say
 from sublab.devices import population_mesh
-from sublab.machine import prepare_jax, provenance, release_programs
+from sublab.machine import exact, prepare_jax, provenance, release_programs
 from toymlp import data, measures
 from toymlp.networks import AUX_HEAD
 from toymlp.settings import CloneSetting, Setting, TeacherSetting
@@ -86,6 +86,7 @@ class Result:
     provenance: dict[str, Any]
 
 
+@exact()
 def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
     """Does a task; on running out of memory, in two halves.
 
