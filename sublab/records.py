@@ -144,7 +144,7 @@ def write(
         _attach(folder, files)
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror})") from None
-    return read(folder)
+    return _read_mended(folder, lambda line: None)
 
 
 def read(folder: Path) -> Record:
@@ -248,11 +248,7 @@ def find(
     if not folder.exists():
         return None
     try:
-        return read(folder)
-    except MeasureError as error:
-        say(f"{error}; dropped, to be measured again")
-        error.path.unlink(missing_ok=True)
-        return find(out, experiment, config, say)
+        return _read_mended(folder, say)
     except RecordError as error:
         say(f"{error}; moved to {set_aside(folder).name}, and made again")
         return None
@@ -420,6 +416,20 @@ def _rename_into_place(temporary: Path, folder: Path) -> bool:
             set_aside(folder)
             temporary.rename(folder)
     return True
+
+
+def _read_mended(folder: Path, say: Callable[[str], None]) -> Record:
+    """The record in `folder`, once later measurements that are damaged were dropped from it.
+
+    Raises:
+        RecordError: anything else of it is damaged.
+    """
+    try:
+        return read(folder)
+    except MeasureError as error:
+        say(f"{error}; dropped, to be measured again")
+        error.path.unlink(missing_ok=True)
+        return _read_mended(folder, say)
 
 
 def _attach(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -302,6 +302,13 @@ def test_a_damaged_measurement_is_told_dropped_and_costs_nothing_else(out, conte
     assert records.read(folder).table.columns == [*ROW.columns, "cka"]
 
 
+def test_a_writer_that_comes_second_does_not_stumble_over_a_damaged_measurement(out):
+    folder = write(out, table=ROW).folder
+    records.extend(folder, "kl", {"kl": 1.0})
+    (folder / "measures" / "kl.json").write_text("")
+    assert write(out, table=ROW).table.equals(ROW)
+
+
 def test_measurements_are_of_one_row_and_have_plain_names(out):
     with pytest.raises(ValueError, match="of one row"):
         records.extend(write(out).folder, "kl", {"kl": 1.0})
