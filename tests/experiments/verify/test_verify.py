@@ -264,7 +264,7 @@ def one_format(monkeypatch) -> None:
 def test_the_command_prints_three_tables_and_draws_four_figures_that_can_be_drawn_again(
     tmp_path, calls, capfd, one_format
 ):
-    assert command.main(command.OPTIONS(instances=600, out=tmp_path)) == 0
+    assert command.main(command.OPTIONS(instances=200, out=tmp_path)) == 0
     out = capfd.readouterr().out
     for part in (
         "lemma_1",
