@@ -36,23 +36,26 @@ def measured(seed, kinds):
 
     def along(way):
         eps = unit_of_eps(apply, instance, way) * jnp.array([SMALL, MODERATE])
-        small, teacher = (step(start, way, size) for size in eps)
+        teacher = step(start, way, eps[1])
         args = apply, loss, start, way
-        reverse = inner_product_reverse(*args, teacher, inputs)
+        detached, small, reverse = jax.lax.map(
+            lambda size: inner_product_reverse(*args, step(start, way, size), inputs),
+            jnp.concatenate([jnp.zeros(1), eps]),
+        )
         student = student_direction(apply, loss, start, teacher, inputs)
         squares = matching(squared_potential(jnp.ones(families.OUTPUTS)))
         return {
             "reverse": reverse,
             "identity": inner_product(*args, teacher, inputs),
             "size": jnp.maximum(jnp.abs(reverse), 1e-3 * norm(student) * norm(way)),
-            "small": inner_product_reverse(*args, small, inputs) / eps[0],
+            "small": small / eps[0],
             "coefficient": coefficient(*args, inputs),
             "mutants": {
                 # J taken at the teacher, not at the start.
                 "wrong point": _identity(apply, loss, start, teacher, way, teacher, inputs),
                 "half": 0.5 * reverse,
-                "detached": inner_product_reverse(*args, start, inputs),
-                "flipped": -inner_product_reverse(*args, small, inputs) / eps[0],
+                "detached": detached,
+                "flipped": -small / eps[0],
                 "M of another loss": coefficient(apply, squares, start, way, inputs),
                 "M dropped": jnp.mean(jnp.sum(linearise(apply, start, way, inputs)[1] ** 2, 1)),
             },

@@ -30,7 +30,13 @@ def measured(seed, kinds):
     way = teacher_direction(trait, start)
     eps = unit_of_eps(apply, instance, way) * jnp.array([1e-3, 0.3])
     change = trait_change(apply, loss, trait, start, eps, jnp.full(1, ALPHA), inputs)
-    student = student_direction(apply, loss, start, step(start, way, eps[1]), inputs)
+    # Teachers after the step in question, after the opposite of a small one, and after none.
+    sizes = jnp.stack([eps[1], -eps[0], jnp.zeros(())])
+    students = jax.lax.map(
+        lambda size: student_direction(apply, loss, start, step(start, way, size), inputs), sizes
+    )
+    after = jax.lax.map(lambda way: trait(step(start, way, ALPHA)) - trait(start), students)
+    student = jax.tree.map(lambda leaf: leaf[0], students)
     g = inner(student, way)
     far = 2.0 / norm(student)
     alphas = far * jnp.linspace(0.02, 1.0, 50)
@@ -38,18 +44,8 @@ def measured(seed, kinds):
     changes = jax.lax.map(lambda a: trait(step(start, student, a)) - trait(start), alphas)
     return {
         "theorem": change[0, 0],
-        "teacher flipped": trait(
-            step(
-                start,
-                student_direction(apply, loss, start, step(start, way, -eps[0]), inputs),
-                ALPHA,
-            )
-        )
-        - trait(start),
-        "teacher detached": trait(
-            step(start, student_direction(apply, loss, start, start, inputs), ALPHA)
-        )
-        - trait(start),
+        "teacher flipped": after[1],
+        "teacher detached": after[2],
         "alphas": alphas,
         "changes": changes,
         "g": g,

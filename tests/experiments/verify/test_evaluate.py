@@ -24,7 +24,7 @@ def float64() -> Iterator[None]:
 
 
 def evaluate_block(keys: jax.Array, kinds: Kinds, sign: float | jax.Array) -> dict[str, jax.Array]:
-    """The ten instances of a block, as `sublab verify` evaluates them.
+    """The instances of a block, one after the other: a smaller program than of all at once.
 
     Args:
         keys: the instances' keys.
@@ -39,21 +39,19 @@ def evaluate_block(keys: jax.Array, kinds: Kinds, sign: float | jax.Array) -> di
     # One program for both; it takes longer to compile than to run.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "student_direction", signed)
-        return jax.vmap(partial(verify.evaluate, MLP), in_axes=(0, None))(keys, kinds)
+        return jax.lax.map(lambda key: verify.evaluate(MLP, key, kinds), keys)
 
 
 evaluated = jax.jit(evaluate_block)
+# As `sublab verify` evaluates them.
+evaluated_at_once = jax.jit(jax.vmap(partial(verify.evaluate, MLP), in_axes=(0, None)))
 
 
-def block(seed: int, kinds: Kinds, sign: float = 1.0) -> dict[str, np.ndarray]:
-    numbers = evaluated(jax.random.split(key(seed), instances.BLOCK), kinds, sign)
-    return {name: np.asarray(values) for name, values in numbers.items()}
+def block_keys(seed: int) -> jax.Array:
+    return jax.random.split(key(seed), instances.BLOCK)
 
 
-@settings(max_examples=60)
-@given(seed=seeds, kinds=all_kinds)
-def test_every_claim_holds_on_every_instance(seed, kinds):
-    numbers = block(seed, kinds)
+def check_every_claim(numbers: dict[str, np.ndarray], kinds: Kinds) -> None:
     relu, blind = int(kinds.activation) == 3, int(kinds.trait) == TRAITS.index("blind")
     for name, claim in CLAIMS.items():
         known = numbers[name][~np.isnan(numbers[name])]
@@ -71,6 +69,19 @@ def test_every_claim_holds_on_every_instance(seed, kinds):
             assert len(known) == (0 if relu else instances.BLOCK)
 
 
+@settings(max_examples=12)
+@given(seed=seeds, kinds=all_kinds)
+def test_every_claim_holds_on_every_instance(seed, kinds):
+    check_every_claim(jax.device_get(evaluated(block_keys(seed), kinds, 1.0)), kinds)
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(seed=seeds, kinds=all_kinds)
+def test_every_claim_holds_on_a_thousand_instances(seed, kinds):
+    check_every_claim(jax.device_get(evaluated_at_once(block_keys(seed), kinds)), kinds)
+
+
 def test_the_numbers_tell_a_broken_claim():
     assert list(Claim("", 0.0, above=True).holds(np.array([-1e-9, 0.0, 1e-9]))) == [0, 0, 1]
     assert list(Claim("", 3.0).holds(np.array([2.9, 3.0, 3.1, np.inf]))) == [1, 1, 0, 0]
@@ -78,7 +89,7 @@ def test_the_numbers_tell_a_broken_claim():
 
 def test_a_flipped_student_is_seen_by_every_claim_about_its_sign():
     kinds = Kinds(*(jnp.int32(i) for i in (1, LOSSES.index("softmax"), 0, 0)))
-    right, flipped = block(0, kinds), block(0, kinds, sign=-1.0)
+    right, flipped = (jax.device_get(evaluated(block_keys(0), kinds, sign)) for sign in (1.0, -1.0))
     for name in ("identity", "lemma_1", "theorem_1", "certificate"):
         assert CLAIMS[name].holds(right[name]).all(), name
         assert not CLAIMS[name].holds(flipped[name]).any(), name
