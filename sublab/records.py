@@ -39,6 +39,8 @@ _FILES = ("config.json", "table.parquet", "provenance.json")
 _ABANDONED = 3600
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.\w+")
 _MEASURES = "measures"
+# In the config of a record that was made of others: a summary, say.
+DERIVED = "derived"
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
 # A value of a later measurement.
@@ -282,6 +284,9 @@ def read_all(out: Path, experiment: str) -> list[Record]:
 def scan(out: Path) -> pl.LazyFrame:
     """All records below `out` as one lazy table, with columns `experiment` and `record` in front.
 
+    Everything that was measured is there once: tables that were made of other records, which say
+    so by a true `DERIVED` in their config, are left out.
+
     A column that an experiment does not have is null in its rows. Later measurements are columns
     too. Attached files are not read.
 
@@ -294,7 +299,9 @@ def scan(out: Path) -> pl.LazyFrame:
     measured: list[dict[str, Any]] = []
     for experiment in experiments:
         for folder in _folders(out, experiment):
-            _, parquet, provenance = _checked(folder)
+            config, parquet, provenance = _checked(folder)
+            if config.get(DERIVED):
+                continue
             schema = provenance.get("table_schema", folder.name)
             alike[experiment, schema].append(_Table(folder, parquet, provenance))
             if values := read_measures(folder):

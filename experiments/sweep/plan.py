@@ -117,9 +117,9 @@ def batches(
     limit = memory_limit() if limit is None else limit
     whole_batches = [Batch(wanted, tuple(measure)) for wanted in _together(students, runs_together)]
     for missing in dict.fromkeys(missing for _, missing in again):
-        some = [wanted for wanted, lacking in again if lacking == missing]
+        alike = [wanted for wanted, lacking in again if lacking == missing]
         whole_batches += [
-            Batch(wanted, missing, kept=True) for wanted in _together(some, runs_together)
+            Batch(wanted, missing, kept=True) for wanted in _together(alike, runs_together)
         ]
     needed = dict.fromkeys(model for batch in whole_batches for model in batch.models)
     models = [model for model in needed if not is_there(model)]

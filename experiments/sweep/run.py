@@ -350,9 +350,11 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
         data_sha256=" ".join(dataset.sha256 for dataset in job.datasets.values()),
         data_origin=" ".join(dataset.origin for dataset in job.datasets.values()),
     )
-    config = summary_config(sweep, job.runs, options.seed) | {"version": VERSION}
+    config = summary_config(sweep, job.runs, options.seed)
+    config |= {"version": VERSION, records.DERIVED: True}
     rows_config = {
-        name: config[name] for name in ("version", "name", "size", "seed", "runs", "points")
+        name: config[name]
+        for name in ("version", records.DERIVED, "name", "size", "seed", "runs", "points")
     }
     used = [
         job.store.folder(wanted).name for wanted in job.wanted if job.store.row(wanted) is not None
@@ -379,6 +381,7 @@ def _samples(job: _Job) -> str | None:
     config = {
         "experiment": SAMPLES,
         "version": VERSION,
+        records.DERIVED: True,
         "dataset": dataset.name,
         "data_sha256": dataset.sha256,
         "inputs": inputs.kind,

@@ -47,16 +47,16 @@ def runs_table(
     table = pl.DataFrame(rows, schema=types)
     parts = []
     for name, about in columns.items():
-        one = table.select(
+        values = table.select(
             "point", pl.lit(name).alias("metric"), "run", pl.col(name).alias("value")
         )
         if about.many:
             places = pl.int_ranges(pl.col("value").list.len()).alias("index")
-            one = one.with_columns(places).explode("value", "index")
+            values = values.with_columns(places).explode("value", "index")
         else:
-            one = one.with_columns(pl.lit(None, pl.Int64).alias("index"))
+            values = values.with_columns(pl.lit(None, pl.Int64).alias("index"))
         parts.append(
-            one.select(
+            values.select(
                 "point",
                 "metric",
                 pl.col("index").cast(pl.Int64),
