@@ -24,7 +24,7 @@ from experiments.verify.summary import summarise
 from sublab import records
 from sublab.console import progress, say
 from sublab.errors import InputError
-from sublab.machine import provenance
+from sublab.machine import exact, provenance
 from sublab.randomness import check_seed
 
 EXPERIMENT, SUMMARY = "verify", "verify_summary"
@@ -140,7 +140,7 @@ def _evaluate(options: Options) -> list[records.Record]:
             for group in of_family:
                 if group in found or stop.is_set():
                     continue
-                with jax.enable_x64(True), jax.default_device(devices[place % len(devices)]):
+                with exact(x64=True), jax.default_device(devices[place % len(devices)]):
                     record = _record(options, group)
                 with lock:
                     found[group] = record
