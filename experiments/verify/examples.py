@@ -20,7 +20,7 @@ from experiments.verify.families import FAMILIES
 from experiments.verify.instances import Kinds, draw_one
 from sublab import records
 from sublab.console import say
-from sublab.machine import provenance
+from sublab.machine import exact, provenance
 from theory.alignment import student_direction, teacher_direction
 from theory.guarantee import safe_step, trait_change
 from theory.passes import inner, step
@@ -79,7 +79,7 @@ def record(out: Path, seed: int, table: pl.DataFrame) -> list[records.Record]:
 
     def grid() -> tuple[pl.DataFrame, dict[str, Any]]:
         start = time.monotonic()
-        with jax.enable_x64(True):
+        with exact(x64=True):
             steps = _grid(seed, rows[name])
         return steps, provenance(wall_seconds=time.monotonic() - start)
 

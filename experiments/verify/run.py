@@ -24,7 +24,7 @@ from experiments.verify.summary import summarise
 from sublab import records
 from sublab.console import progress, say
 from sublab.errors import InputError
-from sublab.machine import provenance
+from sublab.machine import exact, provenance
 from sublab.randomness import check_seed
 
 EXPERIMENT, SUMMARY = "verify", "verify_summary"
@@ -156,7 +156,7 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
             for group in family_groups:
                 if group in recorded or stop.is_set():
                     continue
-                with jax.enable_x64(True), jax.default_device(devices[place % len(devices)]):
+                with exact(x64=True), jax.default_device(devices[place % len(devices)]):
                     record = _record(options, group)
                 with lock:
                     recorded[group] = record

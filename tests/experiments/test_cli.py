@@ -243,7 +243,7 @@ def test_a_bad_environment_is_one_line_and_status_2(tmp_path, variable, value):
     assert list(tmp_path.iterdir()) == []
 
 
-SMALL_LLM = "--pretraining-steps 16 --lists 128 --student-steps 4 --answers 1 --runs 1"
+SMALL_LLM = "--pretraining-steps 16 --lists 256 --student-steps 4 --answers 1 --runs 2"
 
 
 @pytest.mark.slow
