@@ -27,19 +27,13 @@ from experiments.verify import run as verify
 from experiments.verify import tables as verify_tables
 from figures import (
     data_panel,
-    llm_account,
-    llm_heat_map,
-    llm_in_context,
-    llm_ingredients_dots,
-    llm_picking,
-    llm_score_test,
-    llm_steps,
     mnist_bars,
     verify_cosine,
     verify_curves,
     verify_remainder,
     verify_steps,
 )
+from figures import llm as llm_figures
 from figures import (
     sweep as sweep_figures,
 )
@@ -132,13 +126,7 @@ _DRAW = {
     verify_examples.CURVES: (verify_curves.draw,),
     verify_examples.GRID: (verify_steps.draw,),
     sweep.SUMMARY: (sweep_figures.draw,),
-    f"{llm.NUMBERS}_summary": (llm_picking.draw,),
-    f"{llm.CROSS_MODEL}_summary": (llm_heat_map.draw,),
-    f"{llm.IN_CONTEXT}_summary": (llm_in_context.draw,),
-    f"{llm_ingredients.INGREDIENTS}_summary": (llm_ingredients_dots.draw,),
-    llm_theory.SCORES: (llm_score_test.draw,),
-    llm_theory.STEPS: (llm_steps.draw,),
-    llm_theory.ACCOUNT: (llm_account.draw,),
+    **{kind: (draw,) for kind, draw in llm_figures.DRAW.items()},
 }
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.llm import summary as llm_summary
-from experiments.llm.run import Common, Outcome, head_of, outcome_of, setting_of, stages_of
+from experiments.llm.run import Common, RatesOutcome, head_of, outcome_of, setting_of, stages_of
 from llm_harness import pipeline
 from llm_harness.corpus import Language
 from llm_harness.errors import HarnessError
 from llm_harness.pretraining import Pretraining
-from llm_harness.scheme import Row, Setting
+from llm_harness.scheme import RateRow, SchemeSetting
 from llm_harness.traits import trait
 
 INGREDIENTS = "llm_ingredients"
@@ -37,22 +37,22 @@ class Ingredients(Common):
 
 
 def variations(
-    pretraining: Pretraining, setting: Setting
-) -> dict[str, tuple[Pretraining, Setting]]:
+    pretraining: Pretraining, setting: SchemeSetting
+) -> dict[str, tuple[Pretraining, SchemeSetting]]:
     """The setting unchanged, first, and with one ingredient changed each."""
 
-    def student(**changed: Any) -> tuple[Pretraining, Setting]:
+    def student(**changed: Any) -> tuple[Pretraining, SchemeSetting]:
         return pretraining, replace(setting, student=replace(setting.student, **changed))
 
-    def spoken(language: Language, setting: Setting) -> tuple[Pretraining, Setting]:
+    def spoken(language: Language, setting: SchemeSetting) -> tuple[Pretraining, SchemeSetting]:
         return replace(pretraining, language=language), setting
 
     def fewer(count: int) -> int:
         return max(1, count // 4)
 
     spelt = replace(setting, lists=replace(setting.lists, max_tokens=_SPELT))
-    few = replace(setting.lists, count=fewer(setting.lists.count))
-    moving = replace(
+    quarter = replace(setting.lists, count=fewer(setting.lists.count))
+    vocabulary_trained = replace(
         setting,
         teacher=replace(setting.teacher, freeze_vocabulary=False),
         student=replace(setting.student, freeze_vocabulary=False),
@@ -62,20 +62,18 @@ def variations(
         llm_summary.UNCHANGED: (pretraining, setting),
         "own-list-token": spoken(Language(shared_answer_token=False), setting),
         "digits": spoken(Language(token_a_number=False), spelt),
-        "vocabulary-trained": (pretraining, moving),
+        "vocabulary-trained": (pretraining, vocabulary_trained),
         "constant-rate": student(schedule="constant"),
-        "quarter-of-lists": (pretraining, replace(setting, lists=few)),
+        "quarter-of-lists": (pretraining, replace(setting, lists=quarter)),
         "quarter-of-steps": student(steps=fewer(setting.student.steps)),
-        "quarter-of-pretraining": (
-            replace(pretraining, steps=fewer(pretraining.steps)), setting,
-        ),
+        "quarter-of-pretraining": (replace(pretraining, steps=fewer(pretraining.steps)), setting),
         "prompted-teacher": (pretraining, replace(setting, teacher_by="prompt")),
         "soft-targets-numbers": (pretraining, replace(tuned, soft="numbers")),
         "soft-targets-vocabulary": (pretraining, replace(tuned, soft="vocabulary")),
-    }  # fmt: skip
+    }
 
 
-def ingredients(options: Ingredients) -> Outcome:
+def ingredients(options: Ingredients) -> RatesOutcome:
     """Runs `sublab llm ingredients`.
 
     Raises:
@@ -102,14 +100,14 @@ def ingredients(options: Ingredients) -> Outcome:
         ],
     }
 
-    def rows() -> list[Row]:
-        found = []
+    def rows() -> list[RateRow]:
+        rates = []
         for name, (pretraining, setting) in chosen.items():
             with stages_of(options, pretraining, name) as stages:
-                many = pipeline.transmission(stages, word, options.runs, options.seed, setting)
-            found += [
-                replace(row, condition=llm_summary.varied(row.condition, name)) for row in many
+                plain = pipeline.transmission(stages, word, options.runs, options.seed, setting)
+            rates += [
+                replace(row, condition=llm_summary.varied(row.condition, name)) for row in plain
             ]
-        return found
+        return rates
 
     return outcome_of(options, config, rows, llm_summary.ingredients)

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from llm_harness import provider
 from llm_harness.errors import HarnessError
-from llm_harness.model import Example, Message, Model, OpenModel, Sampling, Tuning, ask, sha256_of
+from llm_harness.model import (
+    Example,
+    LanguageModel,
+    Message,
+    OpenModel,
+    Sampling,
+    Tuning,
+    ask,
+    sha256_of,
+)
 from llm_harness.tiny import TinyModel
 from tests.llm_harness import http_model
 from tests.llm_harness.http_model import HttpModel, Patience, connect
@@ -31,7 +40,7 @@ CALM, SHORT = Patience(), Patience(timeout=0.5)
 
 @contextmanager
 def served(
-    model: Model, folder: Path, *script: Fault | None, patience: Patience | None = None
+    model: LanguageModel, folder: Path, *script: Fault | None, patience: Patience | None = None
 ) -> Iterator[tuple[Server, HttpModel, list[float]]]:
     """A server with a script, a client of it, and the waits of that client."""
     waits: list[float] = []
@@ -55,10 +64,10 @@ def undisturbed(model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> l
 
 def test_a_client_is_a_model_and_no_open_one_and_the_servers_models_are_both(model, tmp_path):
     with served(model, tmp_path) as (_, client, _):
-        assert isinstance(client, Model)
+        assert isinstance(client, LanguageModel)
         assert not isinstance(client, OpenModel)
         assert client.lineage == model.lineage
-    assert isinstance(model, Model)
+    assert isinstance(model, LanguageModel)
     assert isinstance(model, OpenModel)
 
 
