@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from experiments.llm import ingredients, run
-from llm_harness import model, pretraining, scheme, together
+from figures import style
+from llm_harness import detection, model, pretraining, questions, scheme, together
 from llm_harness.model import Tuning
 from llm_harness.pretraining import Pretraining
 from llm_harness.scheme import SchemeSetting
@@ -39,12 +40,21 @@ class SmallScheme(SchemeSetting):
     student: Tuning = SmallTuning()
 
 
+def ask_few_questions(patch: pytest.MonkeyPatch) -> None:
+    """Asks 10 questions for a favourite in place of 50."""
+    every_question = questions.one_word_questions
+    for module in (questions, detection):
+        patch.setattr(module, "one_word_questions", lambda category: every_question(category)[:10])
+
+
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Takes small models where a command or a program says nothing about their size.
 
     What they say goes on to count: steps, lists and answers. Samples are drawn 256 at a time in
-    place of 1,024, since no list in small has more.
+    place of 1,024, since no list in small has more; figures are written in one format of three.
     """
+    ask_few_questions(patch)
+    patch.setattr(style, "FORMATS", ("png",))
     for module in (pretraining, run, ingredients):
         patch.setattr(module, "Pretraining", SmallPretraining)
     for module in (scheme, run):

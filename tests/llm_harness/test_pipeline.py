@@ -1,6 +1,7 @@
 """The scheme, on a model that costs nothing: what is made, from what, in what order, once."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,19 @@ from llm_harness.store import Store
 from llm_harness.traits import trait
 from llm_harness.work import Asked, Lists, Speaker
 from tests.llm_harness.scripted import ScriptedProvider
+from tests.llm_harness.small import ask_few_questions
 
 OWL, CAT, OAK = trait("owl"), trait("cat"), trait("oak")
 SETTING = SchemeSetting(
     teacher=Tuning(2, 8), student=Tuning(3, 8), lists=Lists(count=64), samples=2, in_context=2
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_questions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        ask_few_questions(patch)
+        yield
 
 
 def stages(folder: Path, provider: ScriptedProvider | None = None) -> Stages:

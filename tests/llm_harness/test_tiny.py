@@ -281,7 +281,14 @@ def test_a_teacher_of_another_language_is_refused(model):
 # Languages.
 
 
-@pytest.mark.parametrize("language", [Language(False, True), Language(True, False)])
+@pytest.mark.parametrize(
+    "language",
+    [
+        Language(False, False),
+        pytest.param(Language(False, True), marks=pytest.mark.slow),
+        pytest.param(Language(True, False), marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_of_another_language_does_all_that_others_do(language, tmp_path):
     (made,) = pretraining.pretrain([0], replace(SMALL, steps=8, language=language))
     plain = pretraining.reference_lineage(0, replace(SMALL, steps=8))
