@@ -95,7 +95,7 @@ def draw_estimates(
     where = list(places)
     x, y, errors = (mean, where, {"xerr": ends}) if across else (where, mean, {"yerr": ends})
     look = {"markersize": 4.5, "linewidth": 1.3, "capsize": 3} | look
-    drawn = axes.errorbar(
+    bars = axes.errorbar(
         x,
         y,
         **errors,
@@ -105,7 +105,7 @@ def draw_estimates(
         label=mark.label or "_nolegend_",
         **look,
     )
-    _shift(axes, drawn.get_children(), shift)
+    _shift(axes, bars.get_children(), shift)
 
 
 def draw_runs(
@@ -133,9 +133,9 @@ def _shift(axes: Axes, artists: Iterable[Artist], points: float) -> None:
     """Moves artists to the right; the limits of the axes remain those of the data."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    moved = axes.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
+    transform = axes.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
     for artist in artists if points else ():
-        artist.set_transform(moved)
+        artist.set_transform(transform)
 
 
 def about(config: Mapping[str, Any]) -> str:
@@ -174,12 +174,12 @@ def logarithmic_axis(axes: Axes, values: Sequence[int]) -> None:
 def thinned(places: Sequence[float] | np.ndarray, labels: Sequence[str]) -> list[str]:
     """`labels`, empty where a label would stand on the one before it."""
     room = (places[-1] - places[0]) / 11
-    shown, last = [], -np.inf
+    texts, last = [], -np.inf
     for place, label in zip(places, labels, strict=True):
         near = place - last < room
-        shown.append("" if near else label)
+        texts.append("" if near else label)
         last = last if near else place
-    return shown
+    return texts
 
 
 def _legend(figure: Figure, axes: Axes, first: Iterable[Mark], **look: Any) -> None:
@@ -540,22 +540,22 @@ def _draw_cells(
     places = dict(zip(names, np.array(starts) + 0.5, strict=True))
     for (teacher, student), row in pairs.items():
         x, y = places[student], places[teacher]
-        text: dict[str, Any] = {"ha": "center", "va": "center"}
-        text["color"] = "white" if abs(row["difference"]) > 0.62 * limit else BLACK
+        centred: dict[str, Any] = {"ha": "center", "va": "center"}
+        centred["color"] = "white" if abs(row["difference"]) > 0.62 * limit else BLACK
         low, high = row["difference_low"], row["difference_high"]
-        known = low is not None
-        star = "*" if known and (low > 0 or high < 0) else ""
+        has_interval = low is not None
+        star = "*" if has_interval and (low > 0 or high < 0) else ""
         axes.text(
             x,
-            y - 0.1 * known,
+            y - 0.1 * has_interval,
             f"{_written(row['difference'], limit, '+')}{star}",
             fontsize=10,
             fontweight="bold" if star else "normal",
-            **text,
+            **centred,
         )
-        if known:
+        if has_interval:
             ends = f"{_written(low, limit)} to {_written(high, limit)}"
-            axes.text(x, y + 0.22, ends, fontsize=6.2, **text)
+            axes.text(x, y + 0.22, ends, fontsize=6.2, **centred)
     return picture
 
 
@@ -609,9 +609,9 @@ def draw_in_context(summary: Record, folder: Path) -> list[Path]:
                 )
         for axes in (left, right):
             chance_line(axes, config)
-        shown = {name for name in rows if name in _BESIDE or ", " in name}
-        tops = [rows[name]["high"] or 0.0 for name in shown]
-        tops += [max(_rates_of_runs(runs, name)) for name in shown]
+        conditions = {name for name in rows if name in _BESIDE or ", " in name}
+        tops = [rows[name]["high"] or 0.0 for name in conditions]
+        tops += [max(_rates_of_runs(runs, name)) for name in conditions]
         left.set_ylim(0, min(1.03, 1.1 * max(chance_of(config), *tops)))
         logarithmic_axis(left, counts)
         left.set(xlabel="examples in context", ylabel="rate among the words")
@@ -760,9 +760,11 @@ def draw_score_test(scores: Record, folder: Path) -> list[Path]:
 
 def chosen_steps(steps: Sequence[int]) -> list[int]:
     """The null, and at most four teachers, evenly spread, the first and the last among them."""
-    taught = sorted(step for step in steps if step > 0)
-    picked = np.unique(np.linspace(0, len(taught) - 1, min(4, len(taught))).round().astype(int))
-    return [*([0] if 0 in steps else []), *(taught[i] for i in picked)]
+    teacher_steps = sorted(step for step in steps if step > 0)
+    indices = np.unique(
+        np.linspace(0, len(teacher_steps) - 1, min(4, len(teacher_steps))).round().astype(int)
+    )
+    return [*([0] if 0 in steps else []), *(teacher_steps[i] for i in indices)]
 
 
 def _draw_against_steps(
@@ -775,13 +777,13 @@ def _draw_against_steps(
     steps = own["steps"].unique().sort().to_list()
     first = min((step for step in steps if step > 0), default=1)
     places = {step: float(np.log2(step)) if step else np.log2(first) - 1.3 for step in steps}
-    taught = [step for step in steps if step]
+    teacher_steps = [step for step in steps if step]
     for _, run in own.sort("steps").group_by("run", maintain_order=True):
         values = dict(zip(run["steps"], run[column], strict=True))
-        known = [step for step in taught if step in values]
+        run_steps = [step for step in teacher_steps if step in values]
         axes.plot(
-            [places[step] + shift for step in known],
-            [values[step] for step in known],
+            [places[step] + shift for step in run_steps],
+            [values[step] for step in run_steps],
             color=mark.colour,
             alpha=0.3,
             linewidth=0.8,
@@ -789,12 +791,12 @@ def _draw_against_steps(
         )
         if 0 in values:
             draw_runs(axes, [places[0] + shift], [values[0]], mark.colour, -4.0, mark.marker)
-    for joined in ([step for step in steps if not step], taught):
-        if joined:
+    for line_steps in ([step for step in steps if not step], teacher_steps):
+        if line_steps:
             draw_estimates(
                 axes,
-                [places[step] + shift for step in joined],
-                [estimate(own.filter(steps=step)[column].to_numpy()) for step in joined],
+                [places[step] + shift for step in line_steps],
+                [estimate(own.filter(steps=step)[column].to_numpy()) for step in line_steps],
                 replace(mark, label=""),
                 linewidth=1.4,
             )
@@ -1082,8 +1084,8 @@ def _cumulative(table: pl.DataFrame, change: str) -> np.ndarray:
 def _draw_band(axes: Axes, values: np.ndarray, first: int, mark: Mark) -> None:
     """Mean and interval over runs at each step, from step `first` on, and the runs."""
     steps = first + np.arange(values.shape[1])
-    known = np.isfinite(values).all(axis=0)
-    steps, values = steps[known], values[:, known]
+    finite = np.isfinite(values).all(axis=0)
+    steps, values = steps[finite], values[:, finite]
     if not values.size:
         return
     if len(values) > 1:

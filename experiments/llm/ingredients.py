@@ -1,7 +1,7 @@
 """`sublab llm ingredients`: what the transfer of a trait depends on, one ingredient at a time.
 
 Every variation changes one thing of the setting and is run on the same seeds, with the student of
-the reference's own numbers beside it. Nothing is chosen by the outcome.
+the reference's own numbers beside it. Nothing is selection by the outcome.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -81,12 +81,14 @@ def ingredients(options: Ingredients) -> RatesOutcome:
         RecordError: `options.out` cannot be written.
     """
     word, base = trait(options.trait), setting_of(options)
-    known = variations(Pretraining(steps=options.pretraining_steps), base)
-    if unknown := [name for name in options.only if name not in known]:
-        raise HarnessError(f"no variation is named {unknown[0]!r}; there are: {', '.join(known)}")
-    chosen = {
+    every_variation = variations(Pretraining(steps=options.pretraining_steps), base)
+    if unknown := [name for name in options.only if name not in every_variation]:
+        raise HarnessError(
+            f"no variation is named {unknown[0]!r}; there are: {', '.join(every_variation)}"
+        )
+    selection = {
         name: how
-        for name, how in known.items()
+        for name, how in every_variation.items()
         if not options.only or name in (llm_summary.UNCHANGED, *options.only)
     }
     config = head_of(options, INGREDIENTS, VERSION) | {
@@ -96,13 +98,13 @@ def ingredients(options: Ingredients) -> RatesOutcome:
         # A list, since records keep no order of names.
         "variations": [
             {"name": name, "pretraining": asdict(pretraining), "setting": asdict(setting)}
-            for name, (pretraining, setting) in chosen.items()
+            for name, (pretraining, setting) in selection.items()
         ],
     }
 
     def rows() -> list[RateRow]:
         rates = []
-        for name, (pretraining, setting) in chosen.items():
+        for name, (pretraining, setting) in selection.items():
             with stages_of(options, pretraining, name) as stages:
                 plain = pipeline.transmission(stages, word, options.runs, options.seed, setting)
             rates += [

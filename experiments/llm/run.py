@@ -277,15 +277,15 @@ def stages_of(
     records.prepare(options.out)
     pretraining = pretraining or Pretraining(steps=options.pretraining_steps)
     with ExitStack() as bars:
-        shown: dict[str, Advance] = {}
+        bar_of_stage: dict[str, Advance] = {}
 
         def report(what: str, share: float) -> None:
             # A bar of its own for every stage, so that the time left is that stage's.
-            if what not in shown:
+            if what not in bar_of_stage:
                 bars.close()
-                shown.clear()
-                shown[what] = bars.enter_context(progress(1000))
-            shown[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
+                bar_of_stage.clear()
+                bar_of_stage[what] = bars.enter_context(progress(1000))
+            bar_of_stage[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
 
         yield Stages(
             Embedded(pretraining, replace(pretraining, corpus_seed=1)),

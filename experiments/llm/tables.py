@@ -32,13 +32,15 @@ def print_rates(outcome: RatesOutcome) -> None:
             "95 % interval",
         ],
     )
-    shown = summary.filter(~pl.col("prefix"))
+    unprefixed = summary.filter(~pl.col("prefix"))
     if name == "llm_numbers" and len(config["traits"]) == 1:
         # All traits together are that one.
-        shown = shown.filter(pl.col("trait") != llm_summary.ALL)
-    for row in shown.filter(pl.col("metric") == "among").iter_rows(named=True):
+        unprefixed = unprefixed.filter(pl.col("trait") != llm_summary.ALL)
+    for row in unprefixed.filter(pl.col("metric") == "among").iter_rows(named=True):
         same = (pl.col("trait") == row["trait"]) & (pl.col("condition") == row["condition"])
-        plain = shown.filter(same & (pl.col("metric") == "plain") & pl.col("control").is_null())
+        plain = unprefixed.filter(
+            same & (pl.col("metric") == "plain") & pl.col("control").is_null()
+        )
         first = row["control"] is None
         cells = ["", "", "", "", "", ""]
         if first:
