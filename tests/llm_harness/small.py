@@ -50,8 +50,9 @@ def ask_few_questions(patch: pytest.MonkeyPatch) -> None:
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Takes small models where a command or a program says nothing about their size.
 
-    What they say goes on to count: steps, lists and answers. Samples are drawn 256 at a time in
-    place of 1,024, since no list in small has more; figures are written in one format of three.
+    What they say goes on to count: steps, lists and answers. Samples are drawn 16 or 256 at a time
+    in place of 64 or 1,024, which are more than there are in small; figures are written in one
+    format of three.
     """
     ask_few_questions(patch)
     patch.setattr(style, "FORMATS", ("png",))
@@ -60,4 +61,4 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     for module in (scheme, run):
         patch.setattr(module, "SchemeSetting", SmallScheme)
     patch.setattr(model, "Tuning", SmallTuning)
-    patch.setattr(together, "_SEQUENCES", (64, 256))
+    patch.setattr(together, "_SEQUENCES", (16, 256))
