@@ -25,7 +25,7 @@ VOCABULARY_PARTS = ("embedding", "output")
 
 
 @dataclass(frozen=True)
-class Architecture:
+class DecoderArchitecture:
     """Sizes of a decoder.
 
     Attributes:
@@ -43,10 +43,10 @@ class Architecture:
     expansion: int = 4
 
 
-class Block(nnx.Module):
+class DecoderBlock(nnx.Module):
     """Attention and a perceptron, each behind a norm and added to the stream."""
 
-    def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
+    def __init__(self, architecture: DecoderArchitecture, rngs: nnx.Rngs):
         width, inner = architecture.width, architecture.expansion * architecture.width
         linear = partial(nnx.Linear, use_bias=False, precision=PRECISION, rngs=rngs)
         self.heads = architecture.heads
@@ -90,10 +90,10 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
     """Tokens to logits of the next token."""
 
-    def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
+    def __init__(self, architecture: DecoderArchitecture, rngs: nnx.Rngs):
         width = architecture.width
         self.embedding = nnx.Embed(architecture.vocabulary, width, rngs=rngs)
-        self.blocks = nnx.List(Block(architecture, rngs) for _ in range(architecture.layers))
+        self.blocks = nnx.List(DecoderBlock(architecture, rngs) for _ in range(architecture.layers))
         self.norm = nnx.RMSNorm(width, rngs=rngs)
         self.output = nnx.Linear(
             width, architecture.vocabulary, use_bias=False, precision=PRECISION, rngs=rngs
@@ -172,7 +172,7 @@ def _flat(layer: Callable[[Array], Array], stream: Float[Array, "batch time widt
 class DecoderApply:
     """`apply(params, tokens) -> logits` at the places from `first` on; equal where both are."""
 
-    architecture: Architecture
+    architecture: DecoderArchitecture
     first: int = 0
 
     def __call__(
@@ -181,19 +181,19 @@ class DecoderApply:
         return merged(self.architecture, params)(jnp.asarray(tokens), self.first)
 
 
-def merged(architecture: Architecture, params: Params) -> Decoder:
+def merged(architecture: DecoderArchitecture, params: Params) -> Decoder:
     """The module with `params` in it."""
     return nnx.merge(_graph(architecture), params)
 
 
 @cache
-def _graph(architecture: Architecture) -> nnx.GraphDef:
+def _graph(architecture: DecoderArchitecture) -> nnx.GraphDef:
     abstract = nnx.eval_shape(lambda: Decoder(architecture, nnx.Rngs(0)))
     return nnx.split(abstract)[0]
 
 
 @partial(jax.jit, static_argnames="architecture")
-def draw(architecture: Architecture, keys: Key[Array, " population"]) -> Params:
+def draw(architecture: DecoderArchitecture, keys: Key[Array, " population"]) -> Params:
     """A population of decoders, one a key."""
 
     def one(key):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from llm_harness.decoder import PRECISION, Architecture, DecoderApply, Params, merged
+from llm_harness.decoder import PRECISION, DecoderApply, DecoderArchitecture, Params, merged
 from sublab import devices
 
 # Blocks of the vocabulary that a token is looked for in, one after the other.
@@ -16,7 +16,7 @@ _BLOCK = 32
 
 @partial(jax.jit, static_argnames=("architecture", "length", "end", "mesh", "cached", "each"))
 def sample(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     params: Params,
     prompts: Int[Array, "population batch time"],
     keys: Key[Array, " population"],

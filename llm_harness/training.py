@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
-from llm_harness.decoder import VOCABULARY_PARTS, Architecture, DecoderApply, Params
+from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply, DecoderArchitecture, Params
 from sublab import devices
 
 
@@ -63,7 +63,7 @@ def begin(params: Params, freeze_vocabulary: bool) -> State:
 
 
 def loss(
-    architecture: Architecture, params: Params, tokens: Int[Array, "batch time"], first: int
+    architecture: DecoderArchitecture, params: Params, tokens: Int[Array, "batch time"], first: int
 ) -> Float[Array, ""]:
     """Mean -log p of the tokens from place `first` on, padding left out."""
     logits = DecoderApply(architecture, first - 1)(params, tokens[:, :-1])
@@ -76,7 +76,10 @@ def loss(
 
 
 def imitation(
-    architecture: Architecture, params: Params, imitated: Params, tokens: Int[Array, "batch time"]
+    architecture: DecoderArchitecture,
+    params: Params,
+    imitated: Params,
+    tokens: Int[Array, "batch time"],
 ) -> Float[Array, ""]:
     """Mean KL(imitated || model) of the next token over all places, in nats."""
     targets, mine = (
@@ -86,7 +89,7 @@ def imitation(
 
 
 def distillation(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     params: Params,
     imitated: Params,
     tokens: Int[Array, "batch time"],
@@ -129,7 +132,7 @@ _OPTIONS = {"xla_cpu_enable_fast_math": True}
     jax.jit, static_argnames=("architecture", "first", "mesh", "over"), compiler_options=_OPTIONS
 )
 def advance(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     state: State,
     tokens: Int[Array, "*population examples time"],
     rows: Int[Array, "population steps batch"],

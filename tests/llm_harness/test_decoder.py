@@ -10,11 +10,11 @@ import pytest
 from jax import Array
 
 from llm_harness.corpus import TOKENIZER
-from llm_harness.decoder import Architecture, DecoderApply, Params, draw, merged
+from llm_harness.decoder import DecoderApply, DecoderArchitecture, Params, draw, merged
 
 # Float32, through a few matrix products.
 assert_close = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5)
-TWO_LAYERS = Architecture(TOKENIZER.size, width=16, layers=2, heads=2)
+TWO_LAYERS = DecoderArchitecture(TOKENIZER.size, width=16, layers=2, heads=2)
 
 
 @pytest.fixture(scope="module")
