@@ -61,9 +61,7 @@ def _measure(double: bool) -> list[str]:
         eps = np.geomspace(0.3, 30, STEPS)
         teacher = step(params, way, 1.0)
         whole = seconds(partial(curve, apply, loss, params, way, eps, noise))
-        one = seconds(
-            partial(inner_product_reverse, apply, loss, params, way, teacher, noise)
-        )  # fmt: skip
+        one = seconds(partial(inner_product_reverse, apply, loss, params, way, teacher, noise))
         return [
             f"theory, {jnp.dtype(dtype).name}: g at {STEPS} eps, a and rho of the paper's MLP on "
             f"{INPUTS} inputs: {whole:.3f} s, {whole / one:.1f} times one g by reverse mode "
