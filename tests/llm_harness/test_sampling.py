@@ -34,12 +34,12 @@ class SamplingCase(NamedTuple):
     temperature: float = 1.0
     cached: bool = True
     chat: Chat = QUESTION
-    count: int = COUNT
+    copies: int = COUNT
 
     def rows(self) -> np.ndarray:
         """Completions as tokens, of one model with two keys."""
         params = jax.tree.map(lambda leaf: np.stack([leaf] * 2), self.model.params)
-        prompts = np.repeat(encode_batch([self.chat])[None], self.count, axis=1).repeat(2, axis=0)
+        prompts = np.repeat(encode_batch([self.chat])[None], self.copies, axis=1).repeat(2, axis=0)
         drawn = sampling.sample(
             self.model.architecture,
             params,
@@ -51,7 +51,7 @@ class SamplingCase(NamedTuple):
             mesh=self.mesh,
             cached=self.cached,
         )
-        return np.asarray(drawn).reshape(2 * self.count, LENGTH)
+        return np.asarray(drawn).reshape(2 * self.copies, LENGTH)
 
 
 def goodness_of_fit(model: TinyModel, rows: np.ndarray) -> float:
@@ -78,7 +78,7 @@ def canonical(row: list[int]) -> str | None:
 
 @pytest.mark.parametrize(("cached", "count"), [(True, COUNT), (False, UNCACHED_COUNT)])
 def test_samples_have_the_frequencies_that_log_probabilities_say(narrow, mesh, cached, count):
-    case = SamplingCase(narrow, mesh, cached=cached, count=count)
+    case = SamplingCase(narrow, mesh, cached=cached, copies=count)
     assert goodness_of_fit(narrow, case.rows()) > 1e-3
 
 
@@ -90,7 +90,7 @@ def test_samples_at_another_temperature_do_not_have_them(narrow, mesh, temperatu
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_with_and_without_a_cache_the_same_tokens_are_drawn(narrow, mesh, temperature):
     with_cache, without = (
-        SamplingCase(narrow, mesh, temperature, cached, count=UNCACHED_COUNT).rows()
+        SamplingCase(narrow, mesh, temperature, cached, copies=UNCACHED_COUNT).rows()
         for cached in (True, False)
     )
     # Logits differ in their last bits, and a uniform number may fall between.
