@@ -22,17 +22,29 @@ def training_step(population):
     state, rates = training.begin(population, freeze_vocabulary=False), jnp.ones(MODELS)
     # Without its compiler's options, which a program inside another may not have.
     return inspect.unwrap(training.advance)(
-        SMALL, state, TOKENS, jnp.zeros((MODELS, 2, 2), jnp.int32), training.Rates(rates, rates),
-        first=2, mesh=population_mesh(),
-    )  # fmt: skip
+        SMALL,
+        state,
+        TOKENS,
+        jnp.zeros((MODELS, 2, 2), jnp.int32),
+        training.Rates(rates, rates),
+        first=2,
+        mesh=population_mesh(),
+    )
 
 
 def sampled(cached, population):
     keys = jax.random.split(jax.random.key(0), MODELS)
     return sampling.sample(
-        SMALL, population, jnp.stack([TOKENS] * MODELS), keys, jnp.float32(1.0),
-        length=2, end=1, mesh=population_mesh(), cached=cached,
-    )  # fmt: skip
+        SMALL,
+        population,
+        jnp.stack([TOKENS] * MODELS),
+        keys,
+        jnp.float32(1.0),
+        length=2,
+        end=1,
+        mesh=population_mesh(),
+        cached=cached,
+    )
 
 
 def answered(population):

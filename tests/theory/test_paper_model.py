@@ -67,8 +67,10 @@ def test_the_curve_in_float32_is_that_in_float64(problem):
     found = curve(apply, loss, params, way, eps, noise)
     assert float(smallest_eps(found)) < 0.1
     with jax.enable_x64(True):
-        doubles = [jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
-                   for tree in (params, way, noise)]  # fmt: skip
+        doubles = [
+            jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
+            for tree in (params, way, noise)
+        ]
         exact = curve(apply, loss, doubles[0], doubles[1], eps, doubles[2])
     np.testing.assert_allclose(found.inner_product, exact.inner_product, rtol=1e-3)
     np.testing.assert_allclose(found.coefficient, exact.coefficient, rtol=1e-4)
