@@ -49,7 +49,7 @@ def test_style_is_left_as_it_was():
 
 @pytest.mark.parametrize(
     ("module", "backend"),
-    [("sweep", "module://matplotlib_inline.backend_inline"), ("llm_heat_map", "no_such_backend")],
+    [("sweep", "module://matplotlib_inline.backend_inline"), ("llm", "no_such_backend")],
 )
 def test_files_are_drawn_whatever_backend_the_environment_names(module, backend):
     """Notebooks export the first to every process that they start, able to import it or not."""

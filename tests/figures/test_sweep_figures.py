@@ -385,7 +385,7 @@ PUBLISHED = {
         (5.08, 0.7427),
     ],
 }
-LEVELS = {"ed2c": [0.37, 0.37], "cloning": [0.37] * 3, "alignment": [0.008]}
+LEVELS = {"cloning": [0.37] * 3, "alignment": [0.008]}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

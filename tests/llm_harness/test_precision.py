@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from llm_harness import sampling, training
-from llm_harness.decoder import Architecture, draw, merged
+from llm_harness.decoder import DecoderArchitecture, draw, merged
 from sublab.devices import population_mesh
 from tests.programs import HIGHEST, precisions
 
-SMALL = Architecture(vocabulary=40, width=8, layers=1)
+SMALL = DecoderArchitecture(vocabulary=40, width=8, layers=1)
 # One a device.
 MODELS = len(jax.local_devices())
 TOKENS = jnp.array([[0, 3, 4, 5, 1], [2, 7, 6, 5, 1]], jnp.int32)
