@@ -1,7 +1,7 @@
 """Claims about one step of one model: loss, optimiser, schedule, interventions."""
 
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ import pytest
 import theory
 from sublab import devices
 from sublab.randomness import purpose_of, run_keys, shuffle
-from sublab.settings import build, setting
-from tests.toymlp.trials import assert_close, assert_same, gap
+from sublab.settings import build
+from tests.toymlp.trials import PoissonLoss, assert_close, assert_same, gap
 from theory import losses
 from theory.passes import inner
 from toymlp import train
@@ -95,19 +95,6 @@ def kl_gradient(params, inputs, teacher, subset, temperature=1.0):
 def logits_and_targets(seed=0):
     random = np.random.default_rng(seed)
     return [jnp.asarray(random.normal(size=13), jnp.float32) for _ in range(2)]
-
-
-@setting
-class PoissonLoss(SquaredError):
-    """A loss that a user might add."""
-
-    kind: ClassVar[str] = "poisson"
-
-    def __call__(self, logits, target, subset):
-        return theory.matching(self.potential(subset))(logits, target)
-
-    def potential(self, subset):
-        return lambda logits: jnp.sum(jnp.where(subset, jnp.exp(logits), 0))
 
 
 @pytest.mark.parametrize("kind", [*get_args(DistillationLoss), PoissonLoss])

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+import theory
 from sublab import settings
+from sublab.settings import setting
 from toymlp import stages
+from toymlp.objective import SquaredError
 from toymlp.settings import Setting, clone_of, teacher_of
 from toymlp.stages import Student, population_of
 from toymlp.train import Context
@@ -57,6 +61,19 @@ GROUP: dict[str, dict[str, Any]] = {
 RUNS = (0, 1)
 # The run that is looked at.
 RUN = 1
+
+
+@setting
+class PoissonLoss(SquaredError):
+    """A loss that a user might add: another potential, of class and auxiliary logits alike."""
+
+    kind: ClassVar[str] = "poisson"
+
+    def __call__(self, logits: Any, target: Any, subset: Any) -> Any:
+        return theory.matching(self.potential(subset))(logits, target)
+
+    def potential(self, subset: Any) -> theory.Potential:
+        return lambda logits: jnp.sum(jnp.where(subset, jnp.exp(logits), 0))
 
 
 def tiny(values: Mapping[str, Any] | None = None, **more: Any) -> Setting:
