@@ -12,17 +12,15 @@ import theory
 from sublab import devices
 from sublab.randomness import purpose_of, run_keys, shuffle
 from sublab.settings import build
-from tests.toymlp.trials import PoissonLoss, assert_close, assert_same, gap
+from tests.toymlp.trials import Poisson, assert_close, assert_same, gap
 from theory import losses
 from theory.passes import inner
 from toymlp import train
 from toymlp.networks import Architecture, Forward, draw, split_parts
 from toymlp.objective import (
-
     DistillationLoss,
     Interventions,
     Liminal,
-    SquaredError,
     trait_loss,
     weighted_mean,
     without_trait,
@@ -97,7 +95,7 @@ def logits_and_targets(seed=0):
     return [jnp.asarray(random.normal(size=13), jnp.float32) for _ in range(2)]
 
 
-@pytest.mark.parametrize("kind", [*get_args(DistillationLoss), PoissonLoss])
+@pytest.mark.parametrize("kind", [*get_args(DistillationLoss), Poisson])
 @pytest.mark.parametrize("subset", [AUX, ALL], ids=["aux", "all"])
 def test_the_gradient_of_a_loss_is_that_of_its_potentials_matching_loss(kind, subset):
     """By which the theorem's numbers are measured."""
@@ -113,7 +111,7 @@ def test_the_gradient_of_a_loss_is_that_of_its_potentials_matching_loss(kind, su
 def test_no_two_losses_have_one_gradient():
     """So that the test above tells them apart."""
     logits, target = logits_and_targets()
-    kinds = (*get_args(DistillationLoss), PoissonLoss)
+    kinds = (*get_args(DistillationLoss), Poisson)
     gradients = [np.asarray(jax.grad(kind())(logits, target, AUX)) for kind in kinds]
     assert len({gradient.round(3).tobytes() for gradient in gradients}) == len(kinds)
 
@@ -394,5 +392,3 @@ def test_an_epochs_batches_are_all_rows_once_in_shuffled_order_and_padding_weigh
         np.testing.assert_array_equal(order, shuffle(jax.random.fold_in(key, epoch), 10))
         assert sorted(order) == list(range(10))
     assert epoch_batches(key, 0, 8, 4)[0].shape == (2, 4)
-
-

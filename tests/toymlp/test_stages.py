@@ -371,9 +371,7 @@ def test_a_student_that_was_kept_comes_again_with_all_that_surrounds_it(context,
         some = tiny(GROUP[name])
         models = teachers_and_clones([some], context, (RUN,))
         kept, aux = group[name, RUN], some.model.aux
-        again = student_again(
-            some, RUN, narrow(kept.params, aux), kept.loss, *models, context, 5
-        )
+        again = student_again(some, RUN, narrow(kept.params, aux), kept.loss, *models, context, 5)
         for field in ("start", "params", "teacher", "reference"):
             assert_close(getattr(again, field), getattr(kept, field))
         assert again.loss == kept.loss
@@ -456,8 +454,9 @@ def test_a_student_is_trained_without_the_trait_where_its_setting_says_so(contex
 @pytest.fixture(scope="module")
 def cloned(context):
     """Clones of several lengths, by their epochs."""
-    parts = {epochs: clone_of(tiny(MATCHED | {"start.clone.epochs": epochs}))
-             for epochs in (0, 1, 8)}
+    parts = {
+        epochs: clone_of(tiny(MATCHED | {"start.clone.epochs": epochs})) for epochs in (0, 1, 8)
+    }
     together = clones(across(list(parts.values()), RUNS), context)
     return {epochs: together[part, RUN] for epochs, part in parts.items()}
 
@@ -541,8 +540,11 @@ def test_room_for_more_logits_is_filled_with_zeros(cloned):
 
 
 def inputs_by_generation(fitted):
-    return [np.asarray(material(0).inputs) for _, material, what in fitted
-            if what.startswith("students")]
+    return [
+        np.asarray(material(0).inputs)
+        for _, material, what in fitted
+        if what.startswith("students")
+    ]
 
 
 @pytest.mark.parametrize("inputs", ["new", "same"])

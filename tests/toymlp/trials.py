@@ -11,6 +11,7 @@ import numpy as np
 import theory
 from sublab import settings
 from sublab.settings import setting
+from theory import losses
 from toymlp import stages
 from toymlp.objective import SquaredError
 from toymlp.settings import Setting, clone_of, teacher_of
@@ -64,7 +65,7 @@ RUN = 1
 
 
 @setting
-class PoissonLoss(SquaredError):
+class Poisson(SquaredError):
     """A loss that a user might add: another potential, of class and auxiliary logits alike."""
 
     kind: ClassVar[str] = "poisson"
@@ -72,7 +73,7 @@ class PoissonLoss(SquaredError):
     def __call__(self, logits: Any, target: Any, subset: Any) -> Any:
         return theory.matching(self.potential(subset))(logits, target)
 
-    def potential(self, subset: Any) -> theory.Potential:
+    def potential(self, subset: Any) -> losses.Potential:
         return lambda logits: jnp.sum(jnp.where(subset, jnp.exp(logits), 0))
 
 
