@@ -65,7 +65,7 @@ RUN = 1
 
 
 @setting
-class Poisson(SquaredError):
+class Poisson(SquaredError):  # noqa: N818 (no exception)
     """A loss that a user might add: another potential, of class and auxiliary logits alike."""
 
     kind: ClassVar[str] = "poisson"
