@@ -269,7 +269,9 @@ def known(cls: type) -> dict[str, Key]:
             }
             key = replace(first, kinds=kinds)  # noqa: PLW2901
         keys[key.name] = key
-    return keys
+    # Where several kinds have a key, the default's own says what is there if nothing is said.
+    there = flatten(cls())
+    return {name: replace(key, default=there.get(name, key.default)) for name, key in keys.items()}
 
 
 def differences(value: Any, default: Any) -> dict[str, Any]:

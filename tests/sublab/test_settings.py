@@ -349,6 +349,15 @@ def test_the_known_keys_say_what_they_stand_for():
     assert keys["scale"].help == "scale of the drawing"
 
 
+@setting
+class Ringed:
+    shape: Circle | Ring = nested("shape", default=Ring(radius=4.0))
+
+
+def test_a_key_of_several_kinds_has_the_default_of_the_default():
+    assert known(Ringed)["shape.radius"].default == 4.0
+
+
 def test_keys_are_those_of_tables():
     everything = [Drawing(frame=Frame(), shape=shape) for shape in (Square(), Circle(), Ring())]
     in_tables = {name for drawing in everything for name in flatten(drawing)}

@@ -13,10 +13,17 @@ from benchmarks import arithmetic
 from sublab import devices, settings
 from sublab.randomness import run_keys, shuffle
 from tests.toymlp.peak import peak_of
-from tests.toymlp.trials import assert_close, assert_same, tiny
+from tests.toymlp.trials import (
+    KEYS,
+    assert_close,
+    assert_same,
+    is_optional_setting,
+    neighbours,
+    tiny,
+)
 from toymlp import train
 from toymlp.networks import Forward, architectures
-from toymlp.settings import PREPRINT, TEACHER, Setting, Training
+from toymlp.settings import PREPRINT, TEACHER, Training
 from toymlp.stages import Draws
 from toymlp.train import Fit, Material, accuracy, fit, logits_of, stack, unstack
 
@@ -174,50 +181,13 @@ def test_another_value_of_a_traced_field_compiles_nothing_and_of_a_static_one_do
     assert programs() == compiled + 1
 
 
-def another(key):
-    """Another value of a key, in its range."""
-    if key.is_kind:
-        kinds = settings.allowed(key).removeprefix("one of ").split(", ")
-        return next(kind for kind in kinds if kind != key.default)
-    words = settings.allowed(key).removesuffix(", or left out").removeprefix("one of ")
-    for value in (True, False, 1, 2, 0.25, 0.75, [4], ["hidden_1"], *words.split(", ")):
-        try:
-            settings.checked(Setting, key.name, value)
-        except settings.SettingError:
-            continue
-        if value != key.default:
-            return value
-    raise AssertionError(key.name)
-
-
-def context_of(key):
-    """Kinds in which a key exists."""
-    return {union: kinds[0] for union, kinds in key.kinds.items()}
-
-
-KEYS = settings.known(Setting)
-
-
-@pytest.mark.parametrize("name", [n for n, key in KEYS.items() if key.metadata["mark"] != "nested"])
-def test_traced_fields_are_leaves_and_static_ones_the_structure(name):
+@pytest.mark.parametrize("name", [name for name in KEYS if not is_optional_setting(KEYS[name])])
+def test_traced_fields_are_leaves_and_static_ones_and_kinds_the_structure(name):
     """Which decides what is one program; JAX compiles once a structure."""
-    key = KEYS[name]
-    kinds = context_of(key)
-    # What is optional is there on both sides.
-    present = {name: key.default} if name.startswith("interventions.liminal.") else {}
-    before = settings.build(Setting, kinds | present)
-    after = settings.build(Setting, kinds | {name: another(key)})
+    before, after = neighbours(name)
     assert before != after
     same = jax.tree.structure(before) == jax.tree.structure(after)
-    assert same == (key.metadata["mark"] == "traced")
-
-
-@pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.is_kind])
-def test_another_kind_is_another_structure(name):
-    kinds = context_of(KEYS[name])
-    before = settings.build(Setting, kinds)
-    after = settings.build(Setting, kinds | {name: another(KEYS[name])})
-    assert jax.tree.structure(before) != jax.tree.structure(after)
+    assert same == (KEYS[name].metadata["mark"] == "traced")
 
 
 def test_what_the_inputs_are_like_is_no_matter_of_the_program():

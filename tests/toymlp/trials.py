@@ -83,6 +83,43 @@ def tiny(values: Mapping[str, Any] | None = None, **more: Any) -> Setting:
     return settings.build(Setting, BASE | dict(values or {}) | dotted)
 
 
+KEYS = settings.known(Setting)
+
+
+def another(key: settings.Key) -> Any:
+    """A value of a key that is allowed and not its default."""
+    words = settings.allowed(key).removesuffix(", or left out").removeprefix("one of ")
+    for value in (True, False, 1, 2, 0.25, 0.75, [4], ["hidden_1"], *words.split(", ")):
+        try:
+            settings.checked(Setting, key.name, value)
+        except settings.SettingError:
+            continue
+        if value != key.default:
+            return value
+    raise AssertionError(key.name)
+
+
+def kinds_of(key: settings.Key) -> dict[str, str]:
+    """Kinds beside which a key exists, as a table."""
+    return {union: kinds[0] for union, kinds in key.kinds.items()}
+
+
+def is_optional_setting(key: settings.Key) -> bool:
+    """Whether it stands for a setting that may be left out, of which nothing is said as a whole."""
+    return key.metadata["mark"] == "nested" and not key.is_kind
+
+
+def neighbours(name: str) -> tuple[Setting, Setting]:
+    """Two settings that differ in one key alone; a kind brings its numbers with it."""
+    key = KEYS[name]
+    base = kinds_of(key)
+    above = [other for other in KEYS.values() if name.startswith(f"{other.name}.")]
+    if any(is_optional_setting(other) for other in above):
+        # What is optional is there on both sides.
+        base |= {name: key.default}
+    return settings.build(Setting, base), settings.build(Setting, base | {name: another(key)})
+
+
 def by_population(wanted: Sequence[Any]) -> list[list[Any]]:
     """Settings by the population that they are trained in, each once."""
     groups: dict[Any, list[Any]] = {}
