@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from sublab import settings
 from sublab.settings import SettingError, allowed, build, checked, flatten
-from tests.toymlp.trials import KEYS, MATCHED, another, is_optional_setting, neighbours, tiny
+from tests.toymlp.trials import (
+    KEYS,
+    MATCHED,
+    another,
+    is_optional_setting,
+    kinds_in,
+    neighbours,
+    tiny,
+)
 from toymlp import checks
 from toymlp.objective import Interventions, Liminal
 from toymlp.settings import (
@@ -66,7 +74,7 @@ def ends_of(name: str) -> tuple[Any, Any]:
 def values_of(name: str) -> st.SearchStrategy[Any]:
     """Everything that a key allows, as a table has it."""
     if KEYS[name].is_kind:
-        return st.sampled_from(allowed(KEYS[name]).removeprefix("one of ").split(", "))
+        return st.sampled_from(kinds_in(KEYS[name]))
     kind, many, optional = kind_of(name)
     if get_origin(kind) is Literal:
         value = st.sampled_from(get_args(kind))
@@ -198,7 +206,7 @@ def test_every_wrong_type_is_refused_by_name(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_is_allowed_and_no_other(name):
-    for kind in allowed(KEYS[name]).removeprefix("one of ").split(", "):
+    for kind in kinds_in(KEYS[name]):
         assert checked(Setting, name, kind) == kind
     for value in ("nonsense", 1, None, ["kl"]):
         with pytest.raises(SettingError, match=f"^{re.escape(name)} = .* must be one of "):

@@ -99,6 +99,11 @@ def another(key: settings.Key) -> Any:
     raise AssertionError(key.name)
 
 
+def kinds_in(key: settings.Key) -> list[str]:
+    """The kinds that a union has."""
+    return settings.allowed(key).removeprefix("one of ").split(", ")
+
+
 def kinds_of(key: settings.Key) -> dict[str, str]:
     """Kinds beside which a key exists, as a table."""
     return {union: kinds[0] for union, kinds in key.kinds.items()}
