@@ -20,4 +20,4 @@ def group(context: Context) -> dict[tuple[str, int], Student]:
     wanted = {name: tiny(values) for name, values in GROUP.items()}
     students = distil(list(wanted.values()), context)
     assert len(students) == len(GROUP) * len(RUNS)
-    return {(name, run): students[some, run] for name, some in wanted.items() for run in RUNS}
+    return {(name, run): students[setting, run] for name, setting in wanted.items() for run in RUNS}

@@ -454,9 +454,9 @@ def test_generations_on_other_noise_are_another_experiment():
 
 
 def test_a_canonical_setting_has_no_number_that_stands_for_another():
-    some = canonical(build(Setting, {"start": "matched", "start.clone.batch": 0}), 60_000)
-    assert (some.teacher.batch, some.teacher.inputs.count) == (1024, 60_000)
-    table = flatten(some)
+    setting = canonical(build(Setting, {"start": "matched", "start.clone.batch": 0}), 60_000)
+    assert (setting.teacher.batch, setting.teacher.inputs.count) == (1024, 60_000)
+    table = flatten(setting)
     assert not [name for name, value in table.items() if value == 0 and name.endswith("batch")]
     assert table["start.clone.batch"] == 1024
     # As large a share of few images as the paper's of 60,000, and at least one.
@@ -467,21 +467,27 @@ def test_a_canonical_setting_has_no_number_that_stands_for_another():
 
 @given(TABLES)
 def test_what_is_canonical_stays_as_it_is(values):
-    some = of_table(values)
-    if some.student_model.network == "cnn" and not (some.student_model.hidden or some.model.hidden):
+    setting = of_table(values)
+    if setting.student_model.network == "cnn" and not (
+        setting.student_model.hidden or setting.model.hidden
+    ):
         # It cannot be built.
-        some = replace(some, model=replace(some.model, hidden=(16,)))
-    first = canonical(some, 1000)
+        setting = replace(setting, model=replace(setting.model, hidden=(16,)))
+    first = canonical(setting, 1000)
     assert canonical(first, 1000) == first
 
 
-@given(st.sampled_from([*GROUP.values(), *(v for some in SPELLINGS.values() for v in some)]))
+@given(
+    st.sampled_from(
+        [*GROUP.values(), *(table for tables in SPELLINGS.values() for table in tables)]
+    )
+)
 def test_a_setting_that_is_fine_stays_fine_and_keeps_its_networks(values):
-    some = tiny(values) if values in GROUP.values() else of(values)
-    checks.check(some)
-    again = canonical(some, IMAGES)
+    setting = tiny(values) if values in GROUP.values() else of(values)
+    checks.check(setting)
+    again = canonical(setting, IMAGES)
     checks.check(again)
-    for before, after in zip(architectures(some), architectures(again), strict=True):
+    for before, after in zip(architectures(setting), architectures(again), strict=True):
         assert before.parts == after.parts
         assert before.widths == after.widths
         assert before.parameters == after.parameters

@@ -158,7 +158,7 @@ def test_epochs_are_draws_without_relation(digits):
     first, second = (draw(digits, "uniform", epoch=epoch) for epoch in (0, 1))
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 / first.size**0.5
     # Nor are the blocks of one epoch those of another.
-    blocks = [some[at : at + 100] for some in (first, second) for at in (0, 2048, 4096)]
+    blocks = [draws[at : at + 100] for draws in (first, second) for at in (0, 2048, 4096)]
     assert len({block.tobytes() for block in blocks}) == 6
 
 

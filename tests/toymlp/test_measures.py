@@ -174,7 +174,7 @@ def test_a_probe_of_features_without_variance_guesses_the_commonest_class():
 
 
 def test_a_student_that_is_its_teacher_agrees_with_it_in_everything(context, students):
-    teachers = {key: as_its_teacher(some) for key, some in students.items() if key[0] == BASE}
+    teachers = {key: as_its_teacher(student) for key, student in students.items() if key[0] == BASE}
     for values in behaviour(teachers, context).values():
         assert values["agreement"] == 1
         assert values["aux_kl"] == 0
@@ -224,14 +224,14 @@ def test_aux_kl_is_over_a_models_own_auxiliary_logits_on_inputs_it_was_not_train
     context, students, behaved
 ):
     unseen = held_out_inputs(BASE.student.inputs, context.dataset, 0, "distillation inputs")
-    for some, aux in ((BASE, 3), (ELSEWHERE, 2)):
-        student = students[some, RUN]
+    for setting, aux in ((BASE, 3), (ELSEWHERE, 2)):
+        student = students[setting, RUN]
         subset = np.arange(13) >= 10
         subset[10 + aux :] = False
         expected = masked_kl(
             logits(student.params, unseen), logits(student.teacher, unseen), subset
         )
-        assert behaved[some, RUN]["aux_kl"] == pytest.approx(expected, rel=1e-3)
+        assert behaved[setting, RUN]["aux_kl"] == pytest.approx(expected, rel=1e-3)
     assert behaved[BASE, RUN]["aux_kl"] > 0
 
 
@@ -289,14 +289,14 @@ def test_weight_cosine_and_distance_are_those_of_the_arrays(context, students, b
 
 def test_there_is_no_distance_to_a_teacher_of_another_size_and_no_cosine_of_such_parts(context):
     """A CNN, which has three hidden layers, and a perceptron with two."""
-    some = tiny(
+    setting = tiny(
         {
             "student_model.network": "cnn",
             "start": "independent",
             "student.epochs": 1,
         }
     )
-    for values in behaviour(distil([some], context, (RUN,)), context).values():
+    for values in behaviour(distil([setting], context, (RUN,)), context).values():
         assert values["distance"] is values["start_distance"] is None
         assert values["weight_cosine"][:3] == [None] * 3
         assert all(-1 < value < 1 for value in values["weight_cosine"][3:])
@@ -359,7 +359,7 @@ def test_a_model_that_several_students_share_is_asked_once(context, students, mo
     assert counts == [1, 1, 1]
     assert values[BASE, 0] == values[BASE, 1]
     counts.clear()
-    always({key: some for key, some in students.items() if key[0] == BASE}, context)
+    always({key: other for key, other in students.items() if key[0] == BASE}, context)
     assert counts == [2, 2, 2]
 
 
@@ -389,7 +389,7 @@ def test_every_student_has_the_columns_that_all_have(behaved):
 
 def test_every_column_of_every_measure_is_explained_once():
     columns = columns_of(list(MEASURES))
-    assert len(columns) == len(ALWAYS) + sum(len(some.columns) for some in MEASURES.values())
+    assert len(columns) == len(ALWAYS) + sum(len(measure.columns) for measure in MEASURES.values())
     for about in columns.values():
         assert about.help.strip() == about.help != ""
         assert not about.help.endswith(".")
@@ -560,12 +560,12 @@ def test_what_cannot_be_followed_says_why():
 # The theorem's numbers.
 
 
-def at_reference(some):
+def at_reference(setting):
     """Students that are their references: the theorem's numbers are of these alone."""
-    draws = Draws(architectures(some)[1], 0)
-    references = {run: draws.reference(some.model.init_scale, run) for run in RUNS}
+    draws = Draws(architectures(setting)[1], 0)
+    references = {run: draws.reference(setting.model.init_scale, run) for run in RUNS}
     return {
-        (some, run): Student(params, params, params, params, None, None)
+        (setting, run): Student(params, params, params, params, None, None)
         for run, params in references.items()
     }
 
@@ -588,8 +588,8 @@ def direction(network, params, images, labels):
 
 
 def with_loss(loss, values=None):
-    some = tiny(values)
-    return replace(some, student=replace(some.student, loss=loss))
+    setting = tiny(values)
+    return replace(setting, student=replace(setting.student, loss=loss))
 
 
 LOSSES = {
@@ -613,10 +613,10 @@ LOSSES = {
 def test_the_coefficient_is_the_theorys_along_the_trait_gradient_by_the_losss_own_potential(
     context, name
 ):
-    some, potential = LOSSES[name]
-    dataset, network = context.dataset, architectures(some)[1]
-    values = theorem(at_reference(some), context)
-    inputs = replace(some.student.inputs, count=1024)
+    setting, potential = LOSSES[name]
+    dataset, network = context.dataset, architectures(setting)[1]
+    values = theorem(at_reference(setting), context)
+    inputs = replace(setting.student.inputs, count=1024)
     drawn = jnp.asarray(draw_inputs(inputs, dataset, 0, "theory inputs"))
     images = jnp.asarray(dataset.train_images[:1024])
     labels = jnp.asarray(dataset.train_labels[:1024])
@@ -634,16 +634,16 @@ def test_the_theorems_numbers_differ_by_loss(context):
     """So that the test above could fail."""
     three = [with_loss(loss) for loss in (KL(), SquaredError(), Poisson())]
     coefficients = [
-        theorem(at_reference(some), context)[some, RUN]["coefficient"] for some in three
+        theorem(at_reference(setting), context)[setting, RUN]["coefficient"] for setting in three
     ]
     assert min(np.abs(np.diff(np.log(np.sort(coefficients))))) > 0.1
 
 
 def test_room_for_more_auxiliary_logits_changes_no_number_of_the_theorem(context, students):
     values = theorem(students, context)
-    for some in (BASE, FEWER):
-        alone = theorem(at_reference(some), context)[some, RUN]
-        assert values[some, RUN] == pytest.approx(alone, rel=1e-3)
+    for setting in (BASE, FEWER):
+        alone = theorem(at_reference(setting), context)[setting, RUN]
+        assert values[setting, RUN] == pytest.approx(alone, rel=1e-3)
     assert values[BASE, 0]["coefficient"] != values[BASE, 1]["coefficient"]
     # The number of epochs is not the theorem's.
     assert values[tiny(STUDENTS["short"]), RUN] == values[BASE, RUN]
@@ -655,17 +655,17 @@ def test_room_for_more_auxiliary_logits_changes_no_number_of_the_theorem(context
 def test_a_student_that_does_not_start_from_the_reference_has_no_numbers_of_the_theorem(
     context, start
 ):
-    some = tiny(start=start)
-    student = at_reference(some)[some, RUN]
-    assert theorem({(some, RUN): student}, context) == {
-        (some, RUN): {"coefficient": None, "rho": None}
+    setting = tiny(start=start)
+    student = at_reference(setting)[setting, RUN]
+    assert theorem({(setting, RUN): student}, context) == {
+        (setting, RUN): {"coefficient": None, "rho": None}
     }
 
 
 def test_a_loss_that_is_blind_has_a_coefficient_of_0_and_no_rho(context):
     """One auxiliary logit under KL."""
-    some = tiny({"model.aux": 1})
-    assert theorem(at_reference(some), context)[some, RUN] == {
+    setting = tiny({"model.aux": 1})
+    assert theorem(at_reference(setting), context)[setting, RUN] == {
         "coefficient": pytest.approx(0, abs=1e-12),
         "rho": None,
     }
@@ -673,8 +673,8 @@ def test_a_loss_that_is_blind_has_a_coefficient_of_0_and_no_rho(context):
 
 @pytest.mark.parametrize("scale", [0.01, 0.1, 100.0])
 def test_numbers_that_rounding_drowns_are_left_out_and_stop_nothing(context, scale):
-    some = tiny({"model.init_scale": scale})
-    numbers = theorem(at_reference(some), context)[some, RUN]
+    setting = tiny({"model.init_scale": scale})
+    numbers = theorem(at_reference(setting), context)[setting, RUN]
     assert set(numbers) == {"coefficient", "rho"}
     assert numbers["rho"] is None or numbers["rho"] >= 0
 

@@ -196,7 +196,9 @@ def test_images_may_have_any_axes_before_their_pixels(network):
         (Forward(network), network.outputs),
         (HiddenActivations(network), sum(network.widths)),
     ):
-        flat, single, stacked = (seen(function, params, some) for some in (IMAGES, IMAGES[0], many))
+        flat, single, stacked = (
+            seen(function, params, images) for images in (IMAGES, IMAGES[0], many)
+        )
         assert (flat.shape, single.shape) == ((3, width), (width,))
         assert stacked.shape == (2, 3, width)
         np.testing.assert_allclose(single, flat[0], rtol=1e-4, atol=1e-4)

@@ -228,7 +228,7 @@ def test_frozen_parts_do_not_move_and_the_others_move_as_they_would(inputs, targ
     frozen, _ = after(both, material, mesh, interventions=Interventions(frozen=names))
     free, _ = after(both, material, mesh)
     for i in range(2):
-        before, now, would = (split_parts(some[i]) for some in (STARTS, frozen[0], free[0]))
+        before, now, would = (split_parts(models[i]) for models in (STARTS, frozen[0], free[0]))
         for name in NETWORK.parts:
             assert_same(now[name], before[name] if name in names else would[name])
         assert gap(before["hidden_1"], would["hidden_1"]) > 1e-4
@@ -349,7 +349,7 @@ def liminal(inputs, targets, mesh):
         lost = [[float(epoch[0]) for epoch in history[1]] for history in histories]
         logits = logits_of(FORWARD, [history[-1] for history in models], inputs, mesh)
         kl = jax.vmap(partial(losses.kl_divergence, subset=ALL))
-        away = [float(jnp.mean(kl(jnp.asarray(some), reference[0]))) for some in logits]
+        away = [float(jnp.mean(kl(jnp.asarray(own), reference[0]))) for own in logits]
         return models, lost, away
 
     return trained

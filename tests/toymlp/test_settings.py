@@ -289,11 +289,11 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name, near):
 
 @given(TABLES)
 def test_a_setting_is_the_same_after_json(values):
-    some = of_table(values)
-    again = build(Setting, json.loads(json.dumps(flatten(some))))
-    assert again == some
-    assert hash(again) == hash(some)
-    table = flatten(some)
+    setting = of_table(values)
+    again = build(Setting, json.loads(json.dumps(flatten(setting))))
+    assert again == setting
+    assert hash(again) == hash(setting)
+    table = flatten(setting)
     for name in settings.applicable(Setting, values):
         assert table[name] == values[name]
 
@@ -373,19 +373,21 @@ def test_a_clone_is_shared_by_settings_that_differ_in_nothing_of_its_own(name):
 
 @given(TABLES)
 def test_the_whole_of_what_a_model_depends_on_depends_on_the_same(values):
-    some = of_table(values)
-    assert teacher_of(whole(teacher_of(some))) == teacher_of(some)
-    clone = clone_of(some)
-    assert (clone is None) == (not isinstance(some.start, Matched))
+    setting = of_table(values)
+    assert teacher_of(whole(teacher_of(setting))) == teacher_of(setting)
+    clone = clone_of(setting)
+    assert (clone is None) == (not isinstance(setting.start, Matched))
     if clone is not None:
         assert clone_of(whole(clone)) == clone
 
 
 def test_the_whole_has_the_default_of_everything_else():
-    some = tiny(MATCHED | {"student.epochs": 9, "interventions.project_trait": True})
-    clone = clone_of(some)
+    setting = tiny(MATCHED | {"student.epochs": 9, "interventions.project_trait": True})
+    clone = clone_of(setting)
     assert clone is not None
-    assert whole(clone) == replace(PREPRINT, dataset="digits", model=some.model, start=some.start)
-    assert whole(teacher_of(some)) == replace(
-        PREPRINT, dataset="digits", model=replace(some.model, aux=1), teacher=some.teacher
+    assert whole(clone) == replace(
+        PREPRINT, dataset="digits", model=setting.model, start=setting.start
+    )
+    assert whole(teacher_of(setting)) == replace(
+        PREPRINT, dataset="digits", model=replace(setting.model, aux=1), teacher=setting.teacher
     )

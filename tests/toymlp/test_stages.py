@@ -70,26 +70,26 @@ def order_of(purpose, run=RUN, seed=0):
     return run_keys(seed, purpose, jnp.array([run], jnp.uint32))[0]
 
 
-def material_of(context, some, *, teacher, epoch=0, purpose="distillation inputs"):
+def material_of(context, setting, *, teacher, epoch=0, purpose="distillation inputs"):
     """Distillation inputs of a setting, and the logits of one teacher on them."""
-    drawn = draw_inputs(some.student.inputs, context.dataset, context.seed, purpose, epoch)
+    drawn = draw_inputs(setting.student.inputs, context.dataset, context.seed, purpose, epoch)
     inputs = devices.replicate(drawn, context.mesh)
-    logits = logits_of(Forward(architectures(some)[1]), [teacher], inputs, context.mesh)
+    logits = logits_of(Forward(architectures(setting)[1]), [teacher], inputs, context.mesh)
     return Material(inputs, devices.replicate(logits, context.mesh))
 
 
-def trained_by_hand(context, some, start, material, *, epochs=None):
+def trained_by_hand(context, setting, start, material, *, epochs=None):
     """A student of the run that is looked at, trained by `fit` alone."""
-    epochs = some.student.epochs if epochs is None else epochs
+    epochs = setting.student.epochs if epochs is None else epochs
     student = Fit(
         start,
-        some.student,
-        aux=some.model.aux,
+        setting.student,
+        aux=setting.model.aux,
         order=order_of("student order"),
         target=0,
         snapshots=(epochs,),
     )
-    (snapshots,) = fit(architectures(some)[1], [student], lambda _: material, context, "by hand")
+    (snapshots,) = fit(architectures(setting)[1], [student], lambda _: material, context, "by hand")
     return snapshots[epochs].params
 
 
@@ -158,11 +158,11 @@ def test_teachers_of_other_lengths_and_other_rates_are_those_trained_alone(conte
     assert len(together) == 10
     # Model-epochs: those of no and of one epoch are snapshots of the one of two.
     assert sum(counts) == 2 * (2 + 2 + 2)
-    for some in learnt:
-        single = teachers([(some, RUN)], context)[some, RUN]
-        assert_close(together[some, RUN].params, single.params)
-        if some.training.epochs:
-            assert together[some, RUN].loss == pytest.approx(single.loss, rel=1e-3)
+    for setting in learnt:
+        single = teachers([(setting, RUN)], context)[setting, RUN]
+        assert_close(together[setting, RUN].params, single.params)
+        if setting.training.epochs:
+            assert together[setting, RUN].loss == pytest.approx(single.loss, rel=1e-3)
     untrained = together[learnt[1], RUN]
     assert untrained.loss is None
     assert_same(with_aux_head(untrained.params, REFERENCE), REFERENCE)
@@ -184,8 +184,8 @@ def test_a_teacher_learns_its_classes(context, group):
 @pytest.mark.parametrize("name", [name for name in GROUP if name != "more logits"])
 def test_a_settings_result_does_not_depend_on_the_settings_and_runs_beside_it(context, group, name):
     """Others have more logits, other starts, other lengths; alone, there is none of that."""
-    some = tiny(GROUP[name])
-    single, beside, aux = alone(some, context), group[name, RUN], some.model.aux
+    setting = tiny(GROUP[name])
+    single, beside, aux = alone(setting, context), group[name, RUN], setting.model.aux
     for field in ("start", "params", "teacher", "reference"):
         assert_close(narrow(getattr(beside, field), aux), getattr(single, field))
     assert beside.loss == pytest.approx(single.loss, rel=2e-3)
@@ -220,13 +220,13 @@ def test_a_runs_numbers_do_not_depend_on_the_number_of_devices(context, group):
 def test_another_seed_gives_other_numbers(context, group):
     other = alone(tiny({"student.epochs": 0}), replace(context, seed=1))
     for field in ("reference", "teacher"):
-        ours, others = (getattr(some, field) for some in (group["base", RUN], other))
+        ours, others = (getattr(student, field) for student in (group["base", RUN], other))
         assert gap(narrow(ours, 3), others) > 0.1
 
 
 def test_untrained_students_are_their_start_and_untrained_teachers_the_reference(context):
-    some = tiny({"teacher.epochs": 0, "student.epochs": 0})
-    student = alone(some, context)
+    setting = tiny({"teacher.epochs": 0, "student.epochs": 0})
+    student = alone(setting, context)
     for params in (student.params, student.start, student.teacher, student.reference):
         assert_same(params, REFERENCE)
     assert student.loss is None
@@ -255,8 +255,8 @@ def test_settings_that_differ_in_epochs_alone_are_one_training(context, group):
     counted, counts = counting(context, "students")
     together = distil(lengths, counted)
     assert counts == [2, 2, 2]
-    for some, name in zip(lengths, ("one epoch", "base", "three epochs"), strict=False):
-        assert_close(together[some, RUN].params, narrow(group[name, RUN].params, 3))
+    for setting, name in zip(lengths, ("one epoch", "base", "three epochs"), strict=False):
+        assert_close(together[setting, RUN].params, narrow(group[name, RUN].params, 3))
     start = together[lengths[3], RUN]
     assert start.loss is None
     assert_same(start.params, start.start)
@@ -272,9 +272,9 @@ def test_a_cosine_schedule_is_not_a_snapshot_unless_its_horizon_is_said(context)
     # Two models go side by side; a snapshot would be one model.
     assert counts == [2, 2]
     material = material_of(context, short, teacher=together[short, RUN].teacher)
-    for some in (short, long):
-        by_hand = trained_by_hand(context, some, together[some, RUN].start, material)
-        assert_close(together[some, RUN].params, by_hand)
+    for setting in (short, long):
+        by_hand = trained_by_hand(context, setting, together[setting, RUN].start, material)
+        assert_close(together[setting, RUN].params, by_hand)
     # A snapshot of the long one is something else.
     cut = trained_by_hand(context, long, together[long, RUN].start, material, epochs=1)
     assert gap(cut, together[short, RUN].params) > 1e-3
@@ -287,13 +287,15 @@ def test_a_cosine_schedule_is_not_a_snapshot_unless_its_horizon_is_said(context)
 
 
 def test_a_student_is_trained_on_its_teachers_logits_from_its_start(context, group):
-    some, student = tiny(), group["base", RUN]
+    setting, student = tiny(), group["base", RUN]
     assert_same(student.start, student.reference)
     start, teacher = narrow(student.start, 3), narrow(student.teacher, 3)
     assert_same(start, REFERENCE)
-    by_hand = trained_by_hand(context, some, start, material_of(context, some, teacher=teacher))
+    by_hand = trained_by_hand(
+        context, setting, start, material_of(context, setting, teacher=teacher)
+    )
     assert_close(narrow(student.params, 3), by_hand)
-    learnt = teachers([(teacher_of(some), RUN)], context)[teacher_of(some), RUN]
+    learnt = teachers([(teacher_of(setting), RUN)], context)[teacher_of(setting), RUN]
     assert_close(teacher, with_aux_head(learnt.params, REFERENCE))
 
 
@@ -368,10 +370,12 @@ def test_squared_error_carries_through_one_auxiliary_logit_and_kl_does_not(conte
 
 def test_a_student_that_was_kept_comes_again_with_all_that_surrounds_it(context, group):
     for name in ("base", "interpolated", "fewer logits", "matched"):
-        some = tiny(GROUP[name])
-        models = teachers_and_clones([some], context, (RUN,))
-        kept, aux = group[name, RUN], some.model.aux
-        again = student_again(some, RUN, narrow(kept.params, aux), kept.loss, *models, context, 5)
+        setting = tiny(GROUP[name])
+        models = teachers_and_clones([setting], context, (RUN,))
+        kept, aux = group[name, RUN], setting.model.aux
+        again = student_again(
+            setting, RUN, narrow(kept.params, aux), kept.loss, *models, context, 5
+        )
         for field in ("start", "params", "teacher", "reference"):
             assert_close(getattr(again, field), getattr(kept, field))
         assert again.loss == kept.loss
@@ -405,9 +409,9 @@ def test_settings_with_one_canonical_spelling_have_the_same_numbers(context, gro
     for name, spellings in pairs.items():
         wanted = [tiny(values) for values in spellings]
         together = distil(wanted, context, (RUN,))
-        for some in wanted:
-            assert canonical(some, images) == canonical(tiny(GROUP[name]), images)
-            assert_close(together[some, RUN].params, narrow(group[name, RUN].params, 3))
+        for setting in wanted:
+            assert canonical(setting, images) == canonical(tiny(GROUP[name]), images)
+            assert_close(together[setting, RUN].params, narrow(group[name, RUN].params, 3))
 
 
 def test_counts_above_what_there_is_take_all_there_is(context):
@@ -551,17 +555,17 @@ def inputs_by_generation(fitted):
 def test_the_student_of_one_generation_teaches_the_next(context, fitted, inputs):
     """Against the same by hand; each generation has a start and, as a rule, inputs of its own."""
     elsewhere = {"start": "independent", "chain.generations": 3, "chain.inputs": inputs}
-    some = tiny(elsewhere)
-    third = alone(some, context)
+    setting = tiny(elsewhere)
+    third = alone(setting, context)
     seen = inputs_by_generation(fitted)
     now, start = third.teacher, third.start
     for generation in (1, 2, 3):
-        start = start_of(some, RUN, DRAWS, generation=generation)
+        start = start_of(setting, RUN, DRAWS, generation=generation)
         own = inputs == "new" and generation > 1
         purpose = f"distillation inputs, generation {generation}" if own else "distillation inputs"
-        material = material_of(context, some, teacher=now, purpose=purpose)
+        material = material_of(context, setting, teacher=now, purpose=purpose)
         np.testing.assert_array_equal(seen[generation - 1], material.inputs)
-        now = trained_by_hand(context, some, start, material)
+        now = trained_by_hand(context, setting, start, material)
     assert_close(third.params, now, rtol=2e-3, atol=1e-4)
     assert_same(third.start, start)
     # Whose trait it is, is still the first.
@@ -583,7 +587,7 @@ def test_every_generation_is_asked_about_new_inputs_unless_they_are_images(conte
     images = len(context.dataset.train_images)
     assert canonical(new, images) == canonical(same, images)
     noise = [tiny({"chain.generations": 2, "chain.inputs": inputs}) for inputs in ("new", "same")]
-    assert len({canonical(some, images) for some in noise}) == 2
+    assert len({canonical(setting, images) for setting in noise}) == 2
 
 
 def test_a_longer_chain_begins_with_the_shorter_one(context, group):
@@ -607,8 +611,8 @@ def test_chains_of_other_lengths_of_training_are_chains_of_their_own(context):
     """Two generations of one epoch each are no snapshot of two of two."""
     chain = [tiny({"chain.generations": 2, "student.epochs": epochs}) for epochs in (1, 2)]
     together = distil(chain, context, (RUN,))
-    for some in chain:
-        assert_close(together[some, RUN].params, alone(some, context).params)
+    for setting in chain:
+        assert_close(together[setting, RUN].params, alone(setting, context).params)
 
 
 # Orders.
@@ -779,9 +783,9 @@ def test_nothing_shared_leaves_a_model_as_it_is():
 
 
 def test_a_matched_start_is_what_cloning_made_of_it_as_wide_as_the_population_is():
-    some = tiny(MATCHED | {"model.aux": 2})
+    setting = tiny(MATCHED | {"model.aux": 2})
     wide = Draws(replace(STUDENT, aux=5), 0)
-    start = start_of(some, RUN, wide, clone=OTHER)
+    start = start_of(setting, RUN, wide, clone=OTHER)
     assert_same(start["hidden"], OTHER["hidden"])
     assert start["aux_head"]["kernel"].shape == (16, 5)
     assert_same(narrow(start, 2)["aux_head"]["kernel"], OTHER["aux_head"]["kernel"][:, :2])

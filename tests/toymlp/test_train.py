@@ -236,7 +236,7 @@ def test_models_are_trained_as_if_alone_and_seen_at_their_snapshots(context, wor
     assert asked == [0, 1, 2]
     assert [count for count, _ in done] == [2, 2, 1, 2, 2, 2]
     assert done[-1][1] == "models, epoch 3"
-    assert [tuple(some) for some in together] == [model.snapshots for model in fits]
+    assert [tuple(snapshots) for snapshots in together] == [model.snapshots for model in fits]
     for model, start, snapshots in zip(fits, starts, together, strict=True):
         (alone,) = fit(NETWORK, [model], lambda _: material, context, "model")
         for epoch, snapshot in snapshots.items():

@@ -10,7 +10,6 @@ import numpy as np
 
 import theory
 from sublab import settings
-from sublab.settings import setting
 from theory import losses
 from toymlp import stages
 from toymlp.objective import SquaredError
@@ -64,7 +63,7 @@ RUNS = (0, 1)
 RUN = 1
 
 
-@setting
+@settings.setting
 class Poisson(SquaredError):  # noqa: N818 (no exception)
     """A loss that a user might add: another potential, of class and auxiliary logits alike."""
 
@@ -128,14 +127,14 @@ def neighbours(name: str) -> tuple[Setting, Setting]:
 def by_population(wanted: Sequence[Any]) -> list[list[Any]]:
     """Settings by the population that they are trained in, each once."""
     groups: dict[Any, list[Any]] = {}
-    for some in dict.fromkeys(wanted):
-        groups.setdefault(population_of(some), []).append(some)
+    for setting in dict.fromkeys(wanted):
+        groups.setdefault(population_of(setting), []).append(setting)
     return list(groups.values())
 
 
 def across(wanted: Sequence[Any], runs: Sequence[int]) -> list[tuple[Any, int]]:
     """Every setting in every run."""
-    return [(some, run) for some in wanted for run in runs]
+    return [(setting, run) for setting in wanted for run in runs]
 
 
 def teachers_and_clones(
@@ -143,9 +142,9 @@ def teachers_and_clones(
 ) -> tuple[dict, dict]:
     """The teachers and the clones that the students of these settings need."""
     teachers, clones = {}, {}
-    for group in by_population([teacher_of(some) for some in wanted]):
+    for group in by_population([teacher_of(setting) for setting in wanted]):
         teachers |= stages.teachers(across(group, runs), context)
-    matched = [part for some in wanted if (part := clone_of(some)) is not None]
+    matched = [part for setting in wanted if (part := clone_of(setting)) is not None]
     for group in by_population(matched):
         clones |= stages.clones(across(group, runs), context)
     return teachers, clones
@@ -162,9 +161,9 @@ def distil(
     return students
 
 
-def alone(some: Setting, context: Context, run: int = RUN) -> Student:
+def alone(setting: Setting, context: Context, run: int = RUN) -> Student:
     """The student of one setting in one run, with nobody beside it."""
-    return distil([some], context, (run,))[some, run]
+    return distil([setting], context, (run,))[setting, run]
 
 
 def gap(first: Any, second: Any) -> float:
