@@ -8,19 +8,21 @@ from dataclasses import replace
 
 from sublab.settings import SettingError
 from toymlp.data import size_of
-from toymlp.inputs import Images, Inputs, Subspace, input_count
+from toymlp.inputs import Images, Inputs, Mixture, Subspace, input_count
 from toymlp.networks import Architecture, architectures
-from toymlp.objective import Adam, AdamW, CrossEntropy, Optimiser
+from toymlp.objective import Adam, AdamW, Cosine, CrossEntropy
 from toymlp.settings import (
     AUX_HEAD,
     CLASS_HEAD,
     Independent,
     Interpolated,
     Matched,
+    Model,
     Perturbed,
     Reference,
     Setting,
     Start,
+    StudentModel,
     Training,
 )
 
@@ -71,34 +73,26 @@ def canonical(setting: Setting, images: int) -> Setting:
         images: training images of its data set, of the classes that are kept.
 
     Returns:
-        The setting with every number that stands for another resolved (batches and counts of 0),
-        parts in the order of the network, and what has no effect at its default.
+        The setting with every batch and count of 0 resolved, parts in the order of the network,
+        and what has no effect at its default. A training of no epochs is an exception: it keeps
+        what is said of it.
     """
     teacher, student = architectures(setting)
-    model = setting.student_model
-    different = {
-        name: None
-        for name, of_teacher in (
-            ("hidden", setting.model.hidden),
-            ("activation", setting.model.activation),
-            ("biases", setting.model.biases),
-        )
-        if getattr(model, name) == of_teacher
-    }
+    distillation = _resolved(setting.student, images)
     interventions = setting.interventions
     liminal = interventions.liminal
     if liminal is not None and (liminal.weight == 0 or liminal.epochs == 0):
         liminal = None
     chain = setting.chain
-    if isinstance(setting.student.inputs, Images) and chain.generations > 1:
+    if isinstance(distillation.inputs, Images) and chain.generations > 1:
         # Images are there and not drawn: no generation has others.
         chain = replace(chain, inputs="same")
     return replace(
         setting,
         classes=0 if setting.classes == size_of(setting.dataset).classes else setting.classes,
-        student_model=replace(model, **different),
+        student_model=_canonical_student_model(setting.student_model, setting.model),
         teacher=_resolved(setting.teacher, images),
-        student=_resolved(setting.student, images),
+        student=distillation,
         start=_canonical_start(setting.start, student, teacher == student, images),
         interventions=replace(
             interventions, frozen=_ordered(interventions.frozen, student), liminal=liminal
@@ -255,6 +249,19 @@ def _same_part(teacher: Architecture, student: Architecture, part: str) -> bool:
     )
 
 
+def _canonical_student_model(student: StudentModel, teacher: Model) -> StudentModel:
+    hidden, of_teacher = student.hidden, teacher.hidden
+    if student.network == "cnn" and hidden is not None:
+        # Of a CNN the last width alone counts.
+        hidden, of_teacher = hidden[-1:], of_teacher[-1:]
+    return replace(
+        student,
+        hidden=None if hidden == of_teacher else hidden,
+        activation=None if student.activation == teacher.activation else student.activation,
+        biases=None if student.biases == teacher.biases else student.biases,
+    )
+
+
 def _canonical_start(start: Start, student: Architecture, same_network: bool, images: int) -> Start:
     if isinstance(start, Interpolated) and start.weight in (0, 1):
         return Independent() if start.weight else Reference()
@@ -272,16 +279,15 @@ def _canonical_start(start: Start, student: Architecture, same_network: bool, im
 def _resolved(training: Training, images: int) -> Training:
     inputs: Inputs = training.inputs
     inputs = replace(inputs, count=input_count(inputs, images))
+    if isinstance(inputs, Mixture) and inputs.alpha == 0:
+        inputs = Images(inputs.count)
     batch = training.batch or max(1, round(inputs.count * _PAPER_BATCH / _PAPER_IMAGES))
-    return replace(
-        training, inputs=inputs, batch=batch, optimiser=_canonical_optimiser(training.optimiser)
-    )
-
-
-def _canonical_optimiser(optimiser: Optimiser) -> Optimiser:
+    optimiser, schedule = training.optimiser, training.schedule
     if isinstance(optimiser, AdamW) and optimiser.weight_decay == 0:
-        return Adam()
-    return optimiser
+        optimiser = Adam()
+    if isinstance(schedule, Cosine) and schedule.horizon == training.epochs:
+        schedule = Cosine()
+    return replace(training, inputs=inputs, batch=batch, optimiser=optimiser, schedule=schedule)
 
 
 def _ordered(parts: Sequence[str], architecture: Architecture) -> tuple[str, ...]:

@@ -252,12 +252,16 @@ def measured(
         names: names of `MEASURES`.
         context: data, seed, devices.
     """
+    if not students:
+        return {name: {} for name in names}
     group = Group(students, context)
     return {name: dict(zip(students, MEASURES[name].compute(group), strict=True)) for name in names}
 
 
 def always(students: Mapping[StudentKey, Student], context: Context) -> dict[StudentKey, Values]:
     """The columns of every student; arguments as those of `measured`."""
+    if not students:
+        return {}
     group = Group(students, context)
     labels, classes = context.dataset.test_labels, group.architecture.classes
     starts = group.logits("start", group.test_images)
