@@ -351,6 +351,9 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
         data_origin=" ".join(dataset.origin for dataset in job.datasets.values()),
     )
     config = summary_config(sweep, job.runs, options.seed) | {"version": VERSION}
+    if options.set:
+        # A preset with other settings is another experiment under the same name.
+        config["changes"] = list(options.set)
     rows_config = {
         name: config[name] for name in ("version", "name", "size", "seed", "runs", "points")
     }
