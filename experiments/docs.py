@@ -18,12 +18,13 @@ these words stand for numbers:
     sign                        "above", "below" or "not told from": the difference and 0
     means                       the means of all rows that fit, one after the other
     least most                  the lowest and the highest mean of all rows that fit
-    published half_width        what others found at that place, or along the whole axis
+    published half_width        what others found there; without a place, along a whole axis
     verdict agreeing            whether ours is theirs: of one row, of all with a name
     runs seed size title date revision processor jax    of the whole experiment
 
-`{{ ... }}` is a value without marks, for the pieces of the page on results, `docs/measured/*.md`,
-of which every preset has one.
+`<!-- generated: measured ed2b -->` is the section of a preset on the page of results: its piece of
+prose, `docs/measured/ed2b.md`, in which `{{ ... }}` is a value without marks, its figure and its
+table; or one line, where the preset has not been measured.
 """
 
 import re
@@ -129,7 +130,7 @@ class _NamedRows:
         self.rows = [
             row
             for row in table.rows
-            if row["metric"] == metric and all(_same(row.get(k), v) for k, v in at.items())
+            if row.get("metric") == metric and all(_same(row.get(k), v) for k, v in at.items())
         ]
 
     def word(self, word: str) -> str:
@@ -150,12 +151,12 @@ class _NamedRows:
             choose = min if word == "least" else max
             return self._number(choose((row["mean"] for row in self._rows()), key=float))
         if word in ("published", "half_width"):
-            published = self._published()
-            return self._number(str(published["mean" if word == "published" else word]))
+            key = "mean" if word == "published" else word
+            return ", ".join(self._number(str(row[key])) for row in self._published())
         if word == "verdict":
-            return _verdict(self._published())
+            return ", ".join(map(_verdict, self._published()))
         if word == "agreeing":
-            return _agreeing(about["published"])
+            return _agreeing(about.get("published", []))
         if word == "jax":
             return about["versions"]["jax"]
         if word == "revision":
@@ -174,21 +175,22 @@ class _NamedRows:
             raise InputError(f"{self.what!r}: no row is so")
         return self.rows
 
-    def _published(self) -> Mapping[str, Any]:
-        fitting = [
+    def _published(self) -> list[dict[str, Any]]:
+        def fits(row: Mapping[str, Any]) -> bool:
+            if not self.at:
+                return row["level"]
+            there = row["at"] or {}
+            return all(k in there and _same(_cell(there[k]), v) for k, v in self.at.items())
+
+        rows = [
             row
-            for row in self.table.about["published"]
+            for row in self.table.about.get("published", [])
             if row["metric"] == self.metric
-            and (
-                row["level"]
-                if not self.at
-                else row["at"] is not None
-                and all(_same(_cell(row["at"].get(k)), v) for k, v in self.at.items())
-            )
         ]
-        if len(fitting) != 1:
-            raise InputError(f"{self.what!r}: {len(fitting)} published values are so, and not one")
-        return fitting[0]
+        fitting = [row for row in rows if fits(row)]
+        if not fitting:
+            raise InputError(f"{self.what!r}: no published value is so")
+        return fitting
 
     def _number(self, text: str, signed: bool = False) -> str:
         return number(text, self.metric in self.table.about.get("shares", ()), signed)
@@ -393,14 +395,16 @@ _VIEWS: dict[str, Callable[[ResultTable], str]] = {
 
 
 def _generated(name: str, data: Path) -> str:
+    first, _, preset = name.partition(" ")
+    if first == "measured":
+        return _measured(data, preset)
     if name not in _GENERATED:
-        raise InputError(f"generated: {name}: there are {', '.join(_GENERATED)}")
-    return _GENERATED[name](data)
+        raise InputError(f"generated: {name}: there are {', '.join(_GENERATED)}, measured PRESET")
+    return _GENERATED[name]()
 
 
-def _settings(data: Path) -> str:
+def _settings() -> str:
     """A row a dotted key; of trainings the student's, the others in a sentence of the page."""
-    del data
     from toymlp.settings import Setting
 
     rows = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
@@ -420,9 +424,8 @@ def _settings(data: Path) -> str:
     return "\n".join(rows)
 
 
-def _defaults(data: Path) -> str:
+def _defaults() -> str:
     """A row a key of a training whose default is not that of the student."""
-    del data
     from toymlp.settings import Setting
 
     keys = settings.known(Setting)
@@ -442,8 +445,7 @@ def _kinds_of(key: settings.Key) -> list[str]:
     return settings.allowed(key).removeprefix("one of ").split(", ")
 
 
-def _measurements(data: Path) -> str:
-    del data
+def _measurements() -> str:
     from toymlp.measures import ALWAYS, MEASURES
 
     rows = ["| measurement | column | what it is |", "|---|---|---|"]
@@ -455,8 +457,7 @@ def _measurements(data: Path) -> str:
     return "\n".join(rows)
 
 
-def _presets(data: Path) -> str:
-    del data
+def _presets() -> str:
     from experiments.sweep import file
 
     rows = [
@@ -481,39 +482,28 @@ def _comment(text: str) -> list[str]:
     return lines
 
 
-def _panels(data: Path) -> str:
-    del data
+def _panels() -> str:
     from figures import spec
 
     assert spec.__doc__ is not None
     return f"```text\n{spec.__doc__[spec.__doc__.index('Every panel has') :].rstrip()}\n```"
 
 
-def _measured(data: Path) -> str:
-    """A section for every preset that has been measured; a line for the others."""
+def _measured(data: Path, name: str) -> str:
+    """The section of a preset; one line where it has not been measured."""
     from experiments.sweep import file
 
-    sections, lacking = [], []
-    pieces = data.parent / "measured"
-    for name in _in_order(file.presets(), pieces):
-        table = read_table(data, name)
-        if table is None:
-            lacking.append(f"* `{name}`: {_NOT_YET}.")
-        else:
-            sections.append(_section(table, pieces / f"{name}.md", data))
-    return "\n\n".join([*sections, *(["\n".join(lacking)] if lacking else [])])
-
-
-def _in_order(names: list[str], pieces: Path) -> list[str]:
-    """Presets in the order of `order.txt` among the pieces; those that it lacks at the end."""
-    order = pieces / "order.txt"
-    first = order.read_text("utf-8").split() if order.exists() else []
-    return [*(name for name in first if name in names), *(n for n in names if n not in first)]
+    if name not in file.presets():
+        raise InputError(f"generated: measured {name}: there is no such preset")
+    table = read_table(data, name)
+    if table is None:
+        return f"`{name}`: {_NOT_YET}."
+    return _section(table, data.parent / "measured" / f"{name}.md", data)
 
 
 def _section(table: ResultTable, piece: Path, data: Path) -> str:
     about, name = table.about, table.name
-    parts = [f"## {about['title']}", _of_what(table)]
+    parts = [f"### {about['title']}", _of_what(table)]
     if piece.exists():
         text = piece.read_text("utf-8").strip()
         parts.append(_PIECE.sub(lambda mark: value(mark[1].strip(), data) or "–", text))
@@ -558,11 +548,10 @@ def _toml(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
-_GENERATED: dict[str, Callable[[Path], str]] = {
+_GENERATED: dict[str, Callable[[], str]] = {
     "settings": _settings,
     "defaults": _defaults,
     "measurements": _measurements,
     "presets": _presets,
     "panels": _panels,
-    "measured": _measured,
 }
