@@ -29,7 +29,9 @@ table; or one line, where the preset has not been measured.
 
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +185,7 @@ class _NamedRows:
             return all(k in there and _same(_cell(there[k]), v) for k, v in self.at.items())
 
         rows = [
-            row
-            for row in self.table.about.get("published", [])
-            if row["metric"] == self.metric
+            row for row in self.table.about.get("published", []) if row["metric"] == self.metric
         ]
         fitting = [row for row in rows if fits(row)]
         if not fitting:
@@ -420,7 +420,9 @@ def _settings() -> str:
             if len(kinds) < len(_kinds_of(keys[union])):
                 meaning += f" (where `{union}` is {', '.join(kinds)})"
         mark = " ●" if key.metadata.get("mark") == "static" or key.is_kind else ""
-        rows.append(f"| `{name}`{mark} | {_toml(key.default)} | {settings.allowed(key)} | {meaning} |")
+        rows.append(
+            f"| `{name}`{mark} | {_toml(key.default)} | {settings.allowed(key)} | {meaning} |"
+        )
     return "\n".join(rows)
 
 
@@ -457,6 +459,7 @@ def _measurements() -> str:
     return "\n".join(rows)
 
 
+@cache
 def _presets() -> str:
     from experiments.sweep import file
 
@@ -465,7 +468,8 @@ def _presets() -> str:
         "|---|---|---|---|",
     ]
     for name in file.presets():
-        runs = [file.read_preset(name, size).runs for size in file.SIZES]
+        content = tomllib.loads(file.preset_text(name))
+        runs = [content["size"][size]["runs"] for size in file.SIZES]
         points = len(file.read_preset(name, "cpu").points)
         about = " ".join(_comment(file.preset_text(name)))
         rows.append(_line([f"`{name}`", about, str(points), ", ".join(map(str, runs))]))

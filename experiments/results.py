@@ -28,7 +28,9 @@ from sublab.statistics import summarise
 
 DATA = Path("docs/data")
 _SWEEP, _VERIFY = "sweep_summary", "verify_summary"
-_LLM = tuple(f"llm_{name}_summary" for name in ("numbers", "cross_model", "in_context", "ingredients"))
+_LLM = tuple(
+    f"llm_{name}_summary" for name in ("numbers", "cross_model", "in_context", "ingredients")
+)
 _SMOKE = "smoke"
 _NUMBERS = ("n", "mean", "low", "high", "difference", "difference_low", "difference_high")
 # A metric that is a longer list, such as a cosine at every step, is summed up over its places.
@@ -208,7 +210,9 @@ def _of_sweep(
     points = [point["coordinates"] for point in config["points"]]
     rows = []
     for row in [*_short(summary), *_long(summary)]:
-        rows.append(points[row["point"]] | {key: row[key] for key in ("metric", "index", *_NUMBERS)})
+        rows.append(
+            points[row["point"]] | {key: row[key] for key in ("metric", "index", *_NUMBERS)}
+        )
     published = [
         {key: value for key, value in row.items() if key not in ("point", "at")}
         | {"at": None if row["point"] is None else points[row["point"]], "level": not row["at"]}

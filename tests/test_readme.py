@@ -156,6 +156,10 @@ def test_python_example_runs(tmp_path, capsys, monkeypatch, number, shown):
     # The types of the whole process: not those of the tests.
     words = [sys.executable, "-W", "error", "-c", program]
     made = subprocess.run(
-        words, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+        words,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert shown in made.stdout
