@@ -48,6 +48,8 @@ _DEFAULT = "mean [low, high]"
 _SHORT = {"paired": "difference [difference_low, difference_high]"}
 _SIGNED = ("difference", "difference_low", "difference_high")
 _OF_ROW = ("mean", "low", "high")
+# What stands where there is no number.
+NONE = "\N{EN DASH}"
 _NOT_YET = "not measured on this engine yet"
 _WORD = re.compile(r"[a-z_]+")
 # Metrics that a table of a sweep leaves out; they are in the CSV.
@@ -88,7 +90,7 @@ def filled(text: str, data: Path) -> str:
     """
 
     def of_value(mark: re.Match[str]) -> str:
-        return f"<!--={mark['what']}-->{value(mark['what'], data) or '–'}<!---->"
+        return f"<!--={mark['what']}-->{value(mark['what'], data) or NONE}<!---->"
 
     def of_block(mark: re.Match[str]) -> str:
         kind, name = mark["kind"], mark["name"]
@@ -137,35 +139,51 @@ class _NamedRows:
 
     def word(self, word: str) -> str:
         """What a word stands for; the word itself where it stands for nothing."""
+        read = _WORDS.get(word)
+        return word if read is None else read(self, word)
+
+    def of_row(self, word: str) -> str:
+        """A number of the one row."""
+        return self._number(self._row()[word], signed=word in _SIGNED)
+
+    def count(self, word: str) -> str:
+        """The number of runs of the one row."""
+        return self._row()[word]
+
+    def sign(self, word: str) -> str:
+        """On which side of 0 the interval of the difference lies."""
+        del word
+        low, high = (float(self._row()[key] or "nan") for key in _SIGNED[1:])
+        return "above" if low > 0 else "below" if high < 0 else "not told from"
+
+    def means(self, word: str) -> str:
+        """The means of all rows."""
+        del word
+        return ", ".join(self._number(row["mean"]) for row in self._rows())
+
+    def extreme(self, word: str) -> str:
+        """The lowest or the highest mean."""
+        choose = min if word == "least" else max
+        return self._number(choose((row["mean"] for row in self._rows()), key=float))
+
+    def published(self, word: str) -> str:
+        """What others found."""
+        key = "mean" if word == "published" else word
+        return ", ".join(self._number(str(row[key])) for row in self._published())
+
+    def verdict(self, word: str) -> str:
+        """Whether ours is theirs."""
+        del word
+        return ", ".join(map(_verdict, self._published()))
+
+    def about(self, word: str) -> str:
+        """What the whole experiment is of."""
         about = self.table.about
-        if word in _OF_ROW:
-            return self._number(self._row()[word])
-        if word in _SIGNED:
-            return self._number(self._row()[word], signed=True)
-        if word == "n":
-            return self._row()["n"]
-        if word == "sign":
-            low, high = (float(self._row()[key] or "nan") for key in _SIGNED[1:])
-            return "above" if low > 0 else "below" if high < 0 else "not told from"
-        if word == "means":
-            return ", ".join(self._number(row["mean"]) for row in self._rows())
-        if word in ("least", "most"):
-            choose = min if word == "least" else max
-            return self._number(choose((row["mean"] for row in self._rows()), key=float))
-        if word in ("published", "half_width"):
-            key = "mean" if word == "published" else word
-            return ", ".join(self._number(str(row[key])) for row in self._published())
-        if word == "verdict":
-            return ", ".join(map(_verdict, self._published()))
         if word == "agreeing":
             return _agreeing(about.get("published", []))
         if word == "jax":
-            return about["versions"]["jax"]
-        if word == "revision":
-            return str(about["revision"])[:7]
-        if word in ("runs", "seed", "size", "title", "date", "processor", "instances"):
-            return str(about[word])
-        return word
+            return about["versions"][word]
+        return str(about[word])[: 7 if word == "revision" else None]
 
     def _row(self) -> Mapping[str, str]:
         if len(self.rows) != 1:
@@ -196,6 +214,22 @@ class _NamedRows:
         return number(text, self.metric in self.table.about.get("shares", ()), signed)
 
 
+_WORDS: dict[str, Callable[[_NamedRows, str], str]] = {
+    **dict.fromkeys((*_OF_ROW, *_SIGNED), _NamedRows.of_row),
+    "n": _NamedRows.count,
+    "sign": _NamedRows.sign,
+    "means": _NamedRows.means,
+    **dict.fromkeys(("least", "most"), _NamedRows.extreme),
+    **dict.fromkeys(("published", "half_width"), _NamedRows.published),
+    "verdict": _NamedRows.verdict,
+    **dict.fromkeys(
+        ("runs", "instances", "seed", "size", "title", "date", "revision", "processor", "jax"),
+        _NamedRows.about,
+    ),
+    "agreeing": _NamedRows.about,
+}
+
+
 def number(text: str, share: bool, signed: bool = False, digits: int = 3) -> str:
     """A number of a table as prose has it: without a nought before the point.
 
@@ -207,7 +241,7 @@ def number(text: str, share: bool, signed: bool = False, digits: int = 3) -> str
         digits: how many.
     """
     if text == "":
-        return "–"
+        return NONE
     sign = "+" if signed else ""
     shown = format(float(text), f"{sign}.{digits}f" if share else f"{sign}.{digits}g")
     return re.sub(r"^([+-]?)0\.", r"\1.", shown)
@@ -331,7 +365,7 @@ def _claims(table: ResultTable) -> str:
     for row in table.rows:
         if row["kind"] == "claim":
             side = ">" if row["above"] == "true" else "≤"
-            worst = f"{float(row['worst']):.3g}" if row["worst"] else "–"
+            worst = f"{float(row['worst']):.3g}" if row["worst"] else NONE
             statement = row["statement"].replace("|", "\\|")
             cells = [f"`{row['name']}`", statement, _many(row["instances"])]
             cells += [_many(row["violations"] or "0"), f"{side} {float(row['bound']):g}", worst]
@@ -348,7 +382,8 @@ def _orders(table: ResultTable) -> str:
     for row in table.rows:
         if row["kind"] == "order" and row["worst"]:
             numbers = {key: float(row[key]) for key in ("worst", "median", "low", "high")}
-            cells = [row["statement"], _many(row["instances"]), f"{numbers['worst']:.4f}"]
+            statement = row["statement"].removeprefix("remainder's order, ")
+            cells = [statement, _many(row["instances"]), f"{numbers['worst']:.4f}"]
             cells += [f"{numbers['median']:.4f}", f"{numbers['low']:.3f} to {numbers['high']:.3f}"]
             cells += [f"{100 * float(row['share_near']):.1f} %", f"{float(row['r2']):.5f}"]
             lines.append(_line(cells))
@@ -437,7 +472,7 @@ def _defaults() -> str:
             continue
         rest = name.removeprefix("student.")
         others = [keys.get(f"{owner}.{rest}") for owner in ("teacher", "start.clone")]
-        shown = [_toml(other.default) if other else "–" for other in others]
+        shown = [_toml(other.default) if other else NONE for other in others]
         if any(text != _toml(key.default) for text in shown):
             rows.append(_line([f"`{rest}`", _toml(key.default), *shown]))
     return "\n".join(rows)
@@ -510,7 +545,9 @@ def _section(table: ResultTable, piece: Path, data: Path) -> str:
     parts = [f"### {about['title']}", _of_what(table)]
     if piece.exists():
         text = piece.read_text("utf-8").strip()
-        parts.append(_PIECE.sub(lambda mark: value(mark[1].strip(), data) or "–", text))
+        parts.append(_PIECE.sub(lambda mark: value(mark[1].strip(), data) or NONE, text))
+    if any(row["name"] is not None for row in about["published"]):
+        parts.append(_published_table(table))
     stems = (f"sweep_{name}", name)
     for stem in stems:
         if (data.parent / "figures" / f"{stem}.png").exists():

@@ -5,6 +5,7 @@ import io
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_what_is_said_of_a_preset_has_no_number_of_its_own_and_every_value_is_th
     assert re.findall(r"\{\{.*?\}\}", piece, flags=re.DOTALL)
     section = docs.filled(f"<!-- generated: measured {name} -->\n<!-- end -->", made_up)
     assert "{{" not in section
-    assert "–" not in section.split("<details>")[0]
+    assert docs.NONE not in section.split("<details>")[0]
     assert f"`{name}`, n = " in section
     lines = section.split("All points</summary>")[1].split("\n\n")[1].splitlines()
     assert len(lines) == 2 + len(of_preset(name).points)
@@ -104,7 +105,7 @@ def test_a_preset_without_a_table_is_one_line(tmp_path):
         "<!-- generated: measured ed2b -->\n`ed2b`: not measured on this engine yet.\n<!-- end -->"
     )
     assert docs.filled("<!--= ed2b : runs -->8<!---->", tmp_path) == (
-        "<!--= ed2b : runs -->–<!---->"
+        f"<!--= ed2b : runs -->{docs.NONE}<!---->"
     )
 
 
@@ -204,7 +205,7 @@ def test_the_experiment_on_one_page_gives_the_numbers_of_the_preset(tmp_path):
     first = "setting, seed, run = Setting(), 0, 0"
     assert first in code
     code = code.replace(first, "setting, seed, run = small, 0, 1")
-    names = {"small": settings.build(Setting, SMALL)}
+    names: dict[str, Any] = {"small": settings.build(Setting, SMALL)}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "docs/experiment.md", "exec"), names)
