@@ -24,7 +24,7 @@ help:
 	@echo "make check       formatting, lint, types, import layers"
 	@echo "make bench       speed and memory on this machine"
 	@echo "make format      put the source in its format"
-	@echo "make docs        write the tables of docs/sweeps.md from the types"
+	@echo "make docs        write the tables and numbers of all documents, from docs/data and the types"
 	@echo "make constraints pin what pip installs today"
 	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, BENCH, BENCH_SWEEP (options of the benchmarks)"
 
@@ -59,7 +59,7 @@ bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.sampling
 
 docs: $(VENV)/.core
-	$(BIN)/python -m experiments.sweep.docs docs/sweeps.md
+	$(BIN)/sublab results fill README.md docs/*.md
 
 constraints:
 	$(PYTHON) -m venv $(VENV)-constraints

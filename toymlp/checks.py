@@ -285,8 +285,8 @@ def _resolved(training: Training, images: int) -> Training:
     optimiser, schedule = training.optimiser, training.schedule
     if isinstance(optimiser, AdamW) and optimiser.weight_decay == 0:
         optimiser = Adam()
-    if isinstance(schedule, Cosine) and schedule.horizon == training.epochs:
-        schedule = Cosine()
+    if isinstance(schedule, Cosine) and schedule.horizon == 0:
+        schedule = Cosine(training.epochs)
     return replace(training, inputs=inputs, batch=batch, optimiser=optimiser, schedule=schedule)
 
 

@@ -189,8 +189,14 @@ class Sweep:
     keep: bool | None = None
 
     def baseline_of(self, point: Point) -> Point | None:
-        """The baseline with the same place in the grid; None if there is none."""
+        """The baseline with the same place in the grid; None if there is none.
+
+        Where the baseline names no label, that is the point's own: another start of the same
+        architecture, and not of the first one in the list.
+        """
         wanted = {name: point.coordinates[name] for name in self.crossed} | self.baseline
+        if LABEL not in self.baseline and point.label is not None:
+            wanted[LABEL] = point.label
         for other in self.points:
             if all(other.coordinates.get(name) == value for name, value in wanted.items()):
                 return other

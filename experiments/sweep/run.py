@@ -352,6 +352,9 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
     )
     config = summary_config(sweep, job.runs, options.seed)
     config |= {"version": VERSION, records.DERIVED: True}
+    if options.set:
+        # A preset with other settings is another experiment under the same name.
+        config["changes"] = list(options.set)
     rows_config = {
         name: config[name]
         for name in ("version", records.DERIVED, "name", "size", "seed", "runs", "points")

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
-from sublab.paper import FIGURE_10B
 
 from sublab import statistics
 from sublab.statistics import ENOUGH, Published, compare, mean_interval, summarise
