@@ -306,7 +306,7 @@ def test_a_claim_that_fails_is_status_1(tmp_path, calls, capfd, monkeypatch):
         )
 
     monkeypatch.setattr(verify, "_program", broken)
-    monkeypatch.setattr(command, "DRAW", dict.fromkeys(command.DRAW, lambda *_: []))
+    monkeypatch.setattr(command, "draw", lambda drawable: [])
     assert command.main(VerifyOptions(instances=600, out=tmp_path)) == 1
     assert "VIOLATED" in capfd.readouterr().out
 
