@@ -171,9 +171,11 @@ class _Processes:
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self.slots, mp_context=self._context, initializer=_own_cores,
+            self.slots,
+            mp_context=self._context,
+            initializer=_own_cores,
             initargs=(self._next, self.slots),
-        )  # fmt: skip
+        )
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future:
         return self._pool.submit(work, *arguments)
