@@ -50,7 +50,7 @@ def purpose_of(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def run_keys(seed: int, purpose: str, runs: Int[Array, " runs"]) -> Key[Array, " runs"]:
+def run_keys(seed: int, purpose: str, runs: Integer[Array, " runs"]) -> Key[Array, " runs"]:
     """One key per run for `purpose`: fold_in(purpose_key(seed, purpose), run)."""
     key = purpose_key(seed, purpose)
     return jax.vmap(lambda run: jax.random.fold_in(key, run))(runs)

@@ -26,7 +26,7 @@ table of a setting. Everything that has to know all fields (ranges, help texts, 
 documents, columns of records) derives it from the classes with `known`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -99,11 +99,28 @@ def setting(cls: type[T]) -> type[T]:
     marks = {item.name: item.metadata.get("mark") for item in fields(made)}
     if unmarked := [name for name, mark in marks.items() if mark is None]:
         raise TypeError(f"{cls.__name__}: {', '.join(unmarked)} must be static, traced or nested")
-    return jax.tree_util.register_dataclass(
-        made,
-        [name for name, mark in marks.items() if mark != "static"],
-        [name for name, mark in marks.items() if mark == "static"],
-    )
+    inside = tuple(name for name, mark in marks.items() if mark != "static")
+    outside = tuple(name for name, mark in marks.items() if mark == "static")
+
+    def structure_of(value: Any) -> tuple[Any, ...]:
+        return tuple(getattr(value, name) for name in outside)
+
+    def parts(value: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(value, name) for name in inside], structure_of(value)
+
+    def named_parts(value: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        named = [(jax.tree_util.GetAttrKey(name), getattr(value, name)) for name in inside]
+        return named, structure_of(value)
+
+    def whole(structure: tuple[Any, ...], leaves: Iterable[Any]) -> Any:
+        # Past `__init__`: in a computation arrays and tracers stand where a setting has numbers.
+        value = object.__new__(made)
+        for name, item in zip((*inside, *outside), (*leaves, *structure), strict=True):
+            object.__setattr__(value, name, item)
+        return value
+
+    jax.tree_util.register_pytree_with_keys(made, named_parts, whole, parts)
+    return made
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ all cores: 60,000 images take about a tenth of the time in which one model is tr
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -29,7 +29,7 @@ _Images = Float32[np.ndarray, "inputs pixels"]
 _Fill = Callable[[np.random.Generator, np.ndarray, slice], None]
 
 
-def _count(default: int = 60_000) -> int:
+def _count(default: int = 60_000) -> Any:
     return static(
         "inputs an epoch; of those made from training images at most as many as there are, and 0 "
         "for all",
@@ -41,7 +41,7 @@ def _count(default: int = 60_000) -> int:
     )
 
 
-def _fresh() -> bool:
+def _fresh() -> Any:
     return static(
         "inputs drawn anew each epoch, in place of one fixed set",
         default=False,

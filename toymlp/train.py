@@ -23,6 +23,7 @@ from sublab import devices
 from sublab.randomness import purpose_of, shuffle
 from theory.passes import Params
 from toymlp.data import Dataset
+from toymlp.inputs import Uniform
 from toymlp.networks import Architecture, Forward, join_parts, split_parts
 from toymlp.objective import NONE, Interventions, trait_loss, weighted_mean, without_trait
 from toymlp.settings import LOGITS, Training
@@ -119,7 +120,7 @@ class Row:
     population axis leads every array, and is absent where one model is at work.
 
     Attributes:
-        training: how it is trained; its inputs are left out.
+        training: how it is trained, but for its inputs, which are always the same kind here.
         aux: auxiliary logits that it has of its own.
         order: key of the order of its inputs.
         target: row of the targets.
@@ -259,9 +260,9 @@ def advance(
 
 def row_of(model: Fit) -> Row:
     """What the compiled program knows of a model; arrays on the host, without a population axis."""
-    inputs: Any = None
+    # What its inputs are like is no matter of the program: all kinds share one.
     return Row(
-        as_arrays(replace(model.training, inputs=inputs)),
+        as_arrays(replace(model.training, inputs=Uniform())),
         _as_array(model.aux),
         model.order,
         _as_array(model.target),
