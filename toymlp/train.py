@@ -389,7 +389,7 @@ def accuracy(
     classes: int,
 ) -> Float[np.ndarray, "*models"]:
     """The share of examples whose largest CLASS logit (the first `classes`) is the true one."""
-    return np.mean(np.argmax(logits[..., :classes], axis=-1) == labels, axis=-1)
+    return np.asarray(np.mean(np.argmax(logits[..., :classes], axis=-1) == labels, axis=-1))
 
 
 def block_size(mesh: Mesh) -> int | None:
