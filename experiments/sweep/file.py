@@ -273,7 +273,9 @@ def parse(
     changed = changed_settings(changes)
     sizes: dict[SizeName, _Reader] = {}
     for other in SIZES:
-        sizes[other] = _Reader(text, where, name, other, changed, smoke or {})
+        # What the command line says is of the size that was chosen.
+        of_size = changed if other == size else {}
+        sizes[other] = _Reader(text, where, name, other, of_size, smoke or {})
     for other, reader in sizes.items():
         if other != size:
             reader.read(content)

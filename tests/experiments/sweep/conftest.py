@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def copied(whole_folder: tuple[Path, SweepOutcome], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many models of each stage were trained in this process."""
     counts: Counter[str] = Counter()
     fit = stages.fit
@@ -43,4 +42,4 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return fit(architecture, fits, material, context, what)
 
     monkeypatch.setattr(stages, "fit", counted)
-    yield counts
+    return counts

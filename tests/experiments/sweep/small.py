@@ -1,5 +1,6 @@
 """The one tiny sweep of these tests, so that they share compiled programs, and what it trained."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from experiments.sweep.run import SweepOptions, SweepOutcome, run
+from sublab.settings import differences, known
+from toymlp.settings import PREPRINT, Setting
 
 BASE = """\
 [base]
@@ -38,8 +41,21 @@ ONE = f"{BASE}model.aux = 5\n"
 METRICS = ("accuracy", "teacher_accuracy", "start_accuracy", "final_loss", "agreement")
 
 
+def toml_of(setting: Setting) -> str:
+    """A sweep file whose base has `setting`: one point."""
+    lines = [
+        f"{name}.kind = {json.dumps(value)}"
+        if known(Setting)[name].is_kind
+        else f"{name} = {json.dumps(value)}"
+        for name, value in differences(setting, PREPRINT).items()
+        if value is not None
+    ]
+    return "\n".join(["[base]", *lines, ""])
+
+
 def file_of(folder: Path, text: str = SMALL) -> Path:
     """`text` as a sweep file in `folder`."""
+    folder.mkdir(exist_ok=True)
     path = folder / "small.toml"
     path.write_text(text, "utf-8")
     return path
