@@ -39,57 +39,16 @@ student.inputs.count = 256
 model.aux = [3]
 """
 # Every key of the files that were written before settings were nested, but for those still so.
-OLD_NAMES = [
-    "hidden",
-    "activation",
-    "biases",
-    "teacher_optimiser",
-    "teacher_batch",
-    "student_network",
-    "student_hidden",
-    "student_activation",
-    "student_biases",
-    "student_optimiser",
-    "student_schedule",
-    "student_batch",
-    "loss",
-    "inputs",
-    "images",
-    "fresh",
-    "alpha",
-    "blur",
-    "subspace",
-    "clone_inputs",
-    "clone_images",
-    "clone_fresh",
-    "clone_batch",
-    "clone_optimiser",
-    "clone_schedule",
-    "project_trait",
-    "aux",
-    "init_scale",
-    "teacher_learning_rate",
-    "teacher_epochs",
-    "teacher_weight_decay",
-    "student_learning_rate",
-    "student_epochs",
-    "student_weight_decay",
-    "logits",
-    "temperature",
-    "logit_noise",
-    "interpolation",
-    "perturbation",
-    "redrawn",
-    "shared",
-    "frozen",
-    "clone_epochs",
-    "clone_learning_rate",
-    "clone_horizon",
-    "clone_logits",
-    "generations",
-    "liminal_weight",
-    "liminal_epochs",
-]
+_OLD_NAMES = """
+hidden activation biases teacher_optimiser teacher_batch student_network student_hidden
+student_activation student_biases student_optimiser student_schedule student_batch loss inputs
+images fresh alpha blur subspace clone_inputs clone_images clone_fresh clone_batch clone_optimiser
+clone_schedule project_trait aux init_scale teacher_learning_rate teacher_epochs
+teacher_weight_decay student_learning_rate student_epochs student_weight_decay logits temperature
+logit_noise interpolation perturbation redrawn shared frozen clone_epochs clone_learning_rate
+clone_horizon clone_logits generations liminal_weight liminal_epochs
+"""
+OLD_NAMES = _OLD_NAMES.split()
 
 
 def sweep_of(text: str, size: file.SizeName = "cpu", *changes: str) -> file.Sweep:

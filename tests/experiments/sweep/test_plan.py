@@ -1,5 +1,6 @@
 """Claims about plans: what is trained together, what it costs, and what a dry run says."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_a_forecast_counts_one_experiment_once(tmp_path, rated):
 
 def products(*widths: int) -> int:
     """Operations of the gradient of one example, but for that by the images."""
-    layers = [a * b for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [a * b for a, b in pairwise(widths)]
     return 2 * (3 * sum(layers) - layers[0])
 
 
