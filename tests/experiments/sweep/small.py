@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,7 +64,7 @@ def file_of(folder: Path, text: str = SMALL) -> Path:
 
 def sweep(folder: Path, text: str = SMALL, runs: int = 2, **more) -> SweepOutcome:
     """Runs the sweep that `text` says, with records in `folder / "out"`."""
-    options = {"out": folder / "out"} | more
+    options: dict[str, Any] = {"out": folder / "out"} | more
     return run(SweepOptions(file=file_of(folder, text), runs=runs, **options))
 
 

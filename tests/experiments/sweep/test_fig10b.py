@@ -60,6 +60,7 @@ def tasks_that_give(accuracy: Accuracy):
                 "final_loss": 0.01,
             }
             for setting, run in wanted
+            if isinstance(setting, Setting)
         }
         return Result(values, {}, {}, _provenance())
 

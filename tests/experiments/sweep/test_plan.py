@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def rated(monkeypatch) -> None:
 
 
 def forecast(folder: Path, text: str, runs: int = 1, **more) -> Forecast:
-    options = {"out": folder / "out"} | more
+    options: dict[str, Any] = {"out": folder / "out"} | more
     return sweep_run.forecast(SweepOptions(file=file_of(folder, text), runs=runs, **options))
 
 

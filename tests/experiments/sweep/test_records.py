@@ -102,6 +102,7 @@ def test_a_rerun_trains_nothing_and_gives_the_same(whole, copied, trained):
     again = sweep(copied, runs=3)
     assert not trained
     assert again.table.equals(whole.table)
+    assert again.summary is not None
     assert again.summary.table.equals(whole.summary.table)
     assert again.summary.folder.name == whole.summary.folder.name
 
