@@ -476,6 +476,7 @@ def _bare(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+@cache
 def _settings_in(hint: Any) -> list[type]:
     """The settings that a type stands for; none for a plain value."""
     bare, _ = _bare(hint)
@@ -483,6 +484,7 @@ def _settings_in(hint: Any) -> list[type]:
     return [part for part in parts if isinstance(part, type) and is_dataclass(part)]
 
 
+@cache
 def _is_union(hint: Any) -> bool:
     return len(_settings_in(hint)) > 1
 

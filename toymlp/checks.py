@@ -184,6 +184,7 @@ def _of_networks(setting: Setting) -> Iterator[SettingError]:
             f"start = {setting.start.kind} needs a student with the teacher's network; for another "
             f"one use independent or matched",
             "start",
+            *(f"student_model.{name}" for name in ("network", "hidden", "activation", "biases")),
         )
     shared = getattr(setting.start, "shared", ())
     for name, parts in (

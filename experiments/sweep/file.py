@@ -279,7 +279,9 @@ def parse(
     changed = changed_settings(changes)
     sizes: dict[SizeName, _Reader] = {}
     for other in SIZES:
-        sizes[other] = _Reader(text, where, name, other, changed, smoke or {})
+        # What the command line says is of the size that was chosen.
+        of_size = changed if other == size else {}
+        sizes[other] = _Reader(text, where, name, other, of_size, smoke or {})
     for other, reader in sizes.items():
         if other != size:
             reader.read(content)
@@ -347,6 +349,12 @@ class _Reader:
         grid |= self._grid(of_size.get("grid", {}), f"size.{self.size}.grid")
         points = list(self._all_points(base, grid, content))
         for name in (base.keys() | self.changes.keys()) - self.useful - self.smoke.keys():
+            if (
+                name not in self.changes
+                and settings.known(Setting)[name].kinds.keys() & self.changes.keys()
+            ):
+                # It is of a kind that the command line has replaced.
+                continue
             value = self.changes.get(name, base.get(name))
             self._refuse(
                 f"{name} = {value!r} has no effect at any point of this sweep",
@@ -464,7 +472,7 @@ class _Reader:
 
     def _measure(self, names: list[Any], points: Sequence[Point]) -> tuple[str, ...]:
         for name in names:
-            if name not in MEASURES:
+            if not isinstance(name, str) or name not in MEASURES:
                 self._refuse(
                     f"unknown measurement {name!r}; known are {', '.join(MEASURES)}", "", "measure"
                 )
@@ -530,6 +538,7 @@ class _Reader:
             if "mean" not in entry and "name" not in entry:
                 self._refuse("a published value needs its mean", table, "mean")
             at = _dotted(entry.get("at", {}))
+            places = {name: value for name, value in at.items() if name != LABEL}
             for name in at:
                 if name not in axes and name not in self.changes:
                     self._refuse(
@@ -537,6 +546,9 @@ class _Reader:
                         table,
                         "at",
                     )
+            places = self._settings(places, f"{table}.at")
+            # What the command line sets is no axis, but the published experiment still had it.
+            had = {name: value for name, value in places.items() if name in self.changes}
             published.append(
                 PublishedValue(
                     name=entry.get("name"),
@@ -546,7 +558,7 @@ class _Reader:
                     half_width=entry.get("half_width"),
                     n=entry.get("n"),
                     label=entry.get("label", "published"),
-                    setting=self._settings(entry.get("setting", {}), f"{table}.setting"),
+                    setting=had | self._settings(entry.get("setting", {}), f"{table}.setting"),
                 )
             )
         return tuple(published)
@@ -557,8 +569,6 @@ class _Reader:
                 hint = ""
                 if not path and (key in _OLD_KEYS or key in settings.known(Setting)):
                     hint = "; settings go below [base]"
-                if not path and key == "figure":
-                    hint = "; a figure is a table, [figure]"
                 self._refuse(f"unknown key {key!r}; known are {', '.join(known)}{hint}", path, key)
             kind = known[key]
             if not isinstance(value, kind) or isinstance(value, bool):
@@ -612,6 +622,8 @@ def _with_new_key(name: str, message: str) -> str:
         return message
     if new.endswith("."):
         new += name.split("_", 1)[1] if any(map(name.startswith, _OLD_PREFIXES)) else name
+    if new.split()[0] not in settings.known(Setting):
+        return message
     return f"{name} is called {new} now"
 
 

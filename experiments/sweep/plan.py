@@ -141,7 +141,7 @@ def cost(todo: Sequence[Batch], images: Callable[[StageSetting], int], rate: flo
     models = {"teachers": 0, "clones": 0, "students": 0}
     for batch in todo:
         models[batch.stage] += trained(batch)[0]
-    operations = sum(work(batch) for batch in todo)
+    operations = float(sum(work(batch) for batch in todo))
     programs = len({program for batch in todo if (program := _program(batch)) is not None})
     memory = max((memory_of(batch, images(batch.setting)) for batch in todo), default=0)
     seconds = None
@@ -216,7 +216,7 @@ def product_rate() -> float:
     repeats = 20
 
     def of_one_model(x: jax.Array, w: jax.Array) -> jax.Array:
-        def again(_: int, x: jax.Array) -> jax.Array:
+        def again(_: jax.Array | int, x: jax.Array) -> jax.Array:
             return x + 1e-6 * ((x @ w) @ w.T)
 
         return jax.lax.fori_loop(0, repeats, again, x)

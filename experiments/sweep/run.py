@@ -252,13 +252,11 @@ def _todo(job: _Job) -> tuple[list[Batch], int]:
                 kept.append((wanted, lacking))
             else:
                 students.append(wanted)
-                again += 1
+                again += store.row(wanted) is not None
     on_cpu = population_mesh().devices.flat[0].platform == "cpu"
     together = options.group or (4 if on_cpu else 20)
     limit = None if options.memory is None else int(options.memory * 1e9)
-    todo = batches(
-        students, kept, measure, lambda model: store.row(model) is not None, together, limit
-    )
+    todo = batches(students, kept, measure, store.is_kept, together, limit)
     return todo, again
 
 

@@ -73,8 +73,13 @@ class Store:
         return tuple(name for name in measure if not MEASURES[name].columns.keys() <= row.keys())
 
     def is_kept(self, wanted: Wanted) -> bool:
-        """Whether its parameters lie beside its record."""
-        return (self.folder(wanted) / _FILE).exists()
+        """Whether its parameters lie beside its record, whole.
+
+        A record whose parameters are damaged is moved aside, to be made again.
+        """
+        if self.row(wanted) is None or not (self.folder(wanted) / _FILE).exists():
+            return False
+        return self.model(wanted) is not None
 
     def model(self, wanted: Wanted) -> TrainedModel | None:
         """A recorded model with its parameters; None where they are missing or damaged.

@@ -143,17 +143,18 @@ def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
         return _of_models(clones(_settings(batch.wanted, CloneSetting), context))
     wanted = _settings(batch.wanted, Setting)
     values: dict[Wanted, dict[str, Any]] = {}
-    models: Any = task.models
+    needed = {kind: _of_kind(task.models, kind) for kind in (TeacherSetting, CloneSetting)}
+    models = (needed[TeacherSetting], needed[CloneSetting])
     if batch.kept:
         aux = max(setting.model.aux for setting, _ in wanted)
         trained: dict[tuple[Setting, int], Student] = {}
         for setting, run in wanted:
             student = task.students[setting, run]
             trained[setting, run] = student_again(
-                setting, run, student.params, student.loss, models, models, context, aux
+                setting, run, student.params, student.loss, *models, context, aux
             )
     else:
-        trained = students(wanted, models, models, context)
+        trained = students(wanted, *models, context)
         values |= measures.always(trained, context)
     measured: dict[Wanted, dict[str, dict[str, Any]]] = {key: {} for key in wanted}
     for name, of_all in measures.measured(trained, batch.measure, context).items():
@@ -187,6 +188,10 @@ def _narrowed(params: Any, setting: Setting) -> Any:
         for name, leaf in params[AUX_HEAD].items()
     }
     return params | {AUX_HEAD: head}
+
+
+def _of_kind(models: Mapping[Wanted, TrainedModel], kind: type) -> dict[Any, TrainedModel]:
+    return {wanted: model for wanted, model in models.items() if isinstance(wanted[0], kind)}
 
 
 def _settings(wanted: Sequence[Wanted], kind: type) -> list[Any]:
