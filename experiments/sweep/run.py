@@ -159,6 +159,9 @@ def run(options: SweepOptions) -> SweepOutcome:
             f"{again} students lack a measurement, and their parameters were not kept: they are "
             f'trained again (keep = "models" in the file keeps them)'
         )
+    there = sum(job.store.row(wanted) is not None for wanted in job.wanted)
+    if there:
+        say(f"{there} of {len(job.wanted)} students are recorded in {options.out}, reused")
     failures = _work(job, todo) if todo else executors.Failures()
     table, long = runs_table(job.sweep, range(job.runs), job.store)
     summary = _summarise(job, table, long) if table.height else None
