@@ -62,7 +62,7 @@ def main(options: SweepOptions) -> int:
     """
     prepare_jax()
     if options.dry_run:
-        tables.print_forecast(run.forecast(options))
+        tables.print_dry_run(run.dry_run(options))
         return 0
     outcome = run.run(options)
     for reason in outcome.failures:

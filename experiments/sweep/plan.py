@@ -1,7 +1,7 @@
 """What a sweep will do: what is wanted, what is trained together, and what it will cost.
 
 What is wanted, and recorded, is one setting in one run. How runs and settings are put together to
-be trained (`Batch`) is a matter of execution and leaves no trace in the records.
+be trained (`Population`) is a matter of execution and leaves no trace in the records.
 """
 
 import time
@@ -39,7 +39,7 @@ Wanted = tuple[StageSetting, int]
 
 
 @dataclass(frozen=True)
-class Batch:
+class Population:
     """What is trained together, or measured together: one population.
 
     Attributes:
@@ -96,14 +96,14 @@ class Cost:
     seconds: float | None
 
 
-def batches(
+def populations(
     students: Sequence[Wanted],
     again: Sequence[tuple[Wanted, tuple[str, ...]]],
     measure: Sequence[str],
     is_there: Callable[[Wanted], bool],
     runs_together: int,
     limit: int | None = None,
-) -> list[Batch]:
+) -> list[Population]:
     """What makes all that is wanted and not there; teachers and clones before students.
 
     Args:
@@ -115,22 +115,26 @@ def batches(
         limit: bytes that a population may take (default: `memory_limit()`).
     """
     limit = memory_limit() if limit is None else limit
-    whole_batches = [Batch(wanted, tuple(measure)) for wanted in _together(students, runs_together)]
+    whole_populations = [
+        Population(wanted, tuple(measure)) for wanted in _together(students, runs_together)
+    ]
     for missing in dict.fromkeys(missing for _, missing in again):
         alike = [wanted for wanted, lacking in again if lacking == missing]
-        whole_batches += [
-            Batch(wanted, missing, kept=True) for wanted in _together(alike, runs_together)
+        whole_populations += [
+            Population(wanted, missing, kept=True) for wanted in _together(alike, runs_together)
         ]
-    needed = dict.fromkeys(model for batch in whole_batches for model in batch.models)
+    needed = dict.fromkeys(model for population in whole_populations for model in population.models)
     models = [model for model in needed if not is_there(model)]
     return [
         small
-        for batch in [*map(Batch, _together(models, runs_together)), *whole_batches]
-        for small in _fitting(batch, limit)
+        for population in [*map(Population, _together(models, runs_together)), *whole_populations]
+        for small in _fitting(population, limit)
     ]
 
 
-def cost(todo: Sequence[Batch], images: Callable[[StageSetting], int], rate: float | None) -> Cost:
+def cost(
+    todo: Sequence[Population], images: Callable[[StageSetting], int], rate: float | None
+) -> Cost:
     """What `todo` costs.
 
     Args:
@@ -139,69 +143,73 @@ def cost(todo: Sequence[Batch], images: Callable[[StageSetting], int], rate: flo
         rate: floating-point operations a second; None where it was not measured.
     """
     models = {"teachers": 0, "clones": 0, "students": 0}
-    for batch in todo:
-        models[batch.stage] += trained(batch)[0]
-    operations = float(sum(work(batch) for batch in todo))
-    programs = len({program for batch in todo if (program := _program(batch)) is not None})
-    memory = max((memory_of(batch, images(batch.setting)) for batch in todo), default=0)
+    for population in todo:
+        models[population.stage] += trained(population)[0]
+    operations = float(sum(work(population) for population in todo))
+    programs = len(
+        {program for population in todo if (program := _program(population)) is not None}
+    )
+    memory = max(
+        (memory_of(population, images(population.setting)) for population in todo), default=0
+    )
     seconds = None
     if rate:
         seconds = operations / (_EFFICIENCY * rate) + programs * _SECONDS_A_PROGRAM
-    measured = sum(len(batch.wanted) for batch in todo if batch.kept)
+    measured = sum(len(population.wanted) for population in todo if population.kept)
     return Cost(models, measured, programs, operations, memory, seconds)
 
 
-def trained(batch: Batch) -> tuple[int, float]:
-    """How many models a batch trains, and their epochs in all."""
-    if batch.kept:
+def trained(population: Population) -> tuple[int, float]:
+    """How many models a population trains, and their epochs in all."""
+    if population.kept:
         return 0, 0.0
     longest = [
         max(_generations(setting) * training_of(setting).epochs for setting, _ in members)
-        for members in shared_trainings(batch.wanted).values()  # pyright: ignore[reportArgumentType]
+        for members in shared_trainings(population.wanted).values()  # pyright: ignore[reportArgumentType]
     ]
     return len(longest), float(sum(longest))
 
 
-def work(batch: Batch) -> float:
-    """Floating-point operations of a batch's matrix products."""
-    teacher, student = _architectures(batch)
-    test = size_of(batch.setting.dataset).test
-    _, epochs = trained(batch)
-    training = training_of(batch.setting)
-    inputs, imitated = training.inputs.count, len(_imitated(batch))
-    if batch.stage == "teachers":
+def work(population: Population) -> float:
+    """Floating-point operations of a population's matrix products."""
+    teacher, student = _architectures(population)
+    test = size_of(population.setting.dataset).test
+    _, epochs = trained(population)
+    training = training_of(population.setting)
+    inputs, imitated = training.inputs.count, len(_imitated(population))
+    if population.stage == "teachers":
         return epochs * inputs * teacher.gradient_operations
     each = student.gradient_operations
     labelled = imitated * inputs * teacher.forward_operations
     if training.inputs.fresh:
-        labelled *= max(training_of(setting).epochs for setting, _ in batch.wanted)
-    if isinstance(batch.setting, Setting) and batch.setting.interventions.project_trait:
+        labelled *= max(training_of(setting).epochs for setting, _ in population.wanted)
+    if isinstance(population.setting, Setting) and population.setting.interventions.project_trait:
         each *= 2
     following = 0.0
-    if any(MEASURES[name].follows for name in batch.measure):
-        lengths = [training_of(setting).epochs for setting, _ in batch.wanted]
+    if any(MEASURES[name].follows for name in population.measure):
+        lengths = [training_of(setting).epochs for setting, _ in population.wanted]
         following = _FOLLOWING * each * inputs * sum(lengths)
-    seen = 2 * len(batch.wanted) * test * student.forward_operations
+    seen = 2 * len(population.wanted) * test * student.forward_operations
     return epochs * inputs * each + labelled + following + seen
 
 
-def memory_of(batch: Batch, images: int) -> int:
-    """Bytes that a batch takes, roughly: images, targets, models in training, results.
+def memory_of(population: Population, images: int) -> int:
+    """Bytes that a population takes, roughly: images, targets, models in training, results.
 
     Args:
-        batch: what is trained together.
+        population: what is trained together.
         images: training images of its data set, of the classes that are kept.
     """
-    teacher, student = _architectures(batch)
-    size, training = size_of(batch.setting.dataset), training_of(batch.setting)
-    settings = len(batch.wanted)
-    models = max(1, trained(batch)[0])
+    teacher, student = _architectures(population)
+    size, training = size_of(population.setting.dataset), training_of(population.setting)
+    settings = len(population.wanted)
+    models = max(1, trained(population)[0])
     parameters = 4 * max(teacher.parameters, student.parameters)
-    inputs = 0 if batch.stage == "teachers" else training.inputs.count
-    targets = len(_imitated(batch)) * inputs * student.outputs
+    inputs = 0 if population.stage == "teachers" else training.inputs.count
+    targets = len(_imitated(population)) * inputs * student.outputs
     activations = training.batch * (size.pixels + 3 * sum(student.widths) + 4 * student.outputs)
     at_once = min(models, block_size(devices.population_mesh()) or models)
-    seen = size.test * student.outputs * settings * 3 if batch.stage == "students" else 0
+    seen = size.test * student.outputs * settings * 3 if population.stage == "students" else 0
     arrays = 2 * inputs * size.pixels + (images + size.test) * size.pixels + 2 * targets + seen
     return 4 * (arrays + at_once * activations) + parameters * (4 * models + 4 * settings)
 
@@ -239,46 +247,50 @@ def _together(wanted: Sequence[Wanted], runs: int) -> list[tuple[Wanted, ...]]:
     return [tuple(groups[key]) for key in order]
 
 
-def _fitting(batch: Batch, limit: int) -> list[Batch]:
-    """The batch, cut in halves until each fits: first by setting, then by run."""
-    images = size_of(batch.setting.dataset).train
-    if len(batch.wanted) == 1 or memory_of(batch, images) <= limit:
-        return [batch]
-    return [small for half in halves(batch) for small in _fitting(half, limit)]
+def _fitting(population: Population, limit: int) -> list[Population]:
+    """The population, cut in halves until each fits: first by setting, then by run."""
+    images = size_of(population.setting.dataset).train
+    if len(population.wanted) == 1 or memory_of(population, images) <= limit:
+        return [population]
+    return [small for half in halves(population) for small in _fitting(half, limit)]
 
 
-def halves(batch: Batch) -> tuple[Batch, Batch]:
-    """A batch in two: by its settings, or, where there is one setting, by its runs."""
-    settings = list(dict.fromkeys(setting for setting, _ in batch.wanted))
+def halves(population: Population) -> tuple[Population, Population]:
+    """A population in two: by its settings, or, where there is one setting, by its runs."""
+    settings = list(dict.fromkeys(setting for setting, _ in population.wanted))
     if len(settings) > 1:
         first = set(settings[: len(settings) // 2])
-        in_first = [setting in first for setting, _ in batch.wanted]
+        in_first = [setting in first for setting, _ in population.wanted]
     else:
-        in_first = [place < len(batch.wanted) // 2 for place in range(len(batch.wanted))]
+        in_first = [place < len(population.wanted) // 2 for place in range(len(population.wanted))]
     parts = (
-        tuple(wanted for wanted, here in zip(batch.wanted, in_first, strict=True) if here is side)
+        tuple(
+            wanted for wanted, here in zip(population.wanted, in_first, strict=True) if here is side
+        )
         for side in (True, False)
     )
-    first_half, second_half = (Batch(part, batch.measure, batch.kept) for part in parts)
+    first_half, second_half = (
+        Population(part, population.measure, population.kept) for part in parts
+    )
     return first_half, second_half
 
 
-def _program(batch: Batch) -> Hashable:
+def _program(population: Population) -> Hashable:
     """What tells training programs apart; None where nothing is trained."""
-    if batch.kept:
+    if population.kept:
         return None
-    return (population_of(batch.setting), len(_imitated(batch)))
+    return (population_of(population.setting), len(_imitated(population)))
 
 
-def _imitated(batch: Batch) -> set[Hashable]:
-    """The models that those of a batch imitate in the first generation."""
+def _imitated(population: Population) -> set[Hashable]:
+    """The models that those of a population imitate in the first generation."""
     return {
         (
             teacher_of(setting) if isinstance(setting, Setting) else setting.model.init_scale,
             run,
             training_of(setting).logit_noise,
         )
-        for setting, run in batch.wanted
+        for setting, run in population.wanted
         if stage_of(setting) != "teachers"
     }
 
@@ -287,10 +299,10 @@ def _generations(setting: StageSetting) -> int:
     return setting.chain.generations if isinstance(setting, Setting) else 1
 
 
-def _architectures(batch: Batch) -> tuple[Architecture, Architecture]:
-    """The networks of teachers and students, as wide as the widest of the batch."""
-    setting = batch.setting
+def _architectures(population: Population) -> tuple[Architecture, Architecture]:
+    """The networks of teachers and students, as wide as the widest of the population."""
+    setting = population.setting
     entire = setting if isinstance(setting, Setting) else whole(setting)
     # A teacher is trained without its auxiliary head, but for one logit of it.
-    widest = max(setting.model.aux for setting, _ in batch.wanted)
-    return architectures(entire, 1 if batch.stage == "teachers" else widest)
+    widest = max(setting.model.aux for setting, _ in population.wanted)
+    return architectures(entire, 1 if population.stage == "teachers" else widest)

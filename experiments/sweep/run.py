@@ -12,8 +12,17 @@ import tyro
 
 from experiments.sweep import executors, file
 from experiments.sweep.file import Point, SizeName, Sweep
-from experiments.sweep.plan import Batch, Cost, Wanted, batches, cost, product_rate, trained, work
-from experiments.sweep.store import VERSION, Store
+from experiments.sweep.plan import (
+    Cost,
+    Population,
+    Wanted,
+    cost,
+    populations,
+    product_rate,
+    trained,
+    work,
+)
+from experiments.sweep.store import VERSION, SweepStore
 from experiments.sweep.summary import published_rows, runs_table, summary_config, summary_table
 from experiments.sweep.tasks import DataSource, Result, Task, run_task
 from sublab import records
@@ -95,7 +104,7 @@ class SweepOutcome:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class DryRun:
     """What a run of the command will do.
 
     Attributes:
@@ -123,7 +132,7 @@ class _Job:
     sweep: Sweep
     runs: int
     datasets: dict[str, data.Dataset]
-    store: Store
+    store: SweepStore
 
     @property
     def wanted(self) -> list[tuple[Setting, int]]:
@@ -169,7 +178,7 @@ def run(options: SweepOptions) -> SweepOutcome:
 
 
 @exact()
-def forecast(options: SweepOptions) -> Forecast:
+def dry_run(options: SweepOptions) -> DryRun:
     """What `run` would do, and what it would cost on this machine; nothing is written.
 
     Raises:
@@ -184,7 +193,7 @@ def forecast(options: SweepOptions) -> Forecast:
         if job.store.row(key) is not None and not job.store.lacking(key, job.sweep.measure)
     ]
     price = cost(todo, job.images, product_rate() if todo else None)
-    return Forecast(job.sweep, job.runs, price, len(complete), len(wanted), again)
+    return DryRun(job.sweep, job.runs, price, len(complete), len(wanted), again)
 
 
 def check(options: SweepOptions) -> None:
@@ -222,7 +231,7 @@ def _read(options: SweepOptions) -> _Job:
     datasets = {name: data.load(name, data_dir=options.data_dir, say=say) for name in names}
     sweep = _canonical(sweep, datasets)
     digests = {name: dataset.sha256 for name, dataset in datasets.items()}
-    return _Job(options, sweep, runs, datasets, Store(options.out, options.seed, digests))
+    return _Job(options, sweep, runs, datasets, SweepStore(options.out, options.seed, digests))
 
 
 def _canonical(sweep: Sweep, datasets: dict[str, data.Dataset]) -> Sweep:
@@ -241,7 +250,7 @@ def _images(dataset: data.Dataset, classes: int) -> int:
     return int(np.sum(labels < classes)) if classes else len(labels)
 
 
-def _todo(job: _Job) -> tuple[list[Batch], int]:
+def _todo(job: _Job) -> tuple[list[Population], int]:
     """What is to be done, and how many students of it are trained for a measurement alone."""
     options, store, measure = job.options, job.store, job.sweep.measure
     students: list[Wanted] = []
@@ -259,37 +268,40 @@ def _todo(job: _Job) -> tuple[list[Batch], int]:
     on_cpu = population_mesh().devices.flat[0].platform == "cpu"
     together = options.group or (4 if on_cpu else 20)
     limit = None if options.memory is None else int(options.memory * 1e9)
-    todo = batches(students, kept, measure, store.is_kept, together, limit)
+    todo = populations(students, kept, measure, store.is_kept, together, limit)
     return todo, again
 
 
-def _work(job: _Job, todo: Sequence[Batch]) -> executors.Failures:
+def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
     options, store = job.options, job.store
-    weights = {batch: work(batch) for batch in todo}
+    weights = {population: work(population) for population in todo}
     total, done = max(1.0, sum(weights.values())), 0.0
     makers = {
-        wanted: batch for batch in todo if batch.stage != "students" for wanted in batch.wanted
+        wanted: population
+        for population in todo
+        if population.stage != "students"
+        for wanted in population.wanted
     }
     local = options.workers is None and options.scheduler is None
     with progress(1000) as advance, _pool(options) as pool:
 
-        def show(batch: Batch | None, part: float, what: str) -> None:
-            so_far = done + (weights[batch] * part if batch else 0.0)
+        def show(population: Population | None, part: float, what: str) -> None:
+            so_far = done + (weights[population] * part if population else 0.0)
             advance(min(1000, round(1000 * so_far / total)), what)
 
-        def report_of(batch: Batch) -> Callable[[int, str], None]:
-            all_epochs, seen = max(1.0, trained(batch)[1]), 0.0
+        def report_of(population: Population) -> Callable[[int, str], None]:
+            all_epochs, seen = max(1.0, trained(population)[1]), 0.0
 
             def report(epochs: int, what: str) -> None:
                 nonlocal seen
                 seen += epochs
-                show(batch, min(1.0, seen / all_epochs), f"{_runs_of(batch)}: {what}")
+                show(population, min(1.0, seen / all_epochs), f"{_runs_of(population)}: {what}")
 
             return report
 
-        def finished(batch: Batch, result: Result) -> None:
+        def finished(population: Population, result: Result) -> None:
             nonlocal done
-            for wanted in batch.wanted:
+            for wanted in population.wanted:
                 store.write(
                     wanted,
                     result.values.get(wanted, {}),
@@ -297,28 +309,32 @@ def _work(job: _Job, todo: Sequence[Batch]) -> executors.Failures:
                     result.models.get(wanted),
                     result.provenance,
                 )
-            done += weights[batch]
-            show(None, 0.0, f"{_runs_of(batch)}: {batch.stage} recorded")
+            done += weights[population]
+            show(None, 0.0, f"{_runs_of(population)}: {population.stage} recorded")
 
-        def task(batch: Batch) -> executors.QueuedTask:
+        def task(population: Population) -> executors.QueuedTask:
             def make() -> tuple[Any, ...]:
-                given = _task(job, batch)
-                return (given, report_of(batch)) if local else (given,)
+                given = _task(job, population)
+                return (given, report_of(population)) if local else (given,)
 
-            needed = frozenset(makers[model] for model in batch.models if model in makers)
-            return executors.QueuedTask(batch, needed, make)
+            needed = frozenset(makers[model] for model in population.models if model in makers)
+            return executors.QueuedTask(population, needed, make)
 
-        return executors.run_tasks([task(batch) for batch in todo], run_task, pool, finished)
+        return executors.run_tasks(
+            [task(population) for population in todo], run_task, pool, finished
+        )
 
 
-def _task(job: _Job, batch: Batch) -> Task:
-    """A batch with the models that it needs, read from their records."""
-    dataset = job.datasets[batch.setting.dataset]
+def _task(job: _Job, population: Population) -> Task:
+    """A population with the models that it needs, read from their records."""
+    dataset = job.datasets[population.setting.dataset]
     folder = None if job.options.data_dir is None else str(job.options.data_dir)
     source = DataSource(dataset.name, dataset.sha256, folder)
-    models = {wanted: _model(job, wanted) for wanted in batch.models}
-    students = {wanted: _model(job, wanted) for wanted in batch.wanted} if batch.kept else {}
-    return Task(batch, job.options.seed, source, models, students, job.keep)
+    models = {wanted: _model(job, wanted) for wanted in population.models}
+    students = (
+        {wanted: _model(job, wanted) for wanted in population.wanted} if population.kept else {}
+    )
+    return Task(population, job.options.seed, source, models, students, job.keep)
 
 
 def _model(job: _Job, wanted: Wanted) -> Any:
@@ -338,8 +354,8 @@ def _pool(options: SweepOptions) -> AbstractContextManager[executors.Pool]:
     )
 
 
-def _runs_of(batch: Batch) -> str:
-    runs = sorted({run for _, run in batch.wanted})
+def _runs_of(population: Population) -> str:
+    runs = sorted({run for _, run in population.wanted})
     first, last = runs[0] + 1, runs[-1] + 1
     return f"run {first}" if first == last else f"runs {first}-{last}"
 

@@ -30,7 +30,7 @@ _FILE = "model.safetensors"
 VERSION = 2
 
 
-class Store:
+class SweepStore:
     """The records of one results folder, under one seed.
 
     Attributes:

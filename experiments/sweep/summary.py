@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from experiments.sweep.file import LABEL, Point, PublishedValue, Sweep
-from experiments.sweep.store import Store, column_type
+from experiments.sweep.store import SweepStore, column_type
 from sublab import settings
 from sublab.statistics import Published, compare, mean_interval, summarise
 from toymlp.checks import canonical
@@ -22,7 +22,7 @@ from toymlp.sources import source_of
 
 
 def runs_table(
-    sweep: Sweep, runs: Sequence[int], store: Store
+    sweep: Sweep, runs: Sequence[int], store: SweepStore
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is recorded of a sweep's points.
 

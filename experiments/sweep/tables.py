@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.sweep.run import Forecast
+from experiments.sweep.run import DryRun
 from sublab import records
 from sublab.console import new_table, print_table
 from sublab.statistics import ENOUGH
@@ -53,7 +53,7 @@ def print_sweep(summary: records.Record) -> None:
     print(f"records: {summary.folder.parents[1]}")
 
 
-def print_forecast(forecast: Forecast) -> None:
+def print_dry_run(forecast: DryRun) -> None:
     """What a sweep would do, and what it would cost."""
     cost = forecast.cost
     kinds = ", ".join(f"{count} {stage}" for stage, count in cost.models.items() if count)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.sweep.plan import Batch, Wanted, halves
+from experiments.sweep.plan import Population, Wanted, halves
 from sublab.console import say
 from sublab.devices import population_mesh
 from sublab.machine import exact, prepare_jax, provenance, release_programs
@@ -50,10 +50,10 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Task:
-    """A batch to do, and all that it takes.
+    """A population to do, and all that it takes.
 
     Attributes:
-        batch: settings and runs.
+        population: settings and runs.
         seed: base seed.
         source: the data.
         models: teachers and clones that its students need.
@@ -61,7 +61,7 @@ class Task:
         keep: whether the students' parameters are wanted.
     """
 
-    batch: Batch
+    population: Population
     seed: int
     source: DataSource
     models: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
@@ -115,15 +115,16 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
     try:
         return _do(task, dataset, report)
     except Exception as error:
-        if not out_of_memory(error) or len(task.batch.wanted) == 1:
+        if not out_of_memory(error) or len(task.population.wanted) == 1:
             raise
         say(
-            f"out of memory with {len(task.batch.wanted)} models together; going on with half of "
-            f"them at a time"
+            f"out of memory with {len(task.population.wanted)} models together; going on with half "
+            f"of them at a time"
         )
     jax.clear_caches()
     first, second = (
-        _halving(replace(task, batch=half), dataset, report) for half in halves(task.batch)
+        _halving(replace(task, population=half), dataset, report)
+        for half in halves(task.population)
     )
     return Result(
         first.values | second.values,
@@ -134,18 +135,18 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
 
 
 def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
-    batch = task.batch
-    kept = data.keep_classes(dataset, batch.setting.classes)
+    population = task.population
+    kept = data.keep_classes(dataset, population.setting.classes)
     context = Context(kept, task.seed, population_mesh(), report)
-    if batch.stage == "teachers":
-        return _of_models(teachers(_settings(batch.wanted, TeacherSetting), context))
-    if batch.stage == "clones":
-        return _of_models(clones(_settings(batch.wanted, CloneSetting), context))
-    wanted = _settings(batch.wanted, Setting)
+    if population.stage == "teachers":
+        return _of_models(teachers(_settings(population.wanted, TeacherSetting), context))
+    if population.stage == "clones":
+        return _of_models(clones(_settings(population.wanted, CloneSetting), context))
+    wanted = _settings(population.wanted, Setting)
     values: dict[Wanted, dict[str, Any]] = {}
     needed = {kind: _of_kind(task.models, kind) for kind in (TeacherSetting, CloneSetting)}
     models = (needed[TeacherSetting], needed[CloneSetting])
-    if batch.kept:
+    if population.kept:
         aux = max(setting.model.aux for setting, _ in wanted)
         trained: dict[tuple[Setting, int], Student] = {}
         for setting, run in wanted:
@@ -157,10 +158,10 @@ def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
         trained = students(wanted, *models, context)
         values |= measures.always(trained, context)
     measured: dict[Wanted, dict[str, dict[str, Any]]] = {key: {} for key in wanted}
-    for name, of_all in measures.measured(trained, batch.measure, context).items():
+    for name, of_all in measures.measured(trained, population.measure, context).items():
         for key, columns in of_all.items():
             measured[key][name] = columns
-    keep = task.keep and not batch.kept
+    keep = task.keep and not population.kept
     return Result(
         values,
         measured,

@@ -9,7 +9,7 @@ import polars as pl
 
 from experiments.sweep import run as sweep_run
 from experiments.sweep.file import Sweep, read_preset
-from experiments.sweep.store import Store
+from experiments.sweep.store import SweepStore
 from experiments.sweep.summary import published_rows, runs_table, summary_config, summary_table
 from sublab import records
 from toymlp.checks import canonical
@@ -25,7 +25,7 @@ MADE = {
 }
 
 
-class MadeUpStore(Store):
+class MadeUpStore(SweepStore):
     """A store of records that has every setting and run, with numbers out of the air."""
 
     def __init__(self, measure: tuple[str, ...], steps: int):

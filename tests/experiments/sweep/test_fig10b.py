@@ -47,11 +47,11 @@ def tasks_that_give(accuracy: Accuracy):
     def run_task(task: Task, report) -> Result:
         del report
         model = TrainedModel({"class_head": {"kernel": np.zeros((2, 2), np.float32)}}, 0.1)
-        wanted = task.batch.wanted
-        if task.batch.stage != "students":
+        wanted = task.population.wanted
+        if task.population.stage != "students":
             values = {key: {"loss": 0.1, "held_out": None} for key in wanted}
             return Result(values, {}, dict.fromkeys(wanted, model), _provenance())
-        values = {
+        values: dict[Any, dict[str, Any]] = {
             (setting, run): dict.fromkeys(ALWAYS)
             | {
                 "accuracy": accuracy(condition_of(setting), run),
@@ -155,7 +155,7 @@ def test_a_run_that_is_missing_is_missing_in_its_own_condition_alone(
     give = tasks_that_give(as_published)
 
     def failing(task: Task, report) -> Result:
-        if task.batch.stage == "students" and (task.batch.wanted[0][1] == 0):
+        if task.population.stage == "students" and (task.population.wanted[0][1] == 0):
             raise MemoryError("nothing left")
         return give(task, report)
 

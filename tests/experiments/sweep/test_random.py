@@ -144,7 +144,7 @@ def runs_and_is_recorded(setting: Setting, measure: list[str]) -> None:
         recorded = build(Setting, record.config["setting"])
         assert recorded == one_line(setting)
         file_of(folder, f"measure = {measure}\n{toml_of(recorded)}")
-        again = sweep_run.forecast(
+        again = sweep_run.dry_run(
             SweepOptions(file=folder / "small.toml", runs=1, out=folder / "out")
         )
     assert (again.recorded, again.total) == (1, 1)

@@ -255,7 +255,7 @@ def test_students_that_were_not_kept_are_trained_again_for_a_measurement(
     # A dry run says so, too.
     monkeypatch.setattr(sweep_run, "product_rate", lambda: 1e9)
     words = text.replace('"agreement"', '"agreement", "probe"')
-    forecast = sweep_run.forecast(
+    forecast = sweep_run.dry_run(
         SweepOptions(file=file_of(tmp_path, words), runs=2, out=tmp_path / "out")
     )
     assert (forecast.again, forecast.recorded, forecast.total) == (2, 0, 2)
@@ -276,7 +276,7 @@ def test_models_are_kept_of_few_students_and_of_many_where_the_file_says_so(tmp_
 
 def test_the_process_that_runs_a_sweep_does_not_hold_its_models(tmp_path, monkeypatch):
     seen: list[list[weakref.ref]] = []
-    stores: list[store.Store] = []
+    stores: list[store.SweepStore] = []
     living: list[int] = []
 
     def watched(task, report):
@@ -287,13 +287,13 @@ def test_the_process_that_runs_a_sweep_does_not_hold_its_models(tmp_path, monkey
         seen.append([weakref.ref(model) for model in result.models.values()])
         return result
 
-    class Watched(store.Store):
+    class Watched(store.SweepStore):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             stores.append(self)
 
     monkeypatch.setattr(sweep_run, "run_task", watched)
-    monkeypatch.setattr(sweep_run, "Store", Watched)
+    monkeypatch.setattr(sweep_run, "SweepStore", Watched)
     outcome = sweep(tmp_path, runs=3, group=1)
     assert sum(map(len, seen)) == 3 + 12
     assert living == [0] * 6
