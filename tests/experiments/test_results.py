@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from experiments import cli
-from experiments.results import ExportOptions, export, read_table
+from experiments.docs import read_table
+from experiments.results import ExportOptions, export
 from experiments.sweep import run as sweep_run
 from sublab import records
 from sublab.errors import InputError
