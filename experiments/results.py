@@ -272,6 +272,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _text(value: Any) -> str:
     """A value as a table has it: six digits of a number, the parts of a list with hyphens."""
+    if value == []:
+        return "none"
     value = records.cell(value)
     if value is None:
         return ""
