@@ -27,15 +27,18 @@ prose, `docs/measured/ed2b.md`, in which `{{ ... }}` is a value without marks, i
 table; or one line, where the preset has not been measured.
 """
 
+import csv
+import io
+import json
 import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.results import ResultTable, read_table
 from sublab import records, settings
 from sublab.errors import InputError
 
@@ -54,6 +57,37 @@ _NOT_YET = "not measured on this engine yet"
 _WORD = re.compile(r"[a-z_]+")
 # Metrics that a table of a sweep leaves out; they are in the CSV.
 _LEFT_OUT = ("accuracy", "start_accuracy", "clone_loss")
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of results, as `sublab results export` wrote it.
+
+    Attributes:
+        name: name of the experiment, such as that of a preset.
+        about: what it is of.
+        rows: texts by column.
+    """
+
+    name: str
+    about: dict[str, Any]
+    rows: list[dict[str, str]]
+
+
+def read_table(folder: Path, name: str) -> ResultTable | None:
+    """The exported table of an experiment; None where there is none.
+
+    Raises:
+        InputError: one of its two files is missing or is no such file.
+    """
+    paths = [folder / f"{name}.{ending}" for ending in ("csv", "json")]
+    if not any(path.exists() for path in paths):
+        return None
+    try:
+        rows = list(csv.DictReader(io.StringIO(paths[0].read_text("utf-8"))))
+        return ResultTable(name, json.loads(paths[1].read_text("utf-8")), rows)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / name}: cannot be read ({error}); export it again") from None
 
 
 def write(page: Path, data: Path) -> bool:

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import polars as pl
 import tyro
 
+from experiments import docs
 from sublab import records
 from sublab.console import say
 from sublab.errors import InputError
@@ -88,43 +89,10 @@ def main(options: ResultOptions) -> int:
         for path in export(options.action):
             print(f"table: {path}")
         return 0
-    from experiments import docs
-
     for page in options.action.pages:
         if docs.write(page, options.action.data):
             print(f"page: {page}")
     return 0
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table of results, as `export` wrote it.
-
-    Attributes:
-        name: name of the experiment, such as that of a preset.
-        about: what it is of.
-        rows: texts by column.
-    """
-
-    name: str
-    about: dict[str, Any]
-    rows: list[dict[str, str]]
-
-
-def read_table(folder: Path, name: str) -> ResultTable | None:
-    """The exported table of an experiment; None where there is none.
-
-    Raises:
-        InputError: one of its two files is missing or is no such file.
-    """
-    paths = [folder / f"{name}.{ending}" for ending in ("csv", "json")]
-    if not any(path.exists() for path in paths):
-        return None
-    try:
-        rows = list(csv.DictReader(io.StringIO(paths[0].read_text("utf-8"))))
-        return ResultTable(name, json.loads(paths[1].read_text("utf-8")), rows)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / name}: cannot be read ({error}); export it again") from None
 
 
 def export(options: ExportOptions) -> list[Path]:
@@ -304,6 +272,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _text(value: Any) -> str:
     """A value as a table has it: six digits of a number, the parts of a list with hyphens."""
+    if value == []:
+        return "none"
     value = records.cell(value)
     if value is None:
         return ""

@@ -230,18 +230,25 @@ def test_the_experiment_on_one_page_gives_the_numbers_of_the_preset(tmp_path):
     assert len(printed.getvalue().splitlines()) == 6
 
 
-def test_the_worked_example_is_the_file_beside_the_page_and_runs(tmp_path, capsys):
+def test_the_worked_example_is_the_file_beside_the_page_and_runs(tmp_path, capsys, monkeypatch):
     page = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
     shown = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)[0]
     path = ROOT / "docs" / "activation.toml"
     assert tomllib.loads(shown) == tomllib.loads(path.read_text("utf-8"))
     assert len(read_file(path, "cpu").points) == 8
-    words = ["sweep", str(path), "--size", "smoke", "--out", str(tmp_path)]
+    words = ["sweep", str(path), "--size", "smoke", "--out", str(tmp_path / "results")]
     assert cli.main(words) == 0
-    assert list((tmp_path / "figures").glob("sweep_activation_smoke_n2_*.png"))
+    assert list((tmp_path / "results" / "figures").glob("sweep_activation_smoke_n2_*.png"))
     assert "differences are paired, to label = cross-model" in (
         " ".join(capsys.readouterr().out.split())
     )
+    # From Python the same, which is there already.
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    names: dict[str, Any] = {}
+    exec(compile(program, "docs/sweeps.md", "exec"), names)
+    assert len(names["outcome"].table) == 16
 
 
 def test_the_commands_of_the_page_on_sweeps_are_commands():

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from experiments import cli
-from experiments.results import ExportOptions, export, read_table
+from experiments.docs import read_table
+from experiments.results import ExportOptions, export
 from experiments.sweep import run as sweep_run
 from sublab import records
 from sublab.errors import InputError
@@ -148,6 +149,15 @@ def test_differences_of_another_start_are_to_the_same_architecture():
         assert baseline is not None
         assert (baseline.label, baseline.coordinates["start"]) == (point.label, "independent")
     assert images(sweep.points[0].setting) == 60_000
+
+
+def test_a_list_is_one_text_and_none_is_said(tmp_path):
+    record(tmp_path, of_preset("depth"))
+    exported(tmp_path, tmp_path / "data")
+    table = read_table(tmp_path / "data", "depth")
+    assert table is not None
+    hidden = list(dict.fromkeys(row["model.hidden"] for row in table.rows))
+    assert hidden[:3] == ["none", "256", "256-256"]
 
 
 def test_figures_are_copied_under_names_that_stay(tmp_path, capsys):
