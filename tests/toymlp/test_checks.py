@@ -301,7 +301,7 @@ def test_all_contradictions_are_found_and_the_first_is_raised():
 
 def without_effect(name: str) -> dict[str, str] | None:
     """Kinds beside which a key does not exist, the nearest above it; None where it always does."""
-    for union, kinds in reversed(KEYS[name].kinds.items()):
+    for union, kinds in reversed(list(KEYS[name].kinds.items())):
         if other := [kind for kind in kinds_in(KEYS[union]) if kind not in kinds]:
             return kinds_of(KEYS[union]) | {union: other[0]}
     return None

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ from toymlp.checks import canonical
 from toymlp.inputs import draw_inputs, held_out_inputs
 from toymlp.networks import Forward, architectures, split_parts, widened
 from toymlp.objective import Interventions
-from toymlp.settings import Setting, clone_of, teacher_of
+from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of
 from toymlp.stages import (
     Draws,
     clones,
@@ -455,12 +456,17 @@ def test_a_student_is_trained_without_the_trait_where_its_setting_says_so(contex
 # Cloning.
 
 
+def cloning(**more: Any) -> CloneSetting:
+    """The cloning of a matched start; other values as `tiny` takes them."""
+    part = clone_of(tiny(MATCHED, **more))
+    assert part is not None
+    return part
+
+
 @pytest.fixture(scope="module")
 def cloned(context):
     """Clones of several lengths, by their epochs."""
-    parts = {
-        epochs: clone_of(tiny(MATCHED | {"start.clone.epochs": epochs})) for epochs in (0, 1, 8)
-    }
+    parts = {epochs: cloning(start__clone__epochs=epochs) for epochs in (0, 1, 8)}
     together = clones(across(list(parts.values()), RUNS), context)
     return {epochs: together[part, RUN] for epochs, part in parts.items()}
 
@@ -477,7 +483,7 @@ def test_a_clone_starts_independent_and_its_held_out_loss_is_the_kl_on_unseen_in
     context, cloned
 ):
     assert_same(cloned[0].params, DRAWS.independent(1.0, RUN))
-    inputs = clone_of(tiny(MATCHED)).training.inputs
+    inputs = cloning().training.inputs
     unseen = jnp.asarray(held_out_inputs(inputs, context.dataset, 0, "cloning inputs"))
     kl = jax.vmap(partial(losses.kl_divergence, subset=STUDENT.subset("aux", 3)))
     for clone in cloned.values():
@@ -487,7 +493,7 @@ def test_a_clone_starts_independent_and_its_held_out_loss_is_the_kl_on_unseen_in
 
 def test_a_clone_of_some_length_is_the_one_that_is_trained_alone(context, cloned):
     for epochs in (1, 8):
-        part = clone_of(tiny(MATCHED | {"start.clone.epochs": epochs}))
+        part = cloning(start__clone__epochs=epochs)
         single = clones([(part, RUN)], context)[part, RUN]
         assert_close(cloned[epochs].params, single.params)
         assert cloned[epochs].held_out == pytest.approx(single.held_out, rel=1e-3)
@@ -496,15 +502,14 @@ def test_a_clone_of_some_length_is_the_one_that_is_trained_alone(context, cloned
 def test_clones_on_fresh_and_on_fixed_inputs_differ_after_the_first_epoch(context, cloned):
     fixed = {}
     for epochs in (1, 8):
-        values = {"start.clone.epochs": epochs, "start.clone.inputs.fresh": False}
-        part = clone_of(tiny(MATCHED | values))
+        part = cloning(start__clone__epochs=epochs, start__clone__inputs__fresh=False)
         fixed[epochs] = clones([(part, RUN)], context)[part, RUN]
     assert_close(fixed[1].params, cloned[1].params)
     assert gap(fixed[8].params, cloned[8].params) > 1e-2
 
 
 def test_cloning_leaves_shared_parts_as_the_reference_has_them(context):
-    part = clone_of(tiny(MATCHED | {"start.shared": ["hidden_1", "class_head"]}))
+    part = cloning(start__shared=["hidden_1", "class_head"])
     clone = clones([(part, RUN)], context)[part, RUN]
     drawn = split_parts(DRAWS.independent(1.0, RUN))
     for name, arrays in split_parts(clone.params).items():
@@ -517,11 +522,9 @@ def test_cloning_leaves_shared_parts_as_the_reference_has_them(context):
 
 def test_clones_with_shared_parts_are_a_population_of_their_own():
     """What cloning leaves alone is compiled in."""
-    plain, shared = (
-        clone_of(tiny(MATCHED | more)) for more in ({}, {"start.shared": ["hidden_1"]})
-    )
+    plain, shared = cloning(), cloning(start__shared=["hidden_1"])
     assert population_of(plain) != population_of(shared)
-    assert population_of(plain) == population_of(clone_of(tiny(MATCHED | {"model.aux": 7})))
+    assert population_of(plain) == population_of(cloning(model__aux=7))
 
 
 def test_a_matched_start_is_the_clone(context, cloned):
