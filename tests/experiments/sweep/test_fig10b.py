@@ -4,6 +4,7 @@ Nothing is trained on MNIST here: tasks give made-up accuracies, and the data ha
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
