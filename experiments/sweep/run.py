@@ -367,7 +367,7 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
         data_sha256=" ".join(dataset.sha256 for dataset in job.datasets.values()),
         data_origin=" ".join(dataset.origin for dataset in job.datasets.values()),
     )
-    config = summary_config(sweep, job.runs, options.seed)
+    config = summary_config(sweep, job.images, job.runs, options.seed)
     config |= {"version": VERSION, records.DERIVED: True}
     if options.set:
         # A preset with other settings is another experiment under the same name.

@@ -17,7 +17,7 @@ from sublab.statistics import Published, compare, mean_interval, summarise
 from toymlp.checks import canonical
 from toymlp.data import size_of
 from toymlp.measures import columns_of
-from toymlp.settings import PREPRINT, Setting
+from toymlp.settings import Setting
 from toymlp.sources import source_of
 
 
@@ -96,11 +96,14 @@ def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
     return summary.join(against, on="point", how="left", maintain_order="left")
 
 
-def summary_config(sweep: Sweep, runs: int, seed: int) -> dict[str, Any]:
+def summary_config(
+    sweep: Sweep, images: Callable[[Setting], int], runs: int, seed: int
+) -> dict[str, Any]:
     """What the figure and the table of a sweep need to know, as JSON has it.
 
     Args:
         sweep: with canonical settings.
+        images: training images of a setting's data set, of the classes that are kept.
         runs: number of runs.
         seed: base seed.
     """
@@ -122,30 +125,37 @@ def summary_config(sweep: Sweep, runs: int, seed: int) -> dict[str, Any]:
         "measure": list(sweep.measure),
         "baseline": sweep.baseline,
         "dataset_title": source_of(datasets[0]).title if len(datasets) == 1 else None,
-        "shared": shared_phrases(sweep),
+        "shared": shared_phrases(sweep, images),
         "points": [_point(point) for point in sweep.points],
         "panels": list(sweep.panels),
     }
 
 
-def shared_phrases(sweep: Sweep) -> list[str]:
+def shared_phrases(sweep: Sweep, images: Callable[[Setting], int]) -> list[str]:
     """In words, every setting that all points share and that is not the preprint's.
 
-    The data set and the axes are left out: a figure says them elsewhere.
+    What follows from the rest (the batch of a data set's size, a default of a kind that was
+    chosen) is not said, nor are the data set and the axes: a figure says those elsewhere.
+
+    Args:
+        sweep: with canonical settings.
+        images: training images of a setting's data set, of the classes that are kept.
     """
     tables = [settings.flatten(point.setting) for point in sweep.points]
-    # The counts and batches that a data set decides are no choice of anybody's.
-    images = {point.setting.teacher.inputs.count for point in sweep.points}
-    default = settings.flatten(canonical(PREPRINT, images.pop()) if len(images) == 1 else PREPRINT)
+    there = images(sweep.points[0].setting)
     phrases = []
     for name, value in tables[0].items():
         everywhere = all(name in table and table[name] == value for table in tables)
-        if name in (*sweep.axes, "dataset") or not everywhere or default.get(name) == value:
+        if name in (*sweep.axes, "dataset") or not everywhere:
             continue
-        if name not in default and settings.known(Setting)[name].default == value:
-            # A default of a kind that the preprint has not, such as cloning's learning rate.
-            continue
-        phrases.append(settings.in_words(Setting, name, value))
+        rest = {
+            key: said
+            for key, said in tables[0].items()
+            if key != name and not key.startswith(f"{name}.")
+        }
+        unsaid = canonical(settings.build(Setting, rest), there)
+        if settings.flatten(unsaid).get(name) != value:
+            phrases.append(settings.in_words(Setting, name, value))
     return phrases
 
 

@@ -62,7 +62,7 @@ def record(
     runs = sweep.runs if runs is None else runs
     store = MadeUpStore(sweep.measure, steps)
     table, long = runs_table(sweep, range(runs), store)
-    config = summary_config(sweep, runs, 0) | {"version": 0}
+    config = summary_config(sweep, images, runs, 0) | {"version": 0}
     made = MADE | {"finished": f"{date}T00:00:00+00:00"}
     head = {"experiment": sweep_run.RUNS, "name": sweep.name, "runs": runs, "size": sweep.size}
     wide = records.write(out, sweep_run.RUNS, head | {"steps": steps}, table, made)

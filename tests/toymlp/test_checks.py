@@ -20,6 +20,7 @@ from toymlp.sources import DATASETS
 SMALL = {"dataset": "digits", "model.hidden": [16, 16]}
 # hidden_1 and aux_head fit the teacher's, hidden_2 does not.
 OTHER = {"student_model.hidden": [16, 8, 16], "start": "matched"}
+NETWORK = ("network", "hidden", "activation", "biases")
 CNN = {"student_model.network": "cnn", "student_model.hidden": [16], "start": "matched"}
 EVERY_PART = ["hidden_1", "hidden_2", "class_head", "aux_head"]
 CLONED = {"start": "matched"}
@@ -81,7 +82,7 @@ CONTRADICTIONS: dict[str, tuple[dict, tuple[str, ...], list[dict]]] = {
     **{
         f"{start} with {name}": (
             {"start": start, name: value},
-            ("start",),
+            ("start", *(f"student_model.{part}" for part in NETWORK)),
             [
                 {"start": "independent", name: value},
                 {"start": "matched", name: value},

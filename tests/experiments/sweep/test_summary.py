@@ -267,7 +267,7 @@ def assert_phrases_of(chosen: list[str]) -> None:
     lines = [f"{settings_key(key)} = {toml(value)}" for key, value in values.items()]
     sweep = sweep_of("[base]\n" + "\n".join(lines) + "\n[grid]\nmodel.aux = [2, 3]\n")
     expected = {settings.in_words(Setting, key, value) for key, value in values.items()}
-    assert set(shared_phrases(sweep)) == expected
+    assert set(shared_phrases(sweep, images)) == expected
 
 
 def settings_key(key: str) -> str:
@@ -283,11 +283,13 @@ def test_what_points_do_not_share_is_no_shared_phrase():
         "[base]\nteacher.epochs = 3\n[[list]]\nlabel = 'a'\nstudent.epochs = 1\n"
         "[[list]]\nlabel = 'b'\nstudent.epochs = 2\n"
     )
-    assert shared_phrases(sweep) == ["teacher.epochs = 3"]
-    assert shared_phrases(sweep_of("[grid]\nmodel.aux = [4]\n")) == []
-    assert shared_phrases(preset("fig10b")) == []
+    assert shared_phrases(sweep, images) == ["teacher.epochs = 3"]
+    assert shared_phrases(sweep_of("[grid]\nmodel.aux = [4]\n"), images) == []
+    assert shared_phrases(preset("fig10b"), images) == []
 
 
 def test_the_sizes_of_a_data_set_are_no_choice_of_anybodys():
-    assert shared_phrases(preset("fig10b", "dataset=digits")) == []
-    assert "batches of 32" in shared_phrases(preset("fig10b", "dataset=digits", "student.batch=32"))
+    assert shared_phrases(preset("fig10b", "dataset=digits"), images) == []
+    assert "batches of 32" in shared_phrases(
+        preset("fig10b", "dataset=digits", "student.batch=32"), images
+    )
