@@ -62,9 +62,17 @@ def test_an_import_against_the_layers_is_caught(tmp_path, module, line):
 
 def test_importing_theory_brings_no_figures_no_command_line_and_no_network_client():
     heavy = (
-        "matplotlib", "scipy.stats", "polars", "tyro", "requests", "pooch", "rich", "sklearn",
-        "optax", "flax",
-    )  # fmt: skip
+        "matplotlib",
+        "scipy.stats",
+        "polars",
+        "tyro",
+        "requests",
+        "pooch",
+        "rich",
+        "sklearn",
+        "optax",
+        "flax",
+    )
     program = f"import theory, sys; print([m for m in {heavy} if m in sys.modules])"
     process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -115,18 +123,6 @@ def test_links_in_the_documents_lead_somewhere():
 
 # --- names and layout ---------------------------------------------------------------------------
 
-# TO BE EMPTIED: names that more than one class may still have.
-SHARED_NAMES = {
-    *("Apply", "Architecture", "Block", "Dataset", "Features", "Job", "Knobs", "Lists", "Model"),
-    *("Options", "Outcome", "Plan", "Setting", "Shape", "Source", "Sweep"),
-}
-# TO BE EMPTIED: folders and files in which the formatter's layout may still be switched off.
-UNFORMATTED = (
-    *("theory", "toymlp", "llm_harness", "experiments", "figures", "benchmarks"),
-    *("tests/experiments", "tests/figures", "tests/llm_harness", "tests/theory", "tests/toymlp"),
-    "tests/test_readme.py",
-)
-
 
 def sources(*folders: str) -> list[Path]:
     """Our own source files below `folders`, those of virtual environments excepted."""
@@ -145,7 +141,7 @@ def places_of_classes(paths: list[Path]) -> dict[str, list[str]]:
 
 def test_no_two_classes_have_one_name():
     shared = {name: at for name, at in places_of_classes(sources(*ROOMS)).items() if len(at) > 1}
-    assert set(shared) <= SHARED_NAMES, shared
+    assert shared == {}
 
 
 def test_two_classes_of_one_name_are_seen(tmp_path):
@@ -159,10 +155,9 @@ def test_the_formatters_layout_is_accepted_everywhere():
     # Written in two parts, so that this file is not one of them.
     marks = tuple(f"# fmt: {word}" for word in ("skip", "off"))
     unformatted = [
-        name
+        str(path.relative_to(ROOT))
         for path in sources(*ROOMS, "tests", "benchmarks")
         if any(mark in path.read_text() for mark in marks)
-        and not (name := str(path.relative_to(ROOT))).startswith(UNFORMATTED)
     ]
     assert unformatted == []
 
