@@ -118,6 +118,8 @@ def exact(x64: bool = False) -> Iterator[None]:
         jax.threefry_partitionable(True),
         jax.default_matmul_precision("highest"),
         jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.transfer_guard("allow"),
     ):
         yield
 

@@ -395,7 +395,7 @@ def prepare(out: Path) -> None:
         raise RecordError(
             f"{out}: cannot be written ({error.strerror}); choose another --out"
         ) from None
-    for path in out.glob("*/.*"):
+    for path in (*out.glob("*/.*"), *out.glob("*/*/.*")):
         if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED:
             shutil.rmtree(path, ignore_errors=True)
 

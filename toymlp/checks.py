@@ -83,6 +83,8 @@ def canonical(setting: Setting, images: int) -> Setting:
     liminal = interventions.liminal
     if liminal is not None and (liminal.weight == 0 or liminal.epochs == 0):
         liminal = None
+    elif liminal is not None:
+        liminal = replace(liminal, epochs=min(liminal.epochs, distillation.epochs))
     chain = setting.chain
     if isinstance(distillation.inputs, Images) and chain.generations > 1:
         # Images are there and not drawn: no generation has others.

@@ -282,7 +282,12 @@ def always(students: Mapping[StudentKey, Student], context: Context) -> dict[Stu
     }
 
 
-@measure("trait_loss", trait_loss=Column("class cross-entropy on the test images, in nats"))
+@measure(
+    "trait_loss",
+    trait_loss=Column(
+        "class cross-entropy on the test images, in nats", "trait loss on the test images, nats"
+    ),
+)
 def _trait_loss(group: Group) -> list[Values]:
     labels, classes = group.context.dataset.test_labels, group.architecture.classes
     return [
@@ -308,7 +313,8 @@ def _agreement(group: Group) -> list[Values]:
     "aux_kl",
     aux_kl=Column(
         "KL(teacher || student) over the auxiliary logits on held-out inputs of the student's "
-        "kind, in nats"
+        "kind, in nats",
+        "held-out KL over the auxiliary logits, nats",
     ),
 )
 def _aux_kl(group: Group) -> list[Values]:
@@ -462,7 +468,11 @@ def followable(setting: Setting) -> str | None:
 @measure(
     "alignment",
     follows=True,
-    alignment=Column("cosine of trait and distillation gradient before every step", many=True),
+    alignment=Column(
+        "cosine of trait and distillation gradient before every step",
+        "cosine of trait and distillation gradient",
+        many=True,
+    ),
 )
 def _alignment(group: Group) -> list[Values]:
     return _accounts(group, ("alignment",))

@@ -68,7 +68,8 @@ class Source:
         mirrors: folders on the web that hold each file as `name.gz`.
         archives: zip files on the web that hold all of them as `gzip/name.gz`.
         system: folder that a system package installs the files to.
-        bundled: function that gives the four arrays of a data set that needs no file.
+        bundled: function that gives the four arrays of a data set that needs no download; `files`
+            say their shapes all the same.
         transposed: whether rows and columns of the published images are exchanged.
         white: brightest value of a pixel.
     """

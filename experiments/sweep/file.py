@@ -31,6 +31,7 @@ before the file's. A setting of the base that belongs to another kind than a poi
 cloning, where nothing is cloned) is left out there; one that has no effect at any point is refused.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,6 +189,14 @@ class Sweep:
     published: tuple[PublishedValue, ...] = ()
     keep: bool | None = None
 
+    def points_at(self, published: PublishedValue) -> list[int]:
+        """The numbers of the points that a published value stands beside."""
+        return [
+            number
+            for number, point in enumerate(self.points)
+            if all(point.coordinates.get(name) == at for name, at in published.at.items())
+        ]
+
     def baseline_of(self, point: Point) -> Point | None:
         """The baseline with the same place in the grid; None if there is none.
 
@@ -274,18 +283,25 @@ def parse(
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where}: is not TOML: {error}") from None
+    except ValueError as error:
+        hint = ""
+        if "overwrite" in str(error).lower():
+            hint = (
+                "; a key that names a kind and has others below it is written with .kind, such as "
+                'student.inputs.kind = "mixture"'
+            )
+        raise InputError(f"{where}: is not TOML: {error}{hint}") from None
     changed = changed_settings(changes)
-    sizes: dict[SizeName, _Reader] = {}
+    sweeps: dict[SizeName, Sweep] = {}
+    readers: dict[SizeName, _Reader] = {}
     for other in SIZES:
         # What the command line says is of the size that was chosen.
         of_size = changed if other == size else {}
-        sizes[other] = _Reader(text, where, name, other, of_size, smoke or {})
-    for other, reader in sizes.items():
-        if other != size:
-            reader.read(content)
-    return sizes[size].read(content)
+        readers[other] = _Reader(text, where, name, other, of_size, smoke or {})
+        sweeps[other] = readers[other].read(content)
+    if not changed:
+        readers[size].check_published(list(sweeps.values()))
+    return sweeps[size]
 
 
 def changed_settings(changes: Sequence[str]) -> dict[str, Any]:
@@ -303,8 +319,10 @@ def changed_settings(changes: Sequence[str]) -> dict[str, Any]:
                 f"--set {change}: write key=value, such as --set student.learning_rate=1e-3"
             )
         try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            table = tomllib.loads(f"value = {value}")
+            # More than one line is no value.
+            parsed = table["value"] if "\n" not in value else value
+        except ValueError:
             parsed = value.strip()
         try:
             values[key] = settings.checked(Setting, key, parsed)
@@ -356,8 +374,10 @@ class _Reader:
                 # It is of a kind that the command line has replaced.
                 continue
             value = self.changes.get(name, base.get(name))
+            kinds = settings.known(Setting)[name].kinds.items()
+            of = "".join(f"; it is for {union} = {' or '.join(names)}" for union, names in kinds)
             self._refuse(
-                f"{name} = {value!r} has no effect at any point of this sweep",
+                f"{name} = {value!r} has no effect at any point of this sweep{of}",
                 *self._set_at((name,), ""),
             )
         runs = of_size.get("runs", content.get("runs", 5))
@@ -464,6 +484,13 @@ class _Reader:
                 self._refuse(
                     f"{key} = {values!r}: a grid has a list of one value or more", path, key
                 )
+            if any(isinstance(value, dict) for value in values):
+                self._refuse(
+                    f"{key}: a value of a grid is a number, a text or a list, not a table; write "
+                    f"{key}.{settings.KIND} = [...] or an entry of the list for each",
+                    path,
+                    key,
+                )
             checked = [next(iter(self._settings({key: value}, path).values())) for value in values]
             if len(set(checked)) < len(checked):
                 self._refuse(f"{key}: a value is there twice", path, key)
@@ -537,6 +564,12 @@ class _Reader:
                 self._refuse(f"unknown metric {metric!r}", table, "metric")
             if "mean" not in entry and "name" not in entry:
                 self._refuse("a published value needs its mean", table, "mean")
+            for key, least in (("mean", -math.inf), ("half_width", 0.0), ("n", 1)):
+                number_of = entry.get(key)
+                if number_of is not None and not least < number_of < math.inf:
+                    self._refuse(
+                        f"{key} = {number_of} is no number that a mean can have", table, key
+                    )
             at = _dotted(entry.get("at", {}))
             places = {name: value for name, value in at.items() if name != LABEL}
             for name in at:
@@ -562,6 +595,13 @@ class _Reader:
                 )
             )
         return tuple(published)
+
+    def check_published(self, sweeps: Sequence[Sweep]) -> None:
+        """Refuses a published value whose coordinates no point has, at any size."""
+        for number in range(len(sweeps[0].published)):
+            if not any(sweep.points_at(sweep.published[number]) for sweep in sweeps):
+                at = sweeps[0].published[number].at
+                self._refuse(f"no point of this sweep is at {at}", f"published[{number}]", "at")
 
     def _check_keys(self, table: dict[str, Any], known: Mapping[str, Any], path: str) -> None:
         for key, value in table.items():

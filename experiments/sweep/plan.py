@@ -6,7 +6,7 @@ be trained (`Population`) is a matter of execution and leaves no trace in the re
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -16,9 +16,10 @@ from sublab import devices
 from sublab.devices import over_population
 from sublab.machine import memory_limit
 from toymlp.data import size_of
+from toymlp.inputs import Uniform
 from toymlp.measures import MEASURES
 from toymlp.networks import Architecture, architectures
-from toymlp.settings import Setting, clone_of, teacher_of, whole
+from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of, whole
 from toymlp.stages import (
     StageSetting,
     population_of,
@@ -66,13 +67,16 @@ class Population:
     @property
     def models(self) -> tuple[Wanted, ...]:
         """The teachers and clones that its students need."""
-        needed: list[Wanted] = []
-        for setting, run in self.wanted:
-            if isinstance(setting, Setting):
-                needed.append((teacher_of(setting), run))
-                if clone := clone_of(setting):
-                    needed.append((clone, run))
-        return tuple(dict.fromkeys(needed))
+        return tuple(dict.fromkeys(model for wanted in self.wanted for model in models_of(wanted)))
+
+
+def models_of(wanted: Wanted) -> list[Wanted]:
+    """The teacher and the clone that a student needs; none for a teacher or a clone."""
+    setting, run = wanted
+    if not isinstance(setting, Setting):
+        return []
+    clone = clone_of(setting)
+    return [(teacher_of(setting), run), *([] if clone is None else [(clone, run)])]
 
 
 @dataclass(frozen=True)
@@ -279,7 +283,17 @@ def _program(population: Population) -> Hashable:
     """What tells training programs apart; None where nothing is trained."""
     if population.kept:
         return None
-    return (population_of(population.setting), len(_imitated(population)))
+    setting, training = population.setting, training_of(population.setting)
+    structure = jax.tree.structure
+    return (
+        _architectures(population),
+        # Which kind of inputs there is, is no matter of the program; how many, is.
+        structure(replace(training, inputs=Uniform())),
+        training.inputs.count,
+        structure(setting.interventions) if isinstance(setting, Setting) else None,
+        setting.start.shared if isinstance(setting, CloneSetting) else None,
+        len(_imitated(population)),
+    )
 
 
 def _imitated(population: Population) -> set[Hashable]:

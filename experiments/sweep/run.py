@@ -17,6 +17,7 @@ from experiments.sweep.plan import (
     Population,
     Wanted,
     cost,
+    models_of,
     populations,
     product_rate,
     trained,
@@ -184,7 +185,7 @@ def dry_run(options: SweepOptions) -> DryRun:
     Raises:
         InputError: as `run`.
     """
-    job = _read(options)
+    job = _read(replace(options, dry_run=True))
     todo, again = _todo(job)
     wanted = job.wanted
     complete = [
@@ -231,7 +232,8 @@ def _read(options: SweepOptions) -> _Job:
     datasets = {name: data.load(name, data_dir=options.data_dir, say=say) for name in names}
     sweep = _canonical(sweep, datasets)
     digests = {name: dataset.sha256 for name, dataset in datasets.items()}
-    return _Job(options, sweep, runs, datasets, SweepStore(options.out, options.seed, digests))
+    store = SweepStore(options.out, options.seed, digests, read_only=options.dry_run)
+    return _Job(options, sweep, runs, datasets, store)
 
 
 def _canonical(sweep: Sweep, datasets: dict[str, data.Dataset]) -> Sweep:
@@ -283,6 +285,7 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
         for wanted in population.wanted
     }
     local = options.workers is None and options.scheduler is None
+    lost: dict[Any, str] = {}
     with progress(1000) as advance, _pool(options) as pool:
 
         def show(population: Population | None, part: float, what: str) -> None:
@@ -302,6 +305,11 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
         def finished(population: Population, result: Result) -> None:
             nonlocal done
             for wanted in population.wanted:
+                if wanted not in result.values and wanted not in result.measured:
+                    lost[wanted] = result.failures.get(
+                        wanted, "a teacher or a clone could not be trained"
+                    )
+                    continue
                 store.write(
                     wanted,
                     result.values.get(wanted, {}),
@@ -320,30 +328,31 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
             needed = frozenset(makers[model] for model in population.models if model in makers)
             return executors.QueuedTask(population, needed, make)
 
-        return executors.run_tasks(
+        failures = executors.run_tasks(
             [task(population) for population in todo], run_task, pool, finished
         )
+        return executors.Failures(failures.errors | lost)
 
 
 def _task(job: _Job, population: Population) -> Task:
-    """A population with the models that it needs, read from their records."""
+    """A population with the models that it needs, read from their records.
+
+    Students whose teacher or clone is not there, since it could not be trained, are left out.
+    """
     dataset = job.datasets[population.setting.dataset]
     folder = None if job.options.data_dir is None else str(job.options.data_dir)
     source = DataSource(dataset.name, dataset.sha256, folder)
-    models = {wanted: _model(job, wanted) for wanted in population.models}
-    students = (
-        {wanted: _model(job, wanted) for wanted in population.wanted} if population.kept else {}
-    )
-    return Task(population, job.options.seed, source, models, students, job.keep)
-
-
-def _model(job: _Job, wanted: Wanted) -> Any:
-    model = job.store.model(wanted)
-    if model is None:
-        raise records.RecordError(
-            f"{job.store.folder(wanted)}: was damaged while the sweep ran; run it again"
-        )
-    return model
+    read = {wanted: job.store.model(wanted) for wanted in population.models}
+    models = {wanted: model for wanted, model in read.items() if model is not None}
+    ready = [wanted for wanted in population.wanted if models.keys() >= set(models_of(wanted))]
+    students = {}
+    if population.kept:
+        students = {
+            wanted: model for wanted in ready if (model := job.store.model(wanted)) is not None
+        }
+        ready = [wanted for wanted in ready if wanted in students]
+    present = replace(population, wanted=tuple(ready))
+    return Task(present, job.options.seed, source, models, students, job.keep)
 
 
 def _pool(options: SweepOptions) -> AbstractContextManager[executors.Pool]:

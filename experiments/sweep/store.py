@@ -37,10 +37,14 @@ class SweepStore:
         out: the folder.
         seed: base seed.
         data_sha256: digest of every data set, by its name.
+        read_only: whether what is damaged is left where it is.
     """
 
-    def __init__(self, out: Path, seed: int, data_sha256: Mapping[str, str]):
+    def __init__(
+        self, out: Path, seed: int, data_sha256: Mapping[str, str], read_only: bool = False
+    ):
         self.out, self.seed, self.data_sha256 = out, seed, dict(data_sha256)
+        self.read_only = read_only
         # Rows of the tables, without models; None of what is not there.
         self._rows: dict[Wanted, dict[str, Any] | None] = {}
 
@@ -63,9 +67,21 @@ class SweepStore:
     def row(self, wanted: Wanted) -> dict[str, Any] | None:
         """What is recorded of it; None where nothing is."""
         if wanted not in self._rows:
-            record = records.find(*self._place(wanted), self.config(wanted), say)
-            self._rows[wanted] = None if record is None else record.table.to_dicts()[0]
+            self._rows[wanted] = None
+            record = self._found(wanted)
+            if record is not None:
+                self._rows[wanted] = record.table.to_dicts()[0]
         return self._rows[wanted]
+
+    def _found(self, wanted: Wanted) -> records.Record | None:
+        if not self.read_only:
+            return records.find(*self._place(wanted), self.config(wanted), say)
+        try:
+            folder = self.folder(wanted)
+            return records.read(folder) if folder.exists() else None
+        except records.RecordError as error:
+            say(f"{error}; it would be made again")
+            return None
 
     def lacking(self, wanted: Wanted, measure: Sequence[str]) -> tuple[str, ...]:
         """The measurements that a recorded student lacks."""
@@ -73,10 +89,7 @@ class SweepStore:
         return tuple(name for name in measure if not MEASURES[name].columns.keys() <= row.keys())
 
     def is_kept(self, wanted: Wanted) -> bool:
-        """Whether its parameters lie beside its record, whole.
-
-        A record whose parameters are damaged is moved aside, to be made again.
-        """
+        """Whether its parameters lie beside its record, whole."""
         if self.row(wanted) is None or not (self.folder(wanted) / _FILE).exists():
             return False
         return self.model(wanted) is not None
@@ -84,7 +97,7 @@ class SweepStore:
     def model(self, wanted: Wanted) -> TrainedModel | None:
         """A recorded model with its parameters; None where they are missing or damaged.
 
-        A damaged record is moved aside, to be made again.
+        What is damaged is dropped, to be made again; the record stays.
         """
         row = self.row(wanted)
         if row is None:
@@ -93,8 +106,10 @@ class SweepStore:
         try:
             params = unpacked(records.read_file(folder, _FILE))
         except records.RecordError as error:
-            say(f"{error}; moved to {records.set_aside(folder).name}, to be made again")
-            self._rows[wanted] = None
+            if (folder / _FILE).exists():
+                say(f"{error}; {'it would be' if self.read_only else 'dropped, and'} made again")
+                if not self.read_only:
+                    (folder / _FILE).unlink()
             return None
         loss = row["final_loss"] if isinstance(wanted[0], Setting) else row["loss"]
         return TrainedModel(params, loss, row.get("held_out"))

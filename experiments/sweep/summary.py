@@ -164,8 +164,9 @@ def published_rows(
 ) -> list[dict[str, Any]]:
     """What others found, beside ours where the settings are equal.
 
-    A published value is beside a point whose setting is that of the published experiment, but for
-    the axes; then it gets a verdict, if runs and interval were published and we have ten runs.
+    A published value is beside a point whose setting is that of the published experiment, with the
+    coordinates that it names; then it gets a verdict, if runs and interval were published and we
+    have ten runs.
 
     Args:
         sweep: with canonical settings.
@@ -174,18 +175,19 @@ def published_rows(
     """
     rows = []
     for value in sweep.published:
-        points = [
-            number
-            for number, point in enumerate(sweep.points)
-            if all(point.coordinates.get(name) == at for name, at in value.at.items())
-        ]
-        equal = bool(points) and all(
-            _is_setting_of(sweep.points[number], value, images) for number in points
-        )
-        point = points[0] if len(points) == 1 else None
+        points = sweep.points_at(value)
+        differences = {
+            number: _differences(sweep.points[number], value, images) for number in points
+        }
+        equals = [number for number, keys in differences.items() if not keys]
+        differs = [] if equals else sorted({key for keys in differences.values() for key in keys})
+        # A level, which has no place, stands where some point has the published setting.
+        beside = (equals or points) if value.at else []
+        point = beside[0] if len(beside) == 1 else None
         row: dict[str, Any] = asdict(value) | {
             "point": point,
-            "equal": equal and value.mean is not None,
+            "equal": bool(equals) and value.mean is not None,
+            "differs": differs,
             "ours": None,
             "difference": None,
             "allowed": None,
@@ -204,21 +206,29 @@ def published_rows(
     return rows
 
 
-def _is_setting_of(point: Point, value: PublishedValue, images: Callable[[Setting], int]) -> bool:
-    """Whether a point has the setting of a published experiment, but for the axes."""
+def _differences(
+    point: Point, value: PublishedValue, images: Callable[[Setting], int]
+) -> list[str]:
+    """The keys in which a point is not the published experiment.
+
+    An axis that the published value names is as it says; of a level all are as the point has them.
+    """
     axes = {
         name: at
         for name, at in point.coordinates.items()
         if name != LABEL and at is not None and name not in value.setting
+        if name in value.at or not value.at
     }
     wanted = value.setting | axes
     there = settings.applicable(Setting, wanted)
-    if not value.setting.keys() <= there:
-        return False
+    if elsewhere := value.setting.keys() - there:
+        return sorted(elsewhere)
     expected = settings.build(Setting, {name: wanted[name] for name in there})
     if expected.dataset != point.setting.dataset:
-        return False
-    return canonical(expected, images(point.setting)) == point.setting
+        return ["dataset"]
+    expected = canonical(expected, images(point.setting))
+    ours = settings.differences(point.setting, expected)
+    return sorted(ours.keys() | settings.differences(expected, point.setting).keys())
 
 
 def _point(point: Point) -> dict[str, Any]:

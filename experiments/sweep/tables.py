@@ -50,6 +50,8 @@ def print_sweep(summary: records.Record) -> None:
     named = [row for row in config["published"] if row["name"] is not None]
     if named:
         _print_published(named)
+    for line in _left_out(config["published"]):
+        print(line)
     print(f"records: {summary.folder.parents[1]}")
 
 
@@ -94,6 +96,19 @@ def _print_published(rows: list[dict[str, Any]]) -> None:
         table.add_row(*cells)
     title = "Beside the published values" if compared else "Conditions"
     print_table(title, table)
+
+
+def _left_out(rows: list[dict[str, Any]]) -> list[str]:
+    """Which published values stand beside nothing, and why."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["mean"] is not None and not row["equal"]:
+            why = ", ".join(row["differs"]) or "no point is there at this size"
+            reasons.setdefault(why, []).append(f"{row['mean']:g}")
+    return [
+        f"published {', '.join(means)} left out, since the settings differ: {why}"
+        for why, means in reasons.items()
+    ]
 
 
 def _verdict(row: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 from experiments.sweep.plan import Population, Wanted, halves
 from sublab.console import say
 from sublab.devices import population_mesh
+from sublab.errors import InputError
 from sublab.machine import exact, prepare_jax, provenance, release_programs
 from toymlp import data, measures
 from toymlp.networks import AUX_HEAD
@@ -78,22 +79,26 @@ class Result:
         measured: of each student, by measurement, the values of its columns.
         models: teachers, clones, and the students that are to be kept.
         provenance: what made them.
+        failures: of each setting and run that could not be done, the reason in one line.
     """
 
     values: dict[Wanted, dict[str, Any]]
     measured: dict[Wanted, dict[str, dict[str, Any]]]
     models: dict[Wanted, TrainedModel]
     provenance: dict[str, Any]
+    failures: dict[Wanted, str] = field(default_factory=dict)
 
 
 @exact()
 def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
-    """Does a task; on running out of memory, in two halves.
+    """Does a task; where something fails, in halves, so that one setting costs no other.
 
     Raises:
         InputError: the worker's data are missing, or not those of the sweep.
     """
     prepare_jax()
+    if not task.population.wanted:
+        return Result({}, {}, {}, {})
     release_programs()
     start = time.monotonic()
     dataset = _dataset(task.source)
@@ -114,12 +119,16 @@ def out_of_memory(error: BaseException) -> bool:
 def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
     try:
         return _do(task, dataset, report)
+    except InputError:
+        raise
     except Exception as error:
-        if not out_of_memory(error) or len(task.population.wanted) == 1:
-            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if len(task.population.wanted) == 1:
+            return Result({}, {}, {}, {}, {task.population.wanted[0]: reason})
+        what = "out of memory" if out_of_memory(error) else reason
         say(
-            f"out of memory with {len(task.population.wanted)} models together; going on with half "
-            f"of them at a time"
+            f"{what}, with {len(task.population.wanted)} models together; going on with half of "
+            f"them at a time"
         )
     jax.clear_caches()
     first, second = (
@@ -131,6 +140,7 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
         first.measured | second.measured,
         first.models | second.models,
         {},
+        first.failures | second.failures,
     )
 
 

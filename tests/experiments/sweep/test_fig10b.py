@@ -146,7 +146,7 @@ def test_there_is_no_verdict_at_another_setting(
     assert set(verdicts(tmp_path).values()) == {None}
     said = capsys.readouterr().out
     assert "Conditions" in said
-    for word in ("published", "paper", "0.5284", "±", "agrees", "DIFFERS", "n too small"):
+    for word in ("Beside the published", "paper", "±", "agrees", "DIFFERS", "n too small"):
         assert word not in said
 
 

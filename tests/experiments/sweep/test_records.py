@@ -288,8 +288,8 @@ def test_the_process_that_runs_a_sweep_does_not_hold_its_models(tmp_path, monkey
         return result
 
     class Watched(store.SweepStore):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
             stores.append(self)
 
     # Fixtures of other tests may hold models of their own.
@@ -450,6 +450,37 @@ def test_a_failed_point_keeps_the_rest(tmp_path, monkeypatch, capsys):
     assert list((tmp_path / "out" / "figures").glob("*.png"))
 
 
+def test_one_bad_point_costs_no_other_of_its_population(tmp_path, monkeypatch):
+    students = tasks.students
+
+    def failing(wanted, *more):
+        if any(setting.model.aux == 5 for setting, _ in wanted):
+            raise ZeroDivisionError("of m = 5")
+        return students(wanted, *more)
+
+    monkeypatch.setattr(tasks, "students", failing)
+    text = f"{ONE}[grid]\nmodel.aux = [2, 3, 5]\n".replace("model.aux = 3\n", "")
+    outcome = sweep(tmp_path, text, runs=2)
+    assert outcome.failures == ("ZeroDivisionError: of m = 5",)
+    assert outcome.table.select("point", "run").rows() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert outcome.summary is not None
+
+
+def test_a_dry_run_leaves_what_is_damaged_where_it_is(tmp_path, capsys):
+    sweep(tmp_path, ONE)
+    for path in (tmp_path / "out").rglob("model.safetensors"):
+        path.write_bytes(b"x")
+    for path in (tmp_path / "out" / "sweep").glob("*/table.parquet"):
+        path.write_bytes(b"x")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    planned = sweep_run.dry_run(SweepOptions(file=file_of(tmp_path, ONE), out=tmp_path / "out"))
+    assert planned.recorded == 0
+    assert planned.cost.models["teachers"] > 0
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
+    assert "would be made again" in capsys.readouterr().err
+
+
 def test_a_failed_teacher_fails_what_needs_it_and_nothing_else(tmp_path, monkeypatch):
     teachers = tasks.teachers
 
@@ -462,7 +493,7 @@ def test_a_failed_teacher_fails_what_needs_it_and_nothing_else(tmp_path, monkeyp
     outcome = sweep(tmp_path, ONE, runs=2, group=1)
     assert outcome.failures == (
         "ZeroDivisionError: of run 1",
-        "needs what failed: ZeroDivisionError: of run 1",
+        "a teacher or a clone could not be trained",
     )
     assert outcome.table["run"].to_list() == [0]
 

@@ -201,12 +201,19 @@ name = "a level"
     assert (row["equal"], row["agrees"]) == (True, None)
 
 
-def test_a_level_along_an_axis_needs_every_point_to_be_equal():
+def test_a_level_along_an_axis_needs_a_point_of_its_setting():
     text = "[grid]\nstudent.epochs = [1, 2]\n[[published]]\nmean = 0.5\n"
     assert beside(sweep_of(text)) == [True]
     assert beside(sweep_of(f"{text}[base]\nmodel.aux = 4\n")) == [False]
     mixed = f"{text}[[list]]\nlabel = 'a'\n[[list]]\nlabel = 'b'\nmodel.aux = 4\n"
-    assert beside(sweep_of(mixed)) == [False]
+    assert beside(sweep_of(mixed)) == [True]
+
+
+def test_a_value_at_a_point_of_one_axis_is_at_the_published_value_of_the_others():
+    text = "[grid]\nmodel.aux = [2, 3]\nstudent.epochs = [5, 50]\n"
+    (row,) = rows_of(sweep_of(f"{text}[[published]]\nmean = 0.5\nat = {{ 'model.aux' = 3 }}\n"))
+    assert row["equal"]
+    assert sweep_of(text).points[row["point"]].coordinates == {"model.aux": 3, "student.epochs": 5}
 
 
 def test_a_metric_that_was_not_measured_has_no_value_of_ours():
