@@ -23,7 +23,7 @@ class ReproduceOptions:
     out: Path = Path("results")
     """Folder for records and figures; what is found there is reused."""
     seed: int = 0
-    """Base seed of both."""
+    """Base seed of the verification and of the MNIST experiment."""
     data_dir: Path | None = None
     """Folder with the data sets, looked at first."""
     dataset: str = "mnist"

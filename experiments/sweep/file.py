@@ -174,6 +174,7 @@ class Sweep:
         panels: what the figure has; () for the one that suits any sweep.
         published: what others found.
         keep: whether students' parameters are kept; None leaves it to their number.
+        changes: by dotted key, what the command line said.
     """
 
     name: str
@@ -188,6 +189,7 @@ class Sweep:
     panels: tuple[dict[str, Any], ...] = ()
     published: tuple[PublishedValue, ...] = ()
     keep: bool | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def points_at(self, published: PublishedValue) -> list[int]:
         """The numbers of the points that a published value stands beside."""
@@ -405,6 +407,7 @@ class _Reader:
             panels=self._panels(content.get("figure", {}), axes, measure, points),
             published=self._published(content.get("published", []), axes, measure),
             keep=None if keep is None else keep == "models",
+            changes=dict(self.changes),
         )
         return sweep
 

@@ -44,28 +44,26 @@ _SAMPLES = 10
 
 
 @dataclass(frozen=True)
-class SweepOptions:
-    """A sweep over settings of the toy, from a file or a preset."""
+class RunOptions:
+    """What every command that runs a sweep takes."""
 
-    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
-    """A sweep file (docs/sweeps.md says how to write one); or give --preset."""
-    preset: str | None = None
-    """A preset, such as ed2b; an unknown name lists them all."""
     set: Annotated[
         tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")
     ] = ()
-    """A setting in place of what the file says, such as student.learning_rate=1e-3; may be given
-    many times."""
+    """A setting in place of what the preset or the file says, such as student.learning_rate=1e-3 or
+    dataset=digits; may be given many times (docs/sweeps.md lists them)."""
     size: SizeName = "cpu"
-    """How large: smoke (seconds), cpu (minutes on two cores), paper (100 runs)."""
+    """How large: smoke (seconds, presets on digits), cpu (minutes on two cores), paper (100
+    runs)."""
     runs: int | None = None
-    """Independent runs of every point; by default what the file says for the size."""
+    """Independent runs of every point; by default what the preset or the file says for the size
+    (20 for the MNIST experiment at cpu size)."""
     dry_run: bool = False
     """Say what would be done and what it would cost, and do nothing."""
     workers: int | None = None
-    """Do it in so many processes, each with its share of the cores."""
+    """Number of processes to work in, each with its share of the cores."""
     scheduler: str | None = None
-    """Do it on the Dask cluster whose scheduler has this address."""
+    """Address of the scheduler of a Dask cluster to work on."""
     out: Path = Path("results")
     """Folder for records and figures; what is found there is reused."""
     seed: int = 0
@@ -73,9 +71,20 @@ class SweepOptions:
     data_dir: Path | None = None
     """Folder with the data sets, looked at first."""
     group: int | None = None
-    """Runs trained together; by default 4 on a CPU, 20 on an accelerator. Changes no number."""
+    """Runs trained together; by default 4 on a CPU, 20 on an accelerator. Changes no number, but
+    for rounding."""
     memory: float | None = None
     """GB that a population may take; by default half of the free memory, or most of a GPU's."""
+
+
+@dataclass(frozen=True)
+class SweepOptions(RunOptions):
+    """A sweep over settings of the toy, from a file or a preset."""
+
+    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    """A sweep file (docs/sweeps.md says how to write one); or give --preset."""
+    preset: str | None = None
+    """A preset, such as ed2b; an unknown name lists them all."""
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,21 @@ def shared_phrases(sweep: Sweep, images: Callable[[Setting], int]) -> list[str]:
         }
         unsaid = canonical(settings.build(Setting, rest), there)
         if settings.flatten(unsaid).get(name) != value:
-            phrases.append(settings.in_words(Setting, name, value))
+            phrases.append(_phrase(name, value))
+    for name, value in sweep.changes.items():
+        # What the command line set and not every point has.
+        if name not in sweep.axes and not all(name in table for table in tables):
+            phrases.append(f"{_phrase(name, value)}, where it applies")
     return phrases
+
+
+def _phrase(name: str, value: Any) -> str:
+    """A setting in words; of the teacher's training and of cloning it says whose it is."""
+    words = settings.in_words(Setting, name, value)
+    for owner, whose in (("teacher.", "teacher"), ("start.clone.", "cloning")):
+        if name.startswith(owner) and not words.startswith(owner):
+            return f"{whose}: {words}"
+    return words
 
 
 def published_rows(
