@@ -300,3 +300,18 @@ def test_the_sizes_of_a_data_set_are_no_choice_of_anybodys():
     assert "batches of 32" in shared_phrases(
         preset("fig10b", "dataset=digits", "student.batch=32"), images
     )
+
+
+def test_a_phrase_says_whose_training_it_is_of():
+    lines = (
+        "teacher.inputs.count = 300\nstudent.inputs.count = 300\nstart.clone.inputs.count = 300\n"
+    )
+    phrases = shared_phrases(sweep_of(f"[base]\nstart.kind = 'matched'\n{lines}"), images)
+    assert {"teacher: 300 inputs an epoch", "300 inputs an epoch"} <= set(phrases)
+    assert "cloning: 300 inputs an epoch" in phrases
+
+
+def test_what_the_command_line_sets_at_some_points_alone_is_said_too():
+    sweep = preset("losses", "student.loss.temperature=3.0")
+    assert "student.loss.temperature = 3, where it applies" in shared_phrases(sweep, images)
+    assert not any("temperature" in phrase for phrase in shared_phrases(preset("losses"), images))
