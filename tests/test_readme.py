@@ -163,3 +163,10 @@ def test_python_example_runs(tmp_path, capsys, monkeypatch, number, shown):
         check=True,
     )
     assert shown in made.stdout
+    # What the comment in the example says: positive, and certified where rho is below 1.
+    gains, rhos = (
+        [float(number) for number in group.split()]
+        for group in re.findall(r"\[([^\]]*)\]", made.stdout)
+    )
+    assert all(gain > 0 for gain in gains)
+    assert any(0 < rho < 1 for rho in rhos)
