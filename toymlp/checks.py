@@ -81,10 +81,9 @@ def canonical(setting: Setting, images: int) -> Setting:
     distillation = _resolved(setting.student, images)
     interventions = setting.interventions
     liminal = interventions.liminal
-    if liminal is not None and (liminal.weight == 0 or liminal.epochs == 0):
-        liminal = None
-    elif liminal is not None:
+    if liminal is not None:
         liminal = replace(liminal, epochs=min(liminal.epochs, distillation.epochs))
+        liminal = liminal if liminal.weight > 0 and liminal.epochs > 0 else None
     chain = setting.chain
     if isinstance(distillation.inputs, Images) and chain.generations > 1:
         # Images are there and not drawn: no generation has others.
