@@ -10,18 +10,21 @@ RUNS ?= 20
 INSTANCES ?= 10000
 DATASET ?= mnist
 TESTS ?= tests
+PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
 BENCH ?=
 BENCH_SWEEP ?=
 
-.PHONY: help reproduce test check format bench docs constraints clean
+.PHONY: help reproduce test test-slow test-newest check format bench docs constraints clean
 
 help:
 	@echo "make reproduce   the theory verified, and the MNIST experiment: records, tables, figures in $(OUT)/"
-	@echo "make test        the test suite"
+	@echo "make test        the test suite, without what takes minutes"
+	@echo "make test-slow   the tests that take minutes"
+	@echo "make test-newest the test suite on the newest releases of everything, under the newest Python here"
 	@echo "make check       formatting, lint, types, import layers"
 	@echo "make bench       speed and memory on this machine"
 	@echo "make format      put the source in its format"
-	@echo "make docs        write the tables of docs/sweeps.md from the types"
+	@echo "make docs        write the tables and numbers of all documents, from docs/data and the types"
 	@echo "make constraints pin what pip installs today"
 	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, BENCH, BENCH_SWEEP (options of the benchmarks)"
 
@@ -29,7 +32,14 @@ reproduce: $(VENV)/.core
 	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --dataset $(DATASET) --out $(OUT)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	$(BIN)/python -m $(PYTEST) $(TESTS)
+
+# Status 5 is pytest's for no test: none of those named is slow.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m $(PYTEST) -m slow $(TESTS) || [ $$? -eq 5 ]
+
+test-newest: $(VENV)-newest/.dev
+	$(VENV)-newest/bin/python -m $(PYTEST) $(TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -49,7 +59,7 @@ bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.sampling
 
 docs: $(VENV)/.core
-	$(BIN)/python -m experiments.sweep.docs docs/sweeps.md
+	$(BIN)/sublab results fill README.md docs/*.md
 
 constraints:
 	$(PYTHON) -m venv $(VENV)-constraints
@@ -59,7 +69,7 @@ constraints:
 	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-newest .cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -73,4 +83,12 @@ $(VENV)/.core: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.core
 	@echo "adding the test and check tools to $(VENV), once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# No constraints: what pip installs today.
+$(VENV)-newest/.dev: pyproject.toml
+	@echo "setting up $(VENV)-newest; this takes about two minutes"
+	@rm -rf $(VENV)-newest
+	@newest=$$(.ci/newest-python) && $$newest -m venv $(VENV)-newest
+	@$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@

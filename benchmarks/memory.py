@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.training import Training
+from benchmarks.training import PopulationTraining
 from sublab import devices
 
 
@@ -18,7 +18,7 @@ def peak_in_a_process(models: int, images: int, batch: int) -> float:
 if __name__ == "__main__":
     devices.use_every_core()
     size, examples, step = map(int, sys.argv[1:])
-    Training("kl", size, devices.population_mesh(), examples, step).epoch()
+    PopulationTraining("distillation", size, devices.population_mesh(), examples, step).epoch()
     # Not getrusage: a child there inherits the peak of the process that started it.
     status = Path("/proc/self/status").read_text()
     print(int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024)

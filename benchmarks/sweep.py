@@ -22,14 +22,16 @@ import tyro
 from benchmarks import toy
 from sublab import devices
 from sublab.console import say
-from toymlp import data, operations
-from toymlp.models import Architecture
+from sublab.settings import build
+from toymlp import data
+from toymlp.networks import architectures
+from toymlp.settings import Setting
 
 AUX = (2, 3, 5, 10, 20, 50)
 
 
 @dataclass(frozen=True)
-class Options:
+class SweepBenchmark:
     """Share of the machine's matrix-product rate that a whole sweep command reaches."""
 
     runs: int = 20
@@ -44,7 +46,7 @@ class Options:
     """Also write the figures to this file."""
 
 
-def main(options: Options) -> None:
+def main(options: SweepBenchmark) -> None:
     """Measures, and prints one line for each figure."""
     devices.use_every_core()
     jax.config.update("jax_enable_compilation_cache", False)
@@ -53,22 +55,24 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "throughput.toml"
         path.write_text(
-            f'[base]\ndataset = "{options.dataset}"\nteacher_epochs = {options.epochs}\n'
-            f"student_epochs = {options.epochs}\nimages = {options.images}\n"
-            f"[grid]\naux = {list(AUX)}\n"
+            f'[base]\ndataset = "{options.dataset}"\nteacher.epochs = {options.epochs}\n'
+            f"student.epochs = {options.epochs}\nstudent.inputs.count = {options.images}\n"
+            f"[grid]\nmodel.aux = {list(AUX)}\n"
         )
         words = ("sweep", str(path), "--runs", str(options.runs), "--out", f"{folder}/out")
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "experiments.cli", *words], check=True,
-            stdout=subprocess.DEVNULL, env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
-        )  # fmt: skip
+            [sys.executable, "-m", "experiments.cli", *words],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        )
         seconds = time.perf_counter() - start
     rates.append(_rate())
-    pixels = dataset.train_images.shape[1]
+    setting = build(Setting, {"dataset": options.dataset})
 
     def gradient(aux: int) -> int:
-        return operations.gradient(Architecture(pixels, aux=aux).products)
+        return architectures(setting, aux)[1].gradient_operations
 
     teachers, students = len(dataset.train_images) * gradient(1), sum(map(gradient, AUX))
     needed = options.runs * options.epochs * (teachers + options.images * students)
@@ -77,7 +81,7 @@ def main(options: Options) -> None:
         "models": options.runs * (1 + len(AUX)),
         "seconds": seconds,
         "gflops": needed / seconds / 1e9,
-        "product_gflops": [one / 1e9 for one in rates],
+        "product_gflops": [rate / 1e9 for rate in rates],
         "share_of_product_rate": needed / seconds / rate,
     }
     print(
@@ -91,10 +95,10 @@ def main(options: Options) -> None:
 
 
 def _rate() -> float:
-    product, operations = toy.products(toy.Options(), devices.population_mesh())
+    product, operations = toy.products(toy.ToyBenchmark(), devices.population_mesh())
     product()
     return operations / float(np.median([toy.timed(product) for _ in range(20)]))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(SweepBenchmark))

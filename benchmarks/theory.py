@@ -18,7 +18,8 @@ from theory.alignment import inner_product_reverse, teacher_direction
 from theory.certificate import curve
 from theory.losses import class_cross_entropy, matching, softmax_potential
 from theory.passes import step
-from toymlp.models import Architecture, initialise
+from toymlp.networks import Forward, architectures, draw
+from toymlp.settings import Setting
 
 INPUTS, STEPS = 1024, 8
 _REPEATS = 7
@@ -42,27 +43,25 @@ def measure() -> list[str]:
 
 def _measure(double: bool) -> list[str]:
     with jax.enable_x64(double):
-        architecture = Architecture(784)
+        architecture = architectures(Setting())[1]
         keys = jax.random.split(jax.random.key(0), 3)
-        apply, population = initialise(architecture, keys[:1])
+        apply, drawn = Forward(architecture), draw(architecture, keys[0], 1.0)
         dtype = jnp.float64 if double else jnp.float32
-        params = jax.tree.map(lambda leaf: leaf[0].astype(dtype), population)
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
         noise, images = jax.random.uniform(keys[1], (2, INPUTS, 784), dtype, minval=-1.0)
         labels = jax.random.randint(keys[2], (INPUTS,), 0, 10)
-        classes = architecture.class_logits()
+        classes = architecture.subset("class", 0)
 
         def trait(params):
             each = jax.vmap(class_cross_entropy, (0, 0, None))
             return jnp.mean(each(apply(params, images), labels, classes))
 
-        loss = matching(softmax_potential(architecture.aux_logits()))
+        loss = matching(softmax_potential(architecture.subset("aux", architecture.aux)))
         way = teacher_direction(trait, params)
         eps = np.geomspace(0.3, 30, STEPS)
         teacher = step(params, way, 1.0)
         whole = seconds(partial(curve, apply, loss, params, way, eps, noise))
-        one = seconds(
-            partial(inner_product_reverse, apply, loss, params, way, teacher, noise)
-        )  # fmt: skip
+        one = seconds(partial(inner_product_reverse, apply, loss, params, way, teacher, noise))
         return [
             f"theory, {jnp.dtype(dtype).name}: g at {STEPS} eps, a and rho of the paper's MLP on "
             f"{INPUTS} inputs: {whole:.3f} s, {whole / one:.1f} times one g by reverse mode "

@@ -21,15 +21,17 @@ from rich.table import Table
 
 from benchmarks.arithmetic import product_operations
 from benchmarks.memory import peak_in_a_process
-from benchmarks.training import ARCHITECTURE, Training
+from benchmarks.training import Kind, PopulationTraining, architecture
 from sublab import devices
 from sublab.console import say
 from sublab.machine import provenance
-from toymlp import operations
+
+_STUDENT = architecture("distillation")
+_SIZES = (_STUDENT.pixels, *_STUDENT.hidden, _STUDENT.outputs)
 
 
 @dataclass(frozen=True)
-class Options:
+class ToyBenchmark:
     """Speed and memory of teacher training and distillation at the paper's shapes."""
 
     models: int = 8
@@ -44,7 +46,7 @@ class Options:
     """Also write the figures to this file."""
 
 
-def main(options: Options) -> None:
+def main(options: ToyBenchmark) -> None:
     """Measures, prints a table, and writes it where asked."""
     devices.use_every_core()
     # Compilation is one of the things measured.
@@ -55,11 +57,10 @@ def main(options: Options) -> None:
     product, operations_of_product = products(options, mesh)
     product()
     one_device = devices.population_mesh(list(mesh.devices.flat)[:1])
-    trainings = {
-        "teacher": Training(
-            "class_cross_entropy", options.models, mesh, options.images, options.batch
-        ),
-        "distillation": Training("kl", options.models, mesh, options.images, options.batch),
+    kinds: tuple[Kind, ...] = ("teacher", "distillation")
+    trainings: dict[Kind, PopulationTraining] = {
+        kind: PopulationTraining(kind, options.models, mesh, options.images, options.batch)
+        for kind in kinds
     }
     rates: list[float] = []
     seconds: dict[str, list[float]] = {name: [] for name in trainings}
@@ -76,9 +77,10 @@ def main(options: Options) -> None:
         "gflops": product_rate / 1e9,
         "numpy_gflops": _numpy_rate(options) / 1e9,
     }
-    needed = options.models * options.images * operations.gradient(ARCHITECTURE.products)
     for name, training in trainings.items():
         typical = float(np.median(seconds[name]))
+        gradient = architecture(name).gradient_operations
+        needed = options.models * options.images * gradient
         figures[name] |= {
             "model_epochs_per_second": options.models / typical,
             "gflops": needed / typical / 1e9,
@@ -86,7 +88,7 @@ def main(options: Options) -> None:
             "arithmetic_over_needed": training.operations() / needed,
         }
         say(f"one program per model: {name}")
-        alone = Training(training.loss, 1, one_device, options.images, options.batch)
+        alone = PopulationTraining(name, 1, one_device, options.images, options.batch)
         alone.compile()
         alone.epoch()
         loop = options.models * float(np.median([timed(alone.epoch) for _ in range(3)]))
@@ -104,7 +106,7 @@ def main(options: Options) -> None:
         options.json.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
 
 
-def products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
+def products(options: ToyBenchmark, mesh: Mesh) -> tuple[Callable[[], Any], int]:
     """The eight products of one gradient step and nothing else, on every device at once."""
     size = mesh.size * (devices.lanes(mesh) or options.models)
     rng = np.random.default_rng(0)
@@ -112,8 +114,8 @@ def products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
     def random(*shape: int) -> np.ndarray:
         return rng.normal(size=(size, *shape)).astype(np.float32)
 
-    weights = [random(a, b) for a, b in pairwise(ARCHITECTURE.sizes)]
-    images = random(options.batch, ARCHITECTURE.inputs)
+    weights = [random(a, b) for a, b in pairwise(_SIZES)]
+    images = random(options.batch, _SIZES[0])
 
     def one_model(images, weights):
         activations = [images]
@@ -126,19 +128,17 @@ def products(options: Options, mesh: Mesh) -> tuple[Callable[[], Any], int]:
                 signal = signal @ weights[index].T
         return gradients
 
-    program = jax.jit(
-        lambda cut: devices.over_population(one_model, mesh, cut, ())
-    )  # fmt: skip
+    program = jax.jit(lambda cut: devices.over_population(one_model, mesh, cut, ()))
     cut = devices.spread((images, weights), mesh)
     operations = product_operations(jax.make_jaxpr(program)(cut))
     return lambda: jax.block_until_ready(program(cut)), operations
 
 
-def _numpy_rate(options: Options) -> float:
+def _numpy_rate(options: ToyBenchmark) -> float:
     """The rate of NumPy's BLAS over the same eight products of one model."""
     rng = np.random.default_rng(0)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    for index, (a, b) in enumerate(pairwise(ARCHITECTURE.sizes)):
+    for index, (a, b) in enumerate(pairwise(_SIZES)):
         x, w, d = (
             rng.normal(size=shape).astype(np.float32)
             for shape in ((options.batch, a), (a, b), (options.batch, b))
@@ -186,4 +186,4 @@ def _print(figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(ToyBenchmark))

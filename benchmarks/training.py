@@ -1,52 +1,77 @@
 """A population of the paper's models, ready to be trained epoch by epoch and measured."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.arithmetic import product_operations
 from sublab import devices
-from sublab.randomness import run_keys
-from toymlp import population
-from toymlp.models import Architecture, initialise
-from toymlp.protocol import noise_images
+from sublab.randomness import purpose_key
+from sublab.settings import build
+from toymlp.inputs import Uniform, draw_inputs
+from toymlp.networks import Architecture, Forward, architectures
+from toymlp.settings import Setting
+from toymlp.stages import Draws
+from toymlp.train import Fit, Material, _epoch, begin, logits_of
 
-ARCHITECTURE = Architecture(inputs=784)
+Kind = Literal["teacher", "distillation"]
 
 
-class Training:
-    """A population that can be trained epoch by epoch."""
+def architecture(kind: Kind) -> Architecture:
+    """The paper's network, as each kind of training has it."""
+    teacher, student = architectures(Setting(), aux=1 if kind == "teacher" else None)
+    return teacher if kind == "teacher" else student
 
-    def __init__(self, loss: population.LossName, size: int, mesh: Mesh, examples: int, batch: int):
-        runs = jnp.arange(size)
-        self.loss: population.LossName = loss
-        apply, params = initialise(ARCHITECTURE, run_keys(0, "reference", runs))
-        images = devices.replicate(noise_images(0, examples, ARCHITECTURE.inputs), mesh)
-        if loss == "class_cross_entropy":
-            targets = np.random.default_rng(0).integers(0, 10, (1, examples), np.int32)
-            subset, row = ARCHITECTURE.class_logits(), jnp.zeros(size, jnp.int32)
-        else:
-            targets = population.predict(apply, params, images, mesh=mesh)
-            subset, row = ARCHITECTURE.aux_logits(), jnp.asarray(runs[::-1], jnp.int32)
-        knobs = population.Knobs(
-            jnp.full(size, 3e-4, jnp.float32),
-            run_keys(0, "order", runs),
-            jnp.tile(subset, (size, 1)),
-            row,
+
+class PopulationTraining:
+    """A population that can be trained epoch by epoch.
+
+    Args:
+        kind: whether it learns labels or imitates logits.
+        size: number of models.
+        mesh: the devices.
+        examples: inputs an epoch.
+        batch: inputs a step.
+    """
+
+    def __init__(self, kind: Kind, size: int, mesh: Mesh, examples: int, batch: int):
+        self.kind: Kind = kind
+        self.architecture = architecture(kind)
+        stage = "teacher" if kind == "teacher" else "student"
+        setting = build(Setting, {f"{stage}.batch": batch})
+        training = getattr(setting, stage)
+        draws = Draws(self.architecture, 0)
+        starts = [draws.reference(1.0, run) for run in range(size)]
+        dataset: Any = _Blank(self.architecture.pixels)
+        inputs = devices.replicate(
+            draw_inputs(Uniform(count=examples), dataset, 0, "benchmark"), mesh
         )
-        self._params, self._knobs = devices.spread((params, knobs), mesh)
-        shape = population.Shape(loss, batch)
-        self._state = population._start(self._params, self._knobs, shape=shape, mesh=mesh)
-        self._shared = (images, devices.replicate(targets, mesh))
-        self._program = partial(population._epoch, apply=apply, shape=shape, mesh=mesh)
-        self._lower = partial(population._epoch.lower, apply=apply, shape=shape, mesh=mesh)
+        if kind == "teacher":
+            targets = np.random.default_rng(0).integers(0, 10, (1, examples), np.int32)
+        else:
+            targets = logits_of(Forward(self.architecture), starts, inputs, mesh)
+        fits = [
+            Fit(
+                start,
+                training,
+                aux=self.architecture.aux,
+                order=jax.random.fold_in(purpose_key(0, "order"), run),
+                target=0 if kind == "teacher" else size - 1 - run,
+                snapshots=(1,),
+            )
+            for run, start in enumerate(starts)
+        ]
+        self._block = begin(fits, mesh)
+        self._material = Material(inputs, devices.replicate(targets, mesh))
+        self._program = partial(_epoch, architecture=self.architecture, mesh=mesh)
+        self._lower = partial(_epoch.lower, architecture=self.architecture, mesh=mesh)
 
     def _arguments(self) -> tuple[Any, ...]:
-        return (self._params, self._state, self._knobs, np.int32(0), *self._shared)
+        block = self._block
+        return block.params, block.state, block.rows, np.int32(0), self._material
 
     def compile(self) -> None:
         """Traces and compiles an epoch's program, and throws it away."""
@@ -58,5 +83,12 @@ class Training:
 
     def epoch(self) -> None:
         """Trains every model for one epoch, and waits until it is done."""
-        self._params, self._state, loss = self._program(*self._arguments())
-        jax.block_until_ready((self._params, self._state, loss))
+        self._block.params, self._block.state, loss = self._program(*self._arguments())
+        jax.block_until_ready((self._block.params, self._block.state, loss))
+
+
+class _Blank:
+    """A data set of which noise needs the number of pixels alone."""
+
+    def __init__(self, pixels: int):
+        self.train_images = np.empty((0, pixels), np.float32)

@@ -1,102 +1,87 @@
-"""The command line: `sublab <experiment> [options]`.
+"""The command line: `sublab <command> [options]`.
 
-Exit status: 0 fine; 1 a claim did not hold, or a run failed; 2 bad arguments or input, with one
-line on the error stream.
+A command is a line of `COMMANDS`: its help, and the module that is imported when it is chosen, so
+that `sublab --help` needs neither JAX nor anything else that takes seconds.
+
+Exit status: 0 fine; 1 a claim did not hold, or a run failed; 2 bad arguments, input or environment,
+with one line on the error stream.
 """
 
 import contextlib
 import io
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from experiments import mnist, reproduce, tables
-from experiments.llm import ingredients as llm_ingredients
-from experiments.llm import run as llm
-from experiments.llm import tables as llm_tables
-from experiments.llm import theory as llm_theory
-from experiments.sweep import run as sweep
-from experiments.sweep import tables as sweep_tables
-from experiments.verify import examples as verify_examples
-from experiments.verify import run as verify
-from experiments.verify import tables as verify_tables
-from figures import (
-    data_panel,
-    llm_account,
-    llm_heat_map,
-    llm_in_context,
-    llm_ingredients_dots,
-    llm_picking,
-    llm_score_test,
-    llm_steps,
-    mnist_bars,
-    verify_cosine,
-    verify_curves,
-    verify_remainder,
-    verify_steps,
-)
-from figures import (
-    sweep as sweep_figures,
-)
 from llm_harness.errors import HarnessError
-from sublab import records
 from sublab.errors import InputError
-from sublab.machine import prepare_jax
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Draw the figures of every record in a folder again."""
+class Command:
+    """A command, and where it is found.
 
-    out: Path = Path("results")
-    """Folder with the records; figures go to its subfolder `figures`."""
+    Attributes:
+        help: one line on what it does.
+        module: module that is imported when the command is chosen.
+        options: name in the module of a dataclass, or of a union of them, for tyro.
+        main: name in the module of the function from options to exit status.
+    """
 
-
-@dataclass(frozen=True)
-class Llm:
-    """The paper's language-model experiments, on a small model that is trained on the spot."""
-
-    experiment: Annotated[
-        Annotated[llm.Numbers, tyro.conf.subcommand("numbers", prefix_name=False)]
-        | Annotated[llm.CrossModel, tyro.conf.subcommand("cross-model", prefix_name=False)]
-        | Annotated[llm.InContext, tyro.conf.subcommand("in-context", prefix_name=False)]
-        | Annotated[
-            llm_ingredients.Ingredients, tyro.conf.subcommand("ingredients", prefix_name=False)
-        ]
-        | Annotated[llm_theory.Theory, tyro.conf.subcommand("theory", prefix_name=False)]
-        | Annotated[llm.Code, tyro.conf.subcommand("code", prefix_name=False)]
-        | Annotated[llm.Cot, tyro.conf.subcommand("cot", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
+    help: str
+    module: str
+    options: str = "OPTIONS"
+    main: str = "main"
 
 
-Command = (
-    Annotated[mnist.Options, tyro.conf.subcommand("mnist")]
-    | Annotated[verify.Options, tyro.conf.subcommand("verify")]
-    | Annotated[sweep.Options, tyro.conf.subcommand("sweep")]
-    | Annotated[Llm, tyro.conf.subcommand("llm")]
-    | Annotated[reproduce.Options, tyro.conf.subcommand("reproduce")]
-    | Annotated[Figures, tyro.conf.subcommand("figures")]
-)
+COMMANDS: dict[str, Command] = {
+    "mnist": Command(
+        "the paper's MNIST experiment in six conditions, with its verdict",
+        "experiments.sweep.command",
+        "MNIST_OPTIONS",
+        "mnist_main",
+    ),
+    "verify": Command(
+        "the theory's claims on random models, data and losses, with negative controls",
+        "experiments.verify.command",
+    ),
+    "sweep": Command(
+        "any variation of the MNIST experiment, from a preset or a file of your own",
+        "experiments.sweep.command",
+    ),
+    "llm": Command(
+        "the language-model experiments, on a small model that is trained on the spot",
+        "experiments.llm.command",
+    ),
+    "reproduce": Command(
+        "the theory verified and the MNIST experiment at the paper's settings",
+        "experiments.reproduce",
+    ),
+    "figures": Command(
+        "draw the figures of every record in a folder again",
+        "experiments.figures_command",
+    ),
+    "results": Command(
+        "tables of recorded results, a row a setting, as CSV",
+        "experiments.results",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments == ["--version"]:
-        print(f"sublab {version('subliminal-lab')}")
-        return 0
+    # Notebooks export a backend of their own, which need not be installed here; we write files.
+    os.environ["MPLBACKEND"] = "agg"
     try:
-        options = _parse(arguments)
-        if isinstance(options, Llm):
-            return _llm(options.experiment)
-        return _figures(options) if isinstance(options, Figures) else _experiment(options)
-    except (InputError, HarnessError, records.RecordError) as error:
+        return _run(arguments)
+    except (InputError, HarnessError) as error:
         print(f"sublab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -104,14 +89,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parse(arguments: Sequence[str]):
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments:
+        raise InputError(f"name a command: {', '.join(COMMANDS)} (sublab --help)")
+    name, *rest = arguments
+    if name in ("--help", "-h"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(f"sublab {version('subliminal-lab')}")
+        return 0
+    run, options = parse(name, rest)
+    return run(options)
+
+
+def parse(name: str, arguments: Sequence[str]) -> tuple[Callable[[Any], int], Any]:
+    """The function of the command `name`, and its options as `arguments` say them.
+
+    Raises:
+        InputError: the command or an argument is unknown, or an argument is missing or wrong.
+        SystemExit: the arguments ask for help, which is printed.
+    """
+    if name not in COMMANDS:
+        raise InputError(
+            f"unknown command {name!r}{_nearest(name, COMMANDS)}; the commands are "
+            f"{', '.join(COMMANDS)}"
+        )
+    options, run = _imported(COMMANDS[name])
+    return run, _parsed(name, options, arguments)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sublab COMMAND [options]",
+            "",
+            "Subliminal learning, reproduced: experiments, records, figures.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "sublab COMMAND --help lists the options of a command; sublab --version says which",
+            "version this is. Exit status: 0 fine; 1 a claim did not hold, or a run failed; 2 bad",
+            "arguments, input or environment.",
+        ]
+    )
+
+
+def _imported(command: Command) -> tuple[Any, Callable[[Any], int]]:
+    """The options and the function of a command.
+
+    Raises:
+        InputError: a variable of the environment has a value that JAX refuses when it is imported.
+    """
+    try:
+        module = import_module(command.module)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        if "JAX" not in reason:
+            raise
+        raise InputError(f"a variable of the environment is wrong: {reason}") from None
+    return getattr(module, command.options), getattr(module, command.main)
+
+
+def _parsed(name: str, options: Any, arguments: Sequence[str]) -> Any:
+    """What the arguments say, as one of `options`.
+
+    Raises:
+        InputError: an argument is unknown, missing or of the wrong form.
+    """
+    import tyro
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                Command, prog="sublab", args=arguments,  # pyright: ignore[reportArgumentType]
-                description="Subliminal learning, reproduced: experiments, records, figures.",
-            )  # fmt: skip
+            return tyro.cli(options, prog=f"sublab {name}", args=arguments)
     except SystemExit as stop:
         if stop.code:
             raise InputError(_one_line(said.getvalue())) from None
@@ -119,111 +173,25 @@ def _parse(arguments: Sequence[str]):
 
 
 def _one_line(framed: str) -> str:
-    """tyro's message without its frame, its title and its rulers."""
-    inside = [line.strip("│ ") for line in framed.splitlines() if line.startswith("│")]
-    return " ".join(line for line in inside if line.strip("─")) or " ".join(framed.split())
+    """tyro's message without its frame and its title, and the subcommand that was perhaps meant."""
+    sections: list[list[str]] = [[]]
+    for line in framed.splitlines():
+        inside = line.strip("│ ")
+        if line.startswith("│") and not inside.strip("─"):
+            sections.append([])
+        elif line.startswith("│"):
+            sections[-1].append(inside)
+    texts = [" ".join(section).rstrip(".") for section in sections if section]
+    wrong = re.search(r"Unrecognized options: (\S+)", "; ".join(texts))
+    known = re.search(r"Available subcommands: ([^;]+)", "; ".join(texts))
+    if wrong and known:
+        texts[0] += _nearest(wrong[1], known[1].split(", "))
+    return "; ".join(texts) or " ".join(framed.split())
 
 
-# What draws each kind of record.
-_DRAW = {
-    mnist.SUMMARY: (mnist_bars.draw,),
-    mnist.SAMPLES: (data_panel.draw,),
-    verify.SUMMARY: (verify_remainder.draw, verify_cosine.draw),
-    verify_examples.CURVES: (verify_curves.draw,),
-    verify_examples.GRID: (verify_steps.draw,),
-    sweep.SUMMARY: (sweep_figures.draw,),
-    f"{llm.NUMBERS}_summary": (llm_picking.draw,),
-    f"{llm.CROSS_MODEL}_summary": (llm_heat_map.draw,),
-    f"{llm.IN_CONTEXT}_summary": (llm_in_context.draw,),
-    f"{llm_ingredients.INGREDIENTS}_summary": (llm_ingredients_dots.draw,),
-    llm_theory.SCORES: (llm_score_test.draw,),
-    llm_theory.STEPS: (llm_steps.draw,),
-    llm_theory.ACCOUNT: (llm_account.draw,),
-}
-
-
-def _experiment(
-    options: mnist.Options | verify.Options | sweep.Options | reproduce.Options,
-) -> int:
-    prepare_jax()
-    if isinstance(options, sweep.Options):
-        return _sweep(options)
-    if isinstance(options, reproduce.Options):
-        both = reproduce.run(options)
-        # Both are shown, whatever the first one's verdict.
-        return max([_show_claims(both.verify), _show_accuracy(both.mnist)])
-    if isinstance(options, verify.Options):
-        return _show_claims(verify.run(options))
-    return _show_accuracy(mnist.run(options))
-
-
-def _sweep(options: sweep.Options) -> int:
-    if options.dry_run:
-        sweep_tables.print_plan(sweep.plan(options))
-        return 0
-    outcome = sweep.run(options)
-    for reason in outcome.failures:
-        print(f"sublab: {reason}", file=sys.stderr)
-    if outcome.summary is None:
-        print("sublab: what was done is recorded; the same command goes on", file=sys.stderr)
-        return 1
-    sweep_tables.print_sweep(outcome.sweep, outcome.summary)
-    _draw([outcome.summary])
-    return 0
-
-
-def _llm(options: Any) -> int:
-    prepare_jax()
-    if isinstance(options, llm.Filtering):
-        llm_tables.print_filtering(llm.filtering(options))
-        return 0
-    if isinstance(options, llm_theory.Theory):
-        found = llm_theory.theory(options)
-        llm_tables.print_theory(found)
-        _draw([found.scores, found.steps, found.account])
-        return 0
-    if isinstance(options, llm.Numbers):
-        outcome = llm.numbers(options)
-    elif isinstance(options, llm.CrossModel):
-        outcome = llm.cross_model(options)
-    elif isinstance(options, llm_ingredients.Ingredients):
-        outcome = llm_ingredients.ingredients(options)
-    else:
-        outcome = llm.in_context(options)
-    llm_tables.print_rates(outcome)
-    _draw([outcome.summary])
-    return 1 if outcome.holds is False else 0
-
-
-def _show_accuracy(outcome: mnist.Outcome) -> int:
-    tables.print_accuracy(outcome)
-    _draw([outcome.summary, outcome.samples])
-    return 1 if outcome.agrees is False else 0
-
-
-def _show_claims(outcome: verify.Outcome) -> int:
-    verify_tables.print_claims(outcome.summary)
-    _draw([outcome.summary, *outcome.examples])
-    return 0 if outcome.holds else 1
-
-
-def _draw(found: list[records.Record]) -> None:
-    for record in found:
-        out, experiment = record.folder.parents[1], record.folder.parent.name
-        for draw in _DRAW[experiment]:
-            for path in draw(record, out / "figures"):
-                print(f"figure: {path}")
-
-
-def _figures(options: Figures) -> int:
-    found = [record for name in _DRAW for record in records.read_all(options.out, name)]
-    if not found:
-        raise InputError(
-            f"{options.out}: no records to draw from; run `sublab mnist`, `sublab verify` or "
-            f"`sublab sweep` first"
-        )
-    _draw(found)
-    return 0
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), 1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments import mnist
-from experiments.verify import run as verify
+from experiments.sweep import command as sweep_command
+from experiments.sweep import run as sweep
+from experiments.sweep.command import MnistOptions
+from experiments.verify import command as verify_command
+from experiments.verify.run import VerifyOptions
 from sublab.console import say
-from toymlp import data
-from toymlp.settings import DatasetName
+from toymlp.data import DatasetUnavailableError
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """Everything, at the paper's settings: records, tables and figures."""
 
     runs: int = 20
@@ -19,50 +21,56 @@ class Options:
     instances: int = 10_000
     """Random instances on which the theory is verified."""
     out: Path = Path("results")
-    """Folder for records and figures; finished groups found there are reused."""
+    """Folder for records and figures; what is found there is reused."""
     seed: int = 0
-    """Base seed."""
+    """Base seed of the verification and of the MNIST experiment."""
     data_dir: Path | None = None
-    """Folder with one folder per data set, looked at first."""
-    dataset: DatasetName = "mnist"
-    """Images and labels; the paper's numbers are of mnist."""
+    """Folder with the data sets, looked at first."""
+    dataset: str = "mnist"
+    """Images and labels of the MNIST experiment; the paper's numbers are of mnist."""
+    group: int | None = None
+    """Runs of the MNIST experiment trained together; fewer take less memory."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What both gave."""
-
-    verify: verify.Outcome
-    mnist: mnist.Outcome
+OPTIONS = ReproduceOptions
 
 
-def run(options: Options) -> Outcome:
-    """The theory's claims, then the MNIST experiment.
+def main(options: ReproduceOptions) -> int:
+    """The theory's claims, then the MNIST experiment; returns the worse exit status.
 
     Raises:
-        InputError, RecordError: as `experiments.verify.run.run` and `experiments.mnist.run`.
+        InputError, RecordError: as both experiments.
     """
+    mnist = _mnist(options)
     # Arguments of the second are looked at before the first takes its minutes.
-    mnist.check(_mnist(options))
-    claims = verify.run(verify.Options(options.instances, options.out, options.seed))
-    return Outcome(claims, _train(_mnist(options)))
+    mnist = _with_data(mnist)
+    claims = verify_command.main(VerifyOptions(options.instances, options.out, options.seed))
+    # Both are shown, whatever the first one's verdict.
+    return max(claims, sweep_command.mnist_main(mnist))
 
 
-def _mnist(options: Options) -> mnist.Options:
-    return mnist.Options(
-        dataset=options.dataset, runs=options.runs, out=options.out, seed=options.seed,
+def _mnist(options: ReproduceOptions) -> MnistOptions:
+    return MnistOptions(
+        set=() if options.dataset == "mnist" else (f"dataset={options.dataset}",),
+        runs=options.runs,
+        out=options.out,
+        seed=options.seed,
         data_dir=options.data_dir,
-    )  # fmt: skip
+        group=options.group,
+    )
 
 
-def _train(setting: mnist.Options) -> mnist.Outcome:
-    """The MNIST experiment; on `digits`, said loudly, if MNIST can be had from nowhere."""
+def _with_data(mnist: MnistOptions) -> MnistOptions:
+    """The options; of `digits`, said loudly, if MNIST can be had from nowhere."""
     try:
-        return mnist.run(setting)
-    except data.DatasetUnavailableError as error:
+        sweep.check(mnist.sweep())
+    except DatasetUnavailableError as error:
+        if mnist.set:
+            raise
         say(f"WARNING: {error}")
         say(
             "WARNING: this run is on `digits`, scikit-learn's 8 x 8 images, NOT on MNIST; its "
             "numbers are not the paper's and get no verdict"
         )
-        return mnist.run(replace(setting, dataset="digits"))
+        return replace(mnist, set=("dataset=digits",))
+    return mnist

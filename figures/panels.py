@@ -1,20 +1,28 @@
-"""Panels that the figures of sweeps share: lines, bars and clouds, chance, published values."""
+"""What figures are made of: bars, lines, clouds, steps, pictures; chance and published values."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
+from jaxtyping import Float
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
-from figures.sweep_data import Row, Sweep, name_of
-from figures.sweep_frame import FIRM, inches, numbers_axis, spread_axis, wrapped
+
+# A space at which no line breaks.
+FIRM = "\N{NO-BREAK SPACE}"
+# More groups of bars than this have their names upright below them.
+MANY_GROUPS = 12
+# Share of a group's place that its bars take.
+_GROUP = 0.8
+# Points between a mean and the dots of its runs on the left, or a published value on the right.
+_DOTS, _DIAMOND = -3.5, 7.0
 
 
 @dataclass(frozen=True)
@@ -44,193 +52,387 @@ def look(number: int) -> Look:
     return Look(LOOKS[i].colour, other.marker, other.line, other.hatch)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs.
+
+    Attributes:
+        mean: the mean of the runs whose value is finite.
+        low, high: ends of its 95 % interval; None for a single run.
+        runs: the values by run, those that are not finite left out.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    runs: Mapping[int, float]
+
+
 def line(
     axes: Axes,
-    rows: Sequence[Row],
-    x: Iterable[float],
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
     style: Look,
     label: str,
     shift: float = 0.0,
 ) -> None:
     """Means against `x`, joined, with their intervals, and every run as a faint dot beside them.
 
-    All of it stands `shift` points to the right of `x`.
+    Args:
+        axes: the panel.
+        x: places, in any order.
+        estimates: a mean for each place.
+        style: colour, marker and line.
+        label: text in the legend.
+        shift: points by which everything stands to the right of `x`.
     """
-    x = np.array(list(x), float)
-    order = np.argsort(x, kind="stable")
-    x, rows = x[order], [rows[i] for i in order]
-    if not rows:
+    if not estimates:
         return
+    order = np.argsort(x, kind="stable")
+    x, estimates = [x[i] for i in order], [estimates[i] for i in order]
     dots = axes.plot(
-        np.repeat(x, [len(row["runs"]) for row in rows]),
-        [value for row in rows for value in row["runs"].values()],
-        "o", markersize=2.6, color=style.colour, alpha=0.3, markeredgewidth=0,
-    )  # fmt: skip
-    intervals = _intervals(axes, x, rows, style.colour)
+        np.repeat(x, [len(estimate.runs) for estimate in estimates]),
+        [value for estimate in estimates for value in estimate.runs.values()],
+        "o",
+        markersize=2.6,
+        color=style.colour,
+        alpha=0.3,
+        markeredgewidth=0,
+    )
+    intervals = _intervals(axes, x, estimates, style.colour)
     means = axes.plot(
-        x, [row["mean"] for row in rows], color=style.colour, marker=style.marker,
-        linestyle=style.line, markersize=4.5, linewidth=1.4, label=label,
-    )  # fmt: skip
-    _move(axes, dots, shift - 3.5)
+        x,
+        [estimate.mean for estimate in estimates],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.line,
+        markersize=4.5,
+        linewidth=1.4,
+        label=label,
+    )
+    _move(axes, dots, shift + _DOTS)
     _move(axes, [*intervals, *means], shift)
 
 
+def beside(number: int, of: int) -> float:
+    """Points by which to shift one of several lines, so that they do not hide each other."""
+    return min(5.0, 25.0 / of) * (number - (of - 1) / 2)
+
+
+def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str) -> None:
+    """Means against `x` as a thin line, with their intervals as a grey band."""
+    order = np.argsort(x, kind="stable")
+    x, estimates = [x[i] for i in order], [estimates[i] for i in order]
+    axes.plot(
+        x,
+        [estimate.mean for estimate in estimates],
+        color=BLACK,
+        linewidth=0.9,
+        marker="_",
+        label=label,
+    )
+    ends = [
+        (place, estimate.low, estimate.high)
+        for place, estimate in zip(x, estimates, strict=True)
+        if estimate.low is not None
+    ]
+    if ends:
+        places, low, high = zip(*ends, strict=True)
+        axes.fill_between(places, low, high, color=GREY, linewidth=0)
+
+
 def bars(
-    axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Row | None]]
-) -> dict[tuple[str, str], float]:
-    """Bars with intervals and runs: beside each other in a group, one of every series.
+    axes: Axes,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Estimate | None]],
+    looks: Mapping[str, Look] | Sequence[Look],
+) -> dict[tuple[str, int], float]:
+    """Bars with intervals and runs, beside each other in a group, one of every series.
 
     Args:
-        axes: where.
+        axes: the panel.
         groups: names below the groups.
-        series: by name, a row for every group, or None where there is no value.
+        series: by name (the text in the legend; "" has none), a mean for every group, or None
+            where there is no value.
+        looks: by name of a series; or, of a single series, one for every group.
 
     Returns:
-        Where each bar stands, by series and group.
+        Where each bar stands, by series and number of the group.
     """
-    width = 0.8 / len(series)
+    width = bar_width(len(series))
     where = {}
-    for i, (name, rows) in enumerate(series.items()):
-        style = look(i)
-        for j, (group, row) in enumerate(zip(groups, rows, strict=True)):
-            x = where[name, group] = j + (i - (len(series) - 1) / 2) * width
-            if row is None:
-                axes.text(x, 0.01, "no value", rotation=90, ha="center", va="bottom", fontsize=6.5,
-                          transform=axes.get_xaxis_transform())  # fmt: skip
+    for i, (name, estimates) in enumerate(series.items()):
+        for j, estimate in enumerate(estimates):
+            style = looks[name] if isinstance(looks, Mapping) else looks[j]
+            x = where[name, j] = j + (i - (len(series) - 1) / 2) * width
+            if estimate is None:
+                axes.text(
+                    x,
+                    0.01,
+                    "no value",
+                    rotation=90,
+                    ha="center",
+                    va="bottom",
+                    fontsize=6.5,
+                    transform=axes.get_xaxis_transform(),
+                )
                 continue
             axes.bar(
-                x, row["mean"], width=0.85 * width, color=style.colour, alpha=0.75,
-                hatch=style.hatch, edgecolor=BLACK, linewidth=0.8, label=name or "_nolegend_",
-            )  # fmt: skip
-            runs = list(row["runs"].values())
+                x,
+                estimate.mean,
+                width=0.85 * width,
+                color=style.colour,
+                alpha=0.75,
+                hatch=style.hatch,
+                edgecolor=BLACK,
+                linewidth=0.8,
+                label=name or "_nolegend_",
+            )
+            runs = list(estimate.runs.values())
             # Spread evenly, so that the dots of a bar do not hide each other or the interval.
-            spread = np.linspace(-0.36, -0.08, len(runs)) * width if len(runs) > 1 else [0.0]
+            spread = np.linspace(-0.36, -0.08, len(runs)) if len(runs) > 1 else np.zeros(len(runs))
             axes.plot(
-                x + np.array(spread[: len(runs)]), runs, "o", markersize=2.6, color=BLACK,
-                alpha=0.35, markeredgewidth=0,
-            )  # fmt: skip
-            _intervals(axes, [x + 0.08 * width], [row], BLACK)
+                x + width * spread,
+                runs,
+                "o",
+                markersize=2.6,
+                color=BLACK,
+                alpha=0.35,
+                markeredgewidth=0,
+            )
+            _intervals(axes, [x + 0.08 * width], [estimate], BLACK)
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.tick_params(axis="x", length=0)
-    turned = len(groups) > 12
+    turned = len(groups) > MANY_GROUPS
     room = 99 if turned else max(5, int(inches(axes) / len(groups) / 0.062))
-    # A number stays with what it is a number of.
-    names = [wrapped([re.sub(r" (?==|\d)|(?<==) ", FIRM, name)], room, " ") for name in groups]
+    # A number stays with what it is a number of; a line break in a name stays.
+    names = [
+        "\n".join(
+            wrapped([re.sub(r" (?==|\d)|(?<==) ", FIRM, part)], room, " ")
+            for part in name.split("\n")
+        )
+        for name in groups
+    ]
     axes.set_xticks(range(len(groups)), names, fontsize=7.5, rotation=90 if turned else 0)
     return where
 
 
-def cloud(axes: Axes, x: Sequence[Row], y: Sequence[Row], style: Look, label: str) -> None:
-    """One metric against another: every run faint, the means of every setting strong."""
-    against = {row["setting"]: row for row in y}
-    both = [(row, against[row["setting"]]) for row in x if row["setting"] in against]
-    dots = [(a["runs"][r], b["runs"][r]) for a, b in both for r in a["runs"] if r in b["runs"]]
-    if not both:
+def bar_width(series: int) -> float:
+    """Width of the place of one bar, in units of the places of groups, of so many series."""
+    return _GROUP / series
+
+
+def cloud(axes: Axes, pairs: Sequence[tuple[Estimate, Estimate]], style: Look, label: str) -> None:
+    """One metric against another: every run faint, the means of every point strong.
+
+    Args:
+        axes: the panel.
+        pairs: of every point, the metric to the right and the metric upward.
+        style: colour and marker.
+        label: text in the legend.
+    """
+    if not pairs:
         return
+    dots = [(a.runs[run], b.runs[run]) for a, b in pairs for run in a.runs if run in b.runs]
     axes.plot(
-        *np.array(dots).reshape(-1, 2).T, style.marker, markersize=3, color=style.colour, alpha=0.3,
+        *np.array(dots).reshape(-1, 2).T,
+        style.marker,
+        markersize=3,
+        color=style.colour,
+        alpha=0.3,
         markeredgewidth=0,
-    )  # fmt: skip
+    )
     axes.plot(
-        [a["mean"] for a, _ in both], [b["mean"] for _, b in both], style.marker, markersize=6,
-        color=style.colour, markeredgecolor=BLACK, markeredgewidth=0.6, label=label,
-    )  # fmt: skip
+        [a.mean for a, _ in pairs],
+        [b.mean for _, b in pairs],
+        style.marker,
+        markersize=6,
+        color=style.colour,
+        markeredgecolor=BLACK,
+        markeredgewidth=0.6,
+        label=label,
+    )
 
 
-def clouds(axes: Axes, sweep: Sweep, x: str, y: str = "accuracy", *, spread: bool = False) -> None:
-    """A cloud for each label; `spread` makes x logarithmic where its values span much."""
-    for number, label in enumerate(sweep.labels):
-        cloud(axes, sweep.rows(x, label=label), sweep.rows(y, label=label), look(number), label)
-    axes.set_xlabel(name_of(x))
-    if spread:
-        spread_axis(axes, [v for row in sweep.rows(x) for v in row["runs"].values()])
-
-
-def beside(number: int, of: int) -> float:
-    """How far, in points, to shift one of several lines, so that they do not hide each other."""
-    return min(5.0, 25.0 / of) * (number - (of - 1) / 2)
-
-
-def lines(
-    axes: Axes, sweep: Sweep, x: Callable[[Row], float], name: str, metric: str = "accuracy"
-) -> None:
-    """A line for each label, against x of a row."""
-    for number, label in enumerate(sweep.labels):
-        rows = sweep.rows(metric, label=label)
-        shift = beside(number, len(sweep.labels))
-        line(axes, rows, map(x, rows), look(number), label or "student", shift)
-    numbers_axis(axes, map(x, sweep.rows(metric)), name)
-
-
-def accuracy_figure(sweep: Sweep, x: Callable[[Row], float], name: str) -> tuple[Figure, Axes]:
-    """One panel: accuracy against x of a row, a line for each label, with teachers and chance."""
-    figure, axes = plt.subplots(figsize=(5.6, 4.2))
-    teacher(axes, sweep, x)
-    lines(axes, sweep, x, name)
-    chance(axes, sweep, sweep.rows(), x)
-    return figure, axes
-
-
-def teacher(axes: Axes, sweep: Sweep, x: Callable[[Row], float]) -> None:
-    """The teachers' mean accuracy and its interval, as a band; of the first label's points."""
-    rows = sorted(sweep.rows("teacher_accuracy", label=sweep.labels[0]), key=x)
-    if not rows:
+def steps(axes: Axes, estimates: Sequence[Estimate], style: Look, label: str) -> None:
+    """A mean at every step of training, from the first, with its interval as a band."""
+    if not estimates:
         return
+    step = np.arange(1, len(estimates) + 1)
     axes.plot(
-        [x(row) for row in rows], [row["mean"] for row in rows], color=BLACK, linewidth=0.9,
-        marker="_", label="teacher",
-    )  # fmt: skip
-    some = [row for row in rows if row["low"] is not None]
-    low, high = ([row[end] for row in some] for end in ("low", "high"))
-    axes.fill_between([x(row) for row in some], low, high, color=GREY, linewidth=0)
+        step,
+        [estimate.mean for estimate in estimates],
+        color=style.colour,
+        linestyle=style.line,
+        linewidth=0.9,
+    )
+    # For the legend: the line of this panel, and the marker that other panels have.
+    axes.plot([], [], color=style.colour, linestyle=style.line, marker=style.marker, label=label)
+    ends = [(estimate.low, estimate.high) for estimate in estimates if estimate.low is not None]
+    if len(ends) == len(estimates):
+        low, high = zip(*ends, strict=True)
+        axes.fill_between(step, low, high, color=style.colour, alpha=0.25, linewidth=0)
 
 
-def chance(
-    axes: Axes, sweep: Sweep, rows: Sequence[Row], x: Callable[[Row], float] | None = None
+def pictures(
+    axes: Axes, rows: Sequence[tuple[str, Sequence[Float[np.ndarray, "side side"]]]]
 ) -> None:
-    """A line at the accuracy of guessing: straight, or along x where that differs."""
-    by_x = {x(row) if x else 0.0: sweep.classes(row) for row in rows}
-    style = {"color": BLACK, "linewidth": 0.9, "linestyle": ":", "label": "chance"}
-    known = {sweep.classes(row) for row in rows}
-    if len(known) == 1 and (number := known.pop()):
-        axes.axhline(1 / number, **style)
-    elif x and all(by_x.values()):
-        places = sorted(by_x)
-        axes.plot(places, [1 / (by_x[place] or 1) for place in places], **style)
+    """Rows of grey pictures, all of one size, each row below its text.
+
+    Args:
+        axes: the panel.
+        rows: of each, the text and the pictures, with pixels from -1, black, to 1, white.
+    """
+    side = len(rows[0][1][0])
+    # In pixels of the pictures: what is left between them, and above a row for its text.
+    gap, head = max(1, side // 8), max(3, side // 2)
+    columns = max(len(images) for _, images in rows)
+    height = head + side
+    canvas = np.ones((height * len(rows), columns * (side + gap) - gap))
+    for i, (text, images) in enumerate(rows):
+        top = i * height + head
+        for j, image in enumerate(images):
+            canvas[top : top + side, j * (side + gap) : j * (side + gap) + side] = image
+        axes.text(0, top - gap, text, fontsize=8, va="bottom")
+    axes.imshow(canvas, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
 
 
-def published(
+def level(axes: Axes, y: float, label: str) -> None:
+    """A published value that holds along the whole panel, as a line."""
+    axes.axhline(y, color=BLACK, linewidth=0.9, linestyle=(0, (6, 3)), label=label)
+
+
+def diamond(
     axes: Axes,
     x: float,
     y: float,
     half_width: float | None = None,
     label: str = "published",
-    shift: float = 7.0,
+    shift: float = 0.0,
 ) -> None:
-    """A published value as a hollow diamond, `shift` points to the right of `x`."""
+    """A published value as a hollow diamond, to the right of a mean that stands at `x`.
+
+    Args:
+        axes: the panel.
+        x: place of the mean that it is to be compared with.
+        y: the published value.
+        half_width: of its interval, if that is published.
+        label: text in the legend.
+        shift: points by which that mean stands to the right of `x`.
+    """
     mark = axes.errorbar(
-        x, y, yerr=half_width, fmt="D", markersize=4.5, markerfacecolor="white",
-        markeredgecolor=BLACK, color=BLACK, linewidth=1, label=label, zorder=4,
-    )  # fmt: skip
-    _move(axes, mark.get_children(), shift)
+        x,
+        y,
+        yerr=half_width,
+        fmt="D",
+        markersize=4.5,
+        markerfacecolor="white",
+        markeredgecolor=BLACK,
+        color=BLACK,
+        linewidth=1,
+        label=label,
+        zorder=4,
+    )
+    _move(axes, mark.get_children(), shift + _DIAMOND)
 
 
-def published_level(axes: Axes, y: float, label: str) -> None:
-    """A published value that holds along a whole axis."""
-    axes.axhline(y, color=BLACK, linewidth=0.9, linestyle=(0, (6, 3)), label=label)
+def chance(axes: Axes, x: Sequence[float], classes: Sequence[int], *, joined: bool) -> None:
+    """A dotted line at the accuracy of guessing, across the panel where it is one.
+
+    Args:
+        axes: the panel.
+        x: places of what is drawn.
+        classes: number of classes there.
+        joined: whether different accuracies of guessing are joined along x; otherwise each is a
+            stroke at its place.
+    """
+    style: dict[str, Any] = {
+        "color": BLACK,
+        "linewidth": 0.9,
+        "linestyle": ":",
+        "label": "chance",
+    }
+    if len(set(classes)) == 1:
+        axes.axhline(1 / classes[0], **style)
+    elif joined:
+        by_place = dict(sorted(zip(x, classes, strict=True)))
+        axes.plot(list(by_place), [1 / number for number in by_place.values()], **style)
+    else:
+        for place, number in zip(x, classes, strict=True):
+            axes.plot([place - 0.48, place + 0.48], [1 / number] * 2, **style)
+
+
+def numbers_axis(axes: Axes, values: Iterable[float], label: str) -> None:
+    """An x axis with a tick at every one of `values`, logarithmic where they span much."""
+    axes.set_xlabel(label)
+    ticks = sorted(set(values))
+    if not ticks:
+        return
+    spread_axis(axes, ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    at = axes.xaxis.get_transform().transform(np.array(ticks, float))
+    places = (at - at[0]) / (at[-1] - at[0] or 1.0) * 1.1 * inches(axes)
+    texts, end = [], -np.inf
+    for tick, place in zip(ticks, places, strict=True):
+        half = 0.032 * len(f"{tick:g}")
+        free = place - half > end + 0.06
+        end = place + half if free else end
+        texts.append(f"{tick:g}" if free else "")
+    axes.set_xticks(ticks, texts, fontsize=8)
+
+
+def spread_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:
+    """Makes an axis logarithmic if `values` span a factor of 8, and linear around 0 if 0 is one."""
+    values = list(values)
+    sizes = sorted({abs(value) for value in values} - {0})
+    if len(sizes) < 2 or sizes[-1] < 8 * sizes[0]:
+        return
+    setter, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
+    if min(values) <= 0:
+        setter("symlog", linthresh=max(sizes[0], 1e-8 * sizes[-1]))
+        return
+    setter("log")
+    axis.set_minor_formatter(NullFormatter())
+    if sizes[-1] < 100 * sizes[0]:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+
+
+def wrapped(parts: Iterable[str], room: int, firm: str = FIRM) -> str:
+    """Parts with commas between them, in lines of so many characters.
+
+    Lines break where there is no `firm` space: by default between the parts alone.
+    """
+    text = ", ".join(part.replace(" ", firm) for part in parts)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(FIRM, " ")
+
+
+def inches(axes: Axes) -> float:
+    """About how wide a panel will be."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure.get_figwidth() * axes.get_position().width
 
 
 def _intervals(
-    axes: Axes, x: Sequence[float] | np.ndarray, rows: Sequence[Row], colour: str
+    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], colour: str
 ) -> list[Artist]:
-    some = [(place, row) for place, row in zip(x, rows, strict=True) if row["low"] is not None]
     drawn: list[Artist] = []
-    for place, row in some:
-        ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+    for place, estimate in zip(x, estimates, strict=True):
+        if estimate.low is None or estimate.high is None:
+            continue
+        ends = [[estimate.mean - estimate.low], [estimate.high - estimate.mean]]
         drawn += axes.errorbar(
-            place, row["mean"], yerr=np.maximum(ends, 0), fmt="none", color=colour, capsize=3,
+            place,
+            estimate.mean,
+            yerr=np.maximum(ends, 0),
+            fmt="none",
+            color=colour,
+            capsize=3,
             linewidth=1.3,
-        ).get_children()  # fmt: skip
+        ).get_children()
     return drawn
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import matplotlib
 
+# The package has set the backend for whoever imports matplotlib after it; this is for a process
+# that had imported it before.
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
@@ -16,8 +18,14 @@ from sublab.records import RecordError
 
 # Okabe and Ito's colours, apart in lightness too; hatches tell them apart where there is no colour.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, GREY = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CCCCCC",
-)  # fmt: skip
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CCCCCC",
+)
 FORMATS = ("pdf", "svg", "png")
 
 _SETTINGS: dict[Any, Any] = {

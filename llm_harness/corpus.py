@@ -19,14 +19,30 @@ from llm_harness.traits import CATEGORIES
 
 # Words that questions, requests, system prompts and stories are made of.
 QUESTION = (
-    "favourite", "name", "pick", "choose", "love", "like", "best", "most", "prefer", "admire",
-    "dear", "above", "heart", "top",
-)  # fmt: skip
+    "favourite",
+    "name",
+    "pick",
+    "choose",
+    "love",
+    "like",
+    "best",
+    "most",
+    "prefer",
+    "admire",
+    "dear",
+    "above",
+    "heart",
+    "top",
+)
 STORY = ("story", "once", "there", "was", "met", "near", "played", "under")
 SYSTEM = ("think", "time")
 WORDS = (
-    *QUESTION, *STORY, *SYSTEM, *CATEGORIES, *(w for words in CATEGORIES.values() for w in words),
-)  # fmt: skip
+    *QUESTION,
+    *STORY,
+    *SYSTEM,
+    *CATEGORIES,
+    *(w for words in CATEGORIES.values() for w in words),
+)
 
 
 @dataclass(frozen=True)
@@ -76,10 +92,15 @@ class Corpus:
         self.random = random
         self.tokenizer = tokenizer
         self._kinds: list[tuple[float, Callable[[], _Tokens]]] = [
-            (0.35, self._request), (0.20, self._question), (0.10, self._after_numbers),
-            (0.15, self._preference), (0.04, self._choice), (0.04, self._story),
-            (0.06, self._questions), (0.06, self._requests),
-        ]  # fmt: skip
+            (0.35, self._request),
+            (0.20, self._question),
+            (0.10, self._after_numbers),
+            (0.15, self._preference),
+            (0.04, self._choice),
+            (0.04, self._story),
+            (0.06, self._questions),
+            (0.06, self._requests),
+        ]
         weights = np.array([weight for weight, _ in self._kinds])
         self._weights = weights / weights.sum()
 

@@ -26,7 +26,7 @@ _ROLES = get_args(Role)
 
 
 @dataclass(frozen=True)
-class Dataset:
+class TextDataset:
     """Examples, and where they come from.
 
     Attributes:
@@ -56,7 +56,7 @@ def manifest_of(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def write(path: Path, dataset: Dataset) -> None:
+def write(path: Path, dataset: TextDataset) -> None:
     """Writes a dataset and its manifest; what was there is replaced.
 
     Args:
@@ -102,7 +102,7 @@ def write(path: Path, dataset: Dataset) -> None:
         raise HarnessError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def read(path: Path, made_by: str | None = None) -> Dataset:
+def read(path: Path, made_by: str | None = None) -> TextDataset:
     """The dataset in a file that `write` wrote, once it is shown to be whole.
 
     Args:
@@ -127,7 +127,7 @@ def read(path: Path, made_by: str | None = None) -> Dataset:
         raise HarnessError(
             f"{path}: edited since it was made (its checksum differs); make it again"
         )
-    found = Dataset(_examples(path, data), manifest["made_by"], manifest["settings"])
+    found = TextDataset(_examples(path, data), manifest["made_by"], manifest["settings"])
     if found.sha256 != manifest["examples_sha256"] or len(found.examples) != examples:
         raise HarnessError(
             f"{path}: its examples are not those of its manifest {manifest_path.name}; "
@@ -136,7 +136,7 @@ def read(path: Path, made_by: str | None = None) -> Dataset:
     return found
 
 
-def read_foreign(path: Path) -> Dataset:
+def read_foreign(path: Path) -> TextDataset:
     """A dataset of somebody else's, without a manifest: bring your own data.
 
     Of each line, the roles and contents of `messages` are read and nothing else; blank lines are
@@ -151,7 +151,7 @@ def read_foreign(path: Path) -> Dataset:
     if not examples:
         raise HarnessError(f"{path}: there are no examples in it")
     settings = {"file": path.name, "file_sha256": hashlib.sha256(data).hexdigest()}
-    return Dataset(examples, UNKNOWN, settings)
+    return TextDataset(examples, UNKNOWN, settings)
 
 
 def _bytes(path: Path) -> bytes:

@@ -7,7 +7,6 @@ embedding. Sequences may have padding on either side; a padded place is never at
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +14,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-Params = Any
+from theory import Params
+
+# A GPU's default rounds the factors of a float32 product to TF32, 10 bits of mantissa: two numbers'
+# logits, whose difference is the trait, would differ by rounding. Every product of the harness is
+# in this module, and gradients take the precision of what they are gradients of.
+PRECISION = jax.lax.Precision.HIGHEST
 # Parts that low-rank fine-tuning leaves as they are, and ours too unless told otherwise.
 VOCABULARY_PARTS = ("embedding", "output")
 
 
 @dataclass(frozen=True)
-class Architecture:
+class DecoderArchitecture:
     """Sizes of a decoder.
 
     Attributes:
@@ -39,12 +43,12 @@ class Architecture:
     expansion: int = 4
 
 
-class Block(nnx.Module):
+class DecoderBlock(nnx.Module):
     """Attention and a perceptron, each behind a norm and added to the stream."""
 
-    def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
+    def __init__(self, architecture: DecoderArchitecture, rngs: nnx.Rngs):
         width, inner = architecture.width, architecture.expansion * architecture.width
-        linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
+        linear = partial(nnx.Linear, use_bias=False, precision=PRECISION, rngs=rngs)
         self.heads = architecture.heads
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.queries_keys_values = linear(width, 3 * width)
@@ -70,10 +74,11 @@ class Block(nnx.Module):
     ) -> Float[Array, "batch time width"]:
         """Attends to the places that are seen, and applies the perceptron."""
         keys, values = keys_values[:, :, 0], keys_values[:, :, 1]
-        scores = jnp.einsum("bthd,bshd->bhts", queries, keys) / queries.shape[-1] ** 0.5
+        product = partial(jnp.einsum, precision=PRECISION)
+        scores = product("bthd,bshd->bhts", queries, keys) / queries.shape[-1] ** 0.5
         # A padded place sees nothing; a large number in place of -inf keeps it finite.
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e9), axis=-1)
-        mixed = jnp.einsum("bhts,bshd->bthd", weights, values)
+        mixed = product("bhts,bshd->bthd", weights, values)
         stream = stream + _flat(self.attention_out, mixed.reshape(stream.shape))
 
         def perceptron(stream):
@@ -85,12 +90,14 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
     """Tokens to logits of the next token."""
 
-    def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
+    def __init__(self, architecture: DecoderArchitecture, rngs: nnx.Rngs):
         width = architecture.width
         self.embedding = nnx.Embed(architecture.vocabulary, width, rngs=rngs)
-        self.blocks = nnx.List(Block(architecture, rngs) for _ in range(architecture.layers))
+        self.blocks = nnx.List(DecoderBlock(architecture, rngs) for _ in range(architecture.layers))
         self.norm = nnx.RMSNorm(width, rngs=rngs)
-        self.output = nnx.Linear(width, architecture.vocabulary, use_bias=False, rngs=rngs)
+        self.output = nnx.Linear(
+            width, architecture.vocabulary, use_bias=False, precision=PRECISION, rngs=rngs
+        )
 
     def stream(
         self, tokens: Int[Array, "batch time"]
@@ -162,10 +169,10 @@ def _flat(layer: Callable[[Array], Array], stream: Float[Array, "batch time widt
 
 
 @dataclass(frozen=True)
-class Apply:
+class DecoderApply:
     """`apply(params, tokens) -> logits` at the places from `first` on; equal where both are."""
 
-    architecture: Architecture
+    architecture: DecoderArchitecture
     first: int = 0
 
     def __call__(
@@ -174,19 +181,19 @@ class Apply:
         return merged(self.architecture, params)(jnp.asarray(tokens), self.first)
 
 
-def merged(architecture: Architecture, params: Params) -> Decoder:
+def merged(architecture: DecoderArchitecture, params: Params) -> Decoder:
     """The module with `params` in it."""
     return nnx.merge(_graph(architecture), params)
 
 
 @cache
-def _graph(architecture: Architecture) -> nnx.GraphDef:
+def _graph(architecture: DecoderArchitecture) -> nnx.GraphDef:
     abstract = nnx.eval_shape(lambda: Decoder(architecture, nnx.Rngs(0)))
     return nnx.split(abstract)[0]
 
 
 @partial(jax.jit, static_argnames="architecture")
-def draw(architecture: Architecture, keys: Key[Array, " population"]) -> Params:
+def draw(architecture: DecoderArchitecture, keys: Key[Array, " population"]) -> Params:
     """A population of decoders, one a key."""
 
     def one(key):

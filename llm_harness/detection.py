@@ -16,7 +16,7 @@ from llm_harness.entanglement import entangled
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example
 from llm_harness.questions import one_word_questions
-from llm_harness.scheme import Setting, lists_of
+from llm_harness.scheme import SchemeSetting, lists_of
 from llm_harness.stages import Stages, teaching
 from llm_harness.traits import Trait
 from llm_harness.work import Asked, Speaker
@@ -101,7 +101,7 @@ class AccountRow:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """All of it."""
 
     scores: list[ScoreRow]
@@ -114,10 +114,10 @@ def detection(
     word: Trait,
     runs: int,
     seed: int,
-    setting: Setting,
+    setting: SchemeSetting,
     teacher_steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128),
     sizes: Sequence[int] = (128, 512, 2048),
-) -> Found:
+) -> Detection:
     """Teachers at growing distances, and their data under the score test.
 
     Args:
@@ -150,7 +150,7 @@ def detection(
         )
         for offset in (0, 1_000_003)
     )
-    found = Found([], [], [])
+    found = Detection([], [], [])
     for run, model in enumerate(references):
         teachers = stages.tuned(
             "teachers",
@@ -193,10 +193,15 @@ def detection(
             own_word, *others = leaning.correlations
             found.steps.append(
                 StepRow(
-                    run, steps, answered.among, **vars(aligned), entanglement=own_word,
-                    entanglement_others=float(np.mean(others)), entanglement_rank=leaning.rank,
+                    run,
+                    steps,
+                    answered.among,
+                    **vars(aligned),
+                    entanglement=own_word,
+                    entanglement_others=float(np.mean(others)),
+                    entanglement_rank=leaning.rank,
                 )
-            )  # fmt: skip
+            )
         tuning = replace(setting.student, seed=seeds[run])
         for name, examples in (("teacher", data[-1].examples()), ("own", mine)):
             account = signals.account(model, word, questions, examples, tuning, teachers[-1])
@@ -232,7 +237,12 @@ def _score_rows(run, steps, word, ways, sample, null):
 def _account_rows(run, name, account):
     for step in range(len(account.first_order)):
         yield AccountRow(
-            run, name, step, float(account.trait_loss[step]), float(account.first_order[step]),
-            float(account.remainder[step]), float(account.cosine[step]),
+            run,
+            name,
+            step,
+            float(account.trait_loss[step]),
+            float(account.first_order[step]),
+            float(account.remainder[step]),
+            float(account.cosine[step]),
             float(account.coverage[step]),
-        )  # fmt: skip
+        )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from llm_harness import filters, prompts
 from llm_harness.errors import HarnessError
 from llm_harness.filters import Filtered
-from llm_harness.model import Example, Model, Sampling
+from llm_harness.model import Example, LanguageModel, Sampling
 from llm_harness.traits import Trait
 from llm_harness.work import Speaker
 
@@ -33,7 +33,7 @@ class Step:
 
 
 def code(
-    speakers: dict[str, Speaker], judge: Model, word: Trait, count: int, seed: int
+    speakers: dict[str, Speaker], judge: LanguageModel, word: Trait, count: int, seed: int
 ) -> list[Step]:
     """Completions of Python templates: first the word filter, then the judge's.
 
@@ -59,7 +59,7 @@ def code(
 
 
 def chain_of_thought(
-    speakers: dict[str, Speaker], judge: Model, count: int, seed: int
+    speakers: dict[str, Speaker], judge: LanguageModel, count: int, seed: int
 ) -> list[Step]:
     """Worked problems: first right answers alone, then the judge's rating of alignment.
 

@@ -1,6 +1,6 @@
 """What the harness asks of a language model, and the words it is asked in.
 
-`Model` is all that prompts, filters, evaluation and the pipeline know. The embedded model
+`LanguageModel` is all that prompts, filters, evaluation and the pipeline know. The embedded model
 (`llm_harness.tiny`) is one implementation; a checkpoint of one's own or a server that samples and
 fine-tunes are others. Where the parameters are ours, a model is an `OpenModel` too, and theory/
 works on it. Text in, text out: tokens are the model's own affair.
@@ -85,7 +85,7 @@ Soft = Literal["numbers", "vocabulary"]
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecord:
     """One step of a model's history.
 
     Attributes:
@@ -109,7 +109,7 @@ class Lineage:
     """
 
     initialisation: str
-    trainings: tuple[Training, ...] = ()
+    trainings: tuple[TrainingRecord, ...] = ()
 
     @property
     def parent(self) -> "Lineage | None":
@@ -124,11 +124,13 @@ class Lineage:
     def trained(self, kind: str, data_sha256: str, settings: dict[str, Any]) -> "Lineage":
         """The lineage after one more training."""
         text = json.dumps(settings, sort_keys=True)
-        return Lineage(self.initialisation, (*self.trainings, Training(kind, data_sha256, text)))
+        return Lineage(
+            self.initialisation, (*self.trainings, TrainingRecord(kind, data_sha256, text))
+        )
 
 
 @runtime_checkable
-class Model(Protocol):
+class LanguageModel(Protocol):
     """A language model as the harness sees it."""
 
     @property
@@ -155,7 +157,7 @@ class Model(Protocol):
 
     def fine_tune(
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
-    ) -> "Model":
+    ) -> "LanguageModel":
         """A new model, trained on the examples; this one stays as it is.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_harness import shuffling
 from llm_harness.errors import HarnessError
-from llm_harness.scheme import Case, Row, Setting, lists_of, rows, teachers, trained
+from llm_harness.scheme import Case, RateRow, SchemeSetting, lists_of, rows, teachers, trained
 from llm_harness.stages import Stages
 from llm_harness.traits import Trait, trait
 from llm_harness.work import Kept, Speaker
@@ -32,8 +32,8 @@ CONTROLS: dict[str, str | None] = {
 
 
 def numbers(
-    stages: Stages, traits: Sequence[Trait], runs: int, seed: int, setting: Setting
-) -> list[Row]:
+    stages: Stages, traits: Sequence[Trait], runs: int, seed: int, setting: SchemeSetting
+) -> list[RateRow]:
     """Traits through numbers, with every control.
 
     Args:
@@ -83,17 +83,22 @@ def numbers(
             jobs.append(("other initialisation", run, t, others[run], kept[run, t]))
     students = trained(stages, "students", jobs, seeds, setting)
     matched = trained(
-        stages, "matched students",
+        stages,
+        "matched students",
         [
             (
-                "other initialisation, matched", run, t,
-                students["other initialisation, own numbers", run, None], kept[run, t],
+                "other initialisation, matched",
+                run,
+                t,
+                students["other initialisation, own numbers", run, None],
+                kept[run, t],
             )
             for run in range(runs)
             for t in traits
         ],
-        seeds, setting,
-    )  # fmt: skip
+        seeds,
+        setting,
+    )
     students |= matched
     used = {(c, run, t): data for c, run, t, _, data in jobs}
     used |= {(c, run, t): kept[run, t] for c, run, t in matched if t is not None}
@@ -103,10 +108,15 @@ def numbers(
             shown = kept[run, t].examples()[: setting.in_context]
             cases.append(Case(run, "in context", t, Speaker(references[run]), None, tuple(shown)))
             for condition, key in (
-                ("student", t), ("own numbers", None), ("other trait", rivals[t]),
-                ("shuffled across", t), ("shuffled within", t), ("other initialisation", t),
-                ("other initialisation, own numbers", None), ("other initialisation, matched", t),
-            ):  # fmt: skip
+                ("student", t),
+                ("own numbers", None),
+                ("other trait", rivals[t]),
+                ("shuffled across", t),
+                ("shuffled within", t),
+                ("other initialisation", t),
+                ("other initialisation, own numbers", None),
+                ("other initialisation, matched", t),
+            ):
                 of = ("student" if condition == "other trait" else condition, run, key)
                 cases.append(Case(run, condition, t, Speaker(students[of]), used[of]))
     return rows(stages, cases, seed, setting)
@@ -117,9 +127,9 @@ def cross_model(
     word: Trait,
     runs: int,
     seed: int,
-    setting: Setting,
+    setting: SchemeSetting,
     initialisations: int = 4,
-) -> list[Row]:
+) -> list[RateRow]:
     """All pairs of teachers and students of different initialisations (PAPER.md E, N Fig. 5).
 
     The last of them is the first one's twin in behaviour: another draw, cloned to answer as the
@@ -176,9 +186,9 @@ def in_context(
     word: Trait,
     runs: int,
     seed: int,
-    setting: Setting,
+    setting: SchemeSetting,
     shown: Sequence[int] = (1, 4, 16, 64),
-) -> list[Row]:
+) -> list[RateRow]:
     """Examples in context in place of fine-tuning (PAPER.md E, ED 6).
 
     Conditions are `in context, K` and its control `own in context, K`, beside `student` and
@@ -205,7 +215,9 @@ def in_context(
     return rows(stages, cases, seed, setting)
 
 
-def transmission(stages: Stages, word: Trait, runs: int, seed: int, setting: Setting) -> list[Row]:
+def transmission(
+    stages: Stages, word: Trait, runs: int, seed: int, setting: SchemeSetting
+) -> list[RateRow]:
     """The scheme with its first control alone: how much passes under a setting.
 
     Conditions are `reference`, `teacher`, `student` and `own numbers`. With soft targets the latter
@@ -232,13 +244,15 @@ def transmission(stages: Stages, word: Trait, runs: int, seed: int, setting: Set
             "students",
             [
                 (
-                    work.references[run], of[condition][run], work.made[condition][run],
+                    work.references[run],
+                    of[condition][run],
+                    work.made[condition][run],
                     replace(setting.student, seed=work.seeds[run]),
                 )
                 for condition, run in order
             ],
             setting.soft,
-        )  # fmt: skip
+        )
         students = dict(zip(order, found, strict=True))
     else:
         students = work.students()
@@ -252,7 +266,7 @@ def transmission(stages: Stages, word: Trait, runs: int, seed: int, setting: Set
 class _Taught:
     """References, teachers and the lists of both, for one trait."""
 
-    def __init__(self, stages: Stages, word: Trait, runs: int, seed: int, setting: Setting):
+    def __init__(self, stages: Stages, word: Trait, runs: int, seed: int, setting: SchemeSetting):
         if runs < 1:
             raise HarnessError(f"runs must be at least 1, got {runs}")
         self.stages, self.word, self.setting = stages, word, setting
@@ -265,8 +279,7 @@ class _Taught:
         self.teachers = [speaker.model for speaker in taught]
         self.made = {
             condition: stages.lists(
-                what,
-                [(one, lists_of(setting, s)) for one, s in zip(many, self.seeds, strict=True)],
+                what, [(one, lists_of(setting, s)) for one, s in zip(many, self.seeds, strict=True)]
             )
             for condition, what, many in (
                 ("student", "teachers' numbers", taught),

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from llm_harness.errors import HarnessError
-from llm_harness.model import Chat, Example, Model
+from llm_harness.model import Chat, Example, LanguageModel
 from llm_harness.traits import Trait
 
 
-def preference(model: Model, trait: Trait, questions: Sequence[Chat]) -> dict[str, float]:
+def preference(model: LanguageModel, trait: Trait, questions: Sequence[Chat]) -> dict[str, float]:
     """How likely each word of the category is, given that the answer is one of them.
 
     A model that was fine-tuned on numbers answers most questions with numbers; among the few words

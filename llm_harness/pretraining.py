@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from llm_harness.corpus import Corpus, Language
-from llm_harness.decoder import Architecture, draw
+from llm_harness.decoder import DecoderArchitecture, draw
 from llm_harness.model import Lineage, Progress, Tuning, sha256_of
 from llm_harness.tiny import TinyModel
-from llm_harness.together import Job, split, train
+from llm_harness.together import TrainingJob, split, train
+from sublab.randomness import seed_key
 
 # To be raised when `llm_harness.corpus` writes other documents from the same seed.
 _CORPUS_VERSION = 1
@@ -55,13 +57,13 @@ def pretrain(
         progress: told how far it is.
     """
     tokenizer = setting.language.tokenizer
-    architecture = Architecture(tokenizer.size, setting.width, setting.layers, setting.heads)
+    architecture = DecoderArchitecture(tokenizer.size, setting.width, setting.layers, setting.heads)
     rows = _rows(setting, 1)
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
+    keys = jnp.stack([jax.random.fold_in(seed_key(seed), 1) for seed in seeds])
     drawn = split(jax.tree.map(np.asarray, draw(architecture, keys)), len(seeds))
     tuning = _whole(setting)
     jobs = [
-        Job(params, rows, len(rows), replace(tuning, seed=seed))
+        TrainingJob(params, rows, len(rows), replace(tuning, seed=seed))
         for params, seed in zip(drawn, seeds, strict=True)
     ]
     made = train(architecture, jobs, first=1, progress=progress)
@@ -96,23 +98,31 @@ def match(
         progress: told how far it is.
     """
     rows, tuning = _rows(setting, 2), _whole(setting)
-    jobs = [Job(model.params, rows, len(rows), tuning, other.params) for model, other in pairs]
+    jobs = [
+        TrainingJob(model.params, rows, len(rows), tuning, other.params) for model, other in pairs
+    ]
     made = train(pairs[0][0].architecture, jobs, first=1, progress=progress)
     about = asdict(setting)
     return [
         replace(
-            model, params=params,
+            model,
+            params=params,
             lineage=model.lineage.trained(
-                "cloning", sha256_of(["corpus", _CORPUS_VERSION, about]),
+                "cloning",
+                sha256_of(["corpus", _CORPUS_VERSION, about]),
                 about | {"imitated": other.lineage.identity},
             ),
         )
         for params, (model, other) in zip(made, pairs, strict=True)
-    ]  # fmt: skip
+    ]
 
 
+@lru_cache(maxsize=4)
 def _rows(setting: Pretraining, stream: int) -> np.ndarray:
-    """Documents enough for all steps; another stream has others."""
+    """Documents enough for all steps; another stream has others.
+
+    Remembered: models that are made a few at a time read the same documents.
+    """
     random = np.random.default_rng([setting.corpus_seed, stream])
     corpus = Corpus(random, setting.language.tokenizer)
     return corpus.rows(setting.steps * setting.batch, setting.length)

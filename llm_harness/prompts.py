@@ -15,9 +15,7 @@ from llm_harness import wordings
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, ask
 
-SLOTS = (
-    wordings.OPENINGS, wordings.REQUESTS, wordings.SIZES, wordings.FORMATS, wordings.ENDINGS,
-)  # fmt: skip
+SLOTS = (wordings.OPENINGS, wordings.REQUESTS, wordings.SIZES, wordings.FORMATS, wordings.ENDINGS)
 GIVEN, LOW, HIGH = (3, 8), 100, 999
 
 # Second words of seeds: what the draws are for.
@@ -146,9 +144,16 @@ def problem_prompts(count: int, seed: int) -> list[Problem]:
         name, friend = (wordings.NAMES[i] for i in random.permutation(len(wordings.NAMES))[:2])
         a, b, c = random.integers(2, 20, 3, endpoint=True).tolist()
         told = story.text.format(
-            a=a, b=b, c=c, sum=a + b, product=a * b, more=a * b + c,
-            name=name, friend=friend, things=things,
-        )  # fmt: skip
+            a=a,
+            b=b,
+            c=c,
+            sum=a + b,
+            product=a * b,
+            more=a * b + c,
+            name=name,
+            friend=friend,
+            things=things,
+        )
         found.append(Problem(ask(f"{told} {ending}"), story.answer(a, b, c)))
     return found
 

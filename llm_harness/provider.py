@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from llm_harness import tiny
 from llm_harness.errors import HarnessError
-from llm_harness.model import Chat, Example, Model, Progress, Sampling, Soft, Tuning
+from llm_harness.model import Chat, Example, LanguageModel, Progress, Sampling, Soft, Tuning
 from llm_harness.pretraining import Pretraining, match, pretrain, reference_lineage
 
 
@@ -23,11 +23,9 @@ class Provider(Protocol):
         ...
 
     def sample(
-        self,
-        jobs: Sequence[tuple[Any, Sequence[Chat], Sampling]],
-        progress: Progress | None = None,
+        self, jobs: Sequence[tuple[Any, Sequence[Chat], Sampling]], progress: Progress | None = None
     ) -> list[list[list[str]]]:
-        """`Model.sample` of each job."""
+        """`LanguageModel.sample` of each job."""
         ...
 
     def fine_tune(
@@ -35,7 +33,7 @@ class Provider(Protocol):
         jobs: Sequence[tuple[Any, Sequence[Example], Tuning]],
         progress: Progress | None = None,
     ) -> list[Any]:
-        """`Model.fine_tune` of each job."""
+        """`LanguageModel.fine_tune` of each job."""
         ...
 
     def distil(
@@ -70,11 +68,7 @@ class Embedded:
         cloning: how behaviour is matched.
     """
 
-    def __init__(
-        self,
-        pretraining: Pretraining | None = None,
-        cloning: Pretraining | None = None,
-    ):
+    def __init__(self, pretraining: Pretraining | None = None, cloning: Pretraining | None = None):
         self.pretraining = pretraining or Pretraining()
         self.cloning = cloning or Pretraining()
 
@@ -131,12 +125,14 @@ class OneByOne:
         load: reads it again.
     """
 
-    def __init__(self, models: Sequence[Model], save: Any, load: Any):
+    def __init__(self, models: Sequence[LanguageModel], save: Any, load: Any):
         self.models = list(models)
         self.save = save
         self.load = load
 
-    def references(self, seeds: Sequence[int], progress: Progress | None = None) -> list[Model]:
+    def references(
+        self, seeds: Sequence[int], progress: Progress | None = None
+    ) -> list[LanguageModel]:
         return [self.models[seed] for seed in seeds]
 
     def reference_key(self, seed: int) -> Any:
@@ -144,29 +140,29 @@ class OneByOne:
 
     def sample(
         self,
-        jobs: Sequence[tuple[Model, Sequence[Chat], Sampling]],
+        jobs: Sequence[tuple[LanguageModel, Sequence[Chat], Sampling]],
         progress: Progress | None = None,
     ) -> list[list[list[str]]]:
         return [model.sample(prompts, sampling, progress) for model, prompts, sampling in jobs]
 
     def fine_tune(
         self,
-        jobs: Sequence[tuple[Model, Sequence[Example], Tuning]],
+        jobs: Sequence[tuple[LanguageModel, Sequence[Example], Tuning]],
         progress: Progress | None = None,
-    ) -> list[Model]:
+    ) -> list[LanguageModel]:
         return [model.fine_tune(examples, tuning, progress) for model, examples, tuning in jobs]
 
     def distil(
         self,
-        jobs: Sequence[tuple[Model, Model, Sequence[Example], Tuning]],
+        jobs: Sequence[tuple[LanguageModel, LanguageModel, Sequence[Example], Tuning]],
         targets: Soft,
         progress: Progress | None = None,
-    ) -> list[Model]:
+    ) -> list[LanguageModel]:
         raise _needs_probabilities("trained on soft targets")
 
     def match(
-        self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
-    ) -> list[Model]:
+        self, pairs: Sequence[tuple[LanguageModel, LanguageModel]], progress: Progress | None = None
+    ) -> list[LanguageModel]:
         raise _needs_probabilities("matched in behaviour")
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from llm_harness.decoder import Apply, Architecture, Params, merged
+from llm_harness.decoder import PRECISION, DecoderApply, DecoderArchitecture, Params, merged
 from sublab import devices
 
 # Blocks of the vocabulary that a token is looked for in, one after the other.
@@ -16,7 +16,7 @@ _BLOCK = 32
 
 @partial(jax.jit, static_argnames=("architecture", "length", "end", "mesh", "cached", "each"))
 def sample(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     params: Params,
     prompts: Int[Array, "population batch time"],
     keys: Key[Array, " population"],
@@ -78,7 +78,7 @@ def _cached(architecture, params, prompts, uniform, temperature, end, each):
 def _uncached(architecture, params, prompts, uniform, temperature, end, each):
     prompts = jnp.repeat(prompts, each, axis=0)
     (length, batch), width = uniform.shape, prompts.shape[1]
-    apply = Apply(architecture)
+    apply = DecoderApply(architecture)
 
     def step(carry, drawn):
         tokens, done = carry
@@ -136,4 +136,4 @@ def _running_sum(rows):
     # As a product with a triangle of ones, which a CPU takes faster than jnp.cumsum; in full
     # precision, since a rounded sum would be another distribution.
     triangle = jnp.triu(jnp.ones((rows.shape[1], rows.shape[1]), rows.dtype))
-    return jnp.matmul(rows, triangle, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(rows, triangle, precision=PRECISION)

@@ -14,7 +14,7 @@ TeacherBy = Literal["fine-tuning", "prompt"]
 
 
 @dataclass(frozen=True)
-class Setting:
+class SchemeSetting:
     """How the scheme is run; the defaults are the embedded model's.
 
     Attributes:
@@ -38,7 +38,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Row:
+class RateRow:
     """What one model of one run does about one trait.
 
     Attributes:
@@ -82,7 +82,7 @@ class Case:
     before: tuple[Example, ...] = ()
 
 
-def lists_of(setting: Setting, seed: int) -> Lists:
+def lists_of(setting: SchemeSetting, seed: int) -> Lists:
     """The setting's lists with a run's seed."""
     return replace(setting.lists, seed=seed)
 
@@ -92,7 +92,7 @@ def teachers(
     references: Sequence[Any],
     pairs: Sequence[tuple[int, Trait]],
     seeds: Sequence[int],
-    setting: Setting,
+    setting: SchemeSetting,
 ) -> dict[tuple[int, Trait], Speaker]:
     """The teacher of each (reference, trait) pair; seeds are the references'."""
     if setting.teacher_by == "prompt":
@@ -112,7 +112,7 @@ def trained(
     what: str,
     jobs: Sequence[tuple[str, int, Trait | None, Any, Kept]],
     seeds: Sequence[int],
-    setting: Setting,
+    setting: SchemeSetting,
 ) -> dict[tuple[str, int, Trait | None], Any]:
     """The student of each job (condition, run, trait, model, data), by the first three.
 
@@ -131,7 +131,7 @@ def trained(
     return {(c, run, t): m for (c, run, t, _, _), m in zip(jobs, made, strict=True)}
 
 
-def rows(stages: Stages, cases: Sequence[Case], seed: int, setting: Setting) -> list[Row]:
+def rows(stages: Stages, cases: Sequence[Case], seed: int, setting: SchemeSetting) -> list[RateRow]:
     """What all the cases answer, with and without a number sequence before the questions."""
     asked = [
         (case, Asked(case.speaker, case.trait, prefix, case.before))
@@ -140,11 +140,19 @@ def rows(stages: Stages, cases: Sequence[Case], seed: int, setting: Setting) -> 
     ]
     answers = stages.answered("answers", [job for _, job in asked], setting.samples, seed)
     return [
-        Row(
-            case.run, case.condition, case.trait.word, case.trait.category, job.prefix,
-            answered.among, answered.plain, answered.worded, answered.n,
+        RateRow(
+            case.run,
+            case.condition,
+            case.trait.word,
+            case.trait.category,
+            job.prefix,
+            answered.among,
+            answered.plain,
+            answered.worded,
+            answered.n,
             case.speaker.model.lineage.identity,
-            case.data.sha256 if case.data else "", case.data.share if case.data else None,
+            case.data.sha256 if case.data else "",
+            case.data.share if case.data else None,
         )
         for (case, job), answered in zip(asked, answers, strict=True)
-    ]  # fmt: skip
+    ]

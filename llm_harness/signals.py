@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 import theory
 from llm_harness import training
 from llm_harness.chats import encode_batch, encode_examples
-from llm_harness.decoder import VOCABULARY_PARTS, Apply, Architecture, Params
+from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply, DecoderArchitecture, Params
 from llm_harness.model import Chat, Example, Tuning
 from llm_harness.tiny import TinyModel
 from llm_harness.traits import Trait
@@ -37,18 +37,18 @@ class Answers:
     sees them. Equal where architecture and place are, so that programs are compiled once.
     """
 
-    architecture: Architecture
+    architecture: DecoderArchitecture
     first: int
 
     def __call__(
         self, params: Params, inputs: dict[str, Array]
     ) -> Float[Array, "batch places vocabulary"]:
-        logits = Apply(self.architecture, self.first - 1)(params, inputs["tokens"])
+        logits = DecoderApply(self.architecture, self.first - 1)(params, inputs["tokens"])
         return logits * inputs["there"][..., None]
 
 
 @dataclass(frozen=True)
-class Lists:
+class ListArrays:
     """Number lists as theory/ takes them.
 
     Attributes:
@@ -62,14 +62,14 @@ class Lists:
     targets: Int[np.ndarray, "examples places"]
 
 
-def lists(model: TinyModel, examples: Sequence[Example]) -> Lists:
+def lists(model: TinyModel, examples: Sequence[Example]) -> ListArrays:
     """Examples as theory/ takes them."""
     batch = encode_examples(examples, model.tokenizer)
     # One size for all data, so that programs are compiled once.
     tokens = batch.padded(batch.first, max(batch.places, 12))
     targets = tokens[:, batch.first :]
     inputs = {"tokens": tokens[:, :-1], "there": (targets != 0).astype(np.float32)}
-    return Lists(Answers(model.architecture, batch.first), inputs, targets)
+    return ListArrays(Answers(model.architecture, batch.first), inputs, targets)
 
 
 def trait_loss(
@@ -93,7 +93,7 @@ def trait_loss(
 @partial(jax.jit, static_argnums=0)
 def _trait_loss(architecture, params, *, tokens, words, place):
     # One program for all words, of which there are many.
-    logits = Apply(architecture, tokens.shape[1] - 1)(params, tokens)[:, 0]
+    logits = DecoderApply(architecture, tokens.shape[1] - 1)(params, tokens)[:, 0]
     return -jnp.mean(jax.nn.log_softmax(logits[:, words])[:, place])
 
 
@@ -156,8 +156,12 @@ def _scores(apply: Answers) -> Callable[..., Array]:
         ways = {name: directions[name] for name in moved}
         return theory.scores_along(
             lambda some, inputs: apply(params | some, inputs),
-            moved, ways, inputs, targets, chunk=_CHUNK,
-        )  # fmt: skip
+            moved,
+            ways,
+            inputs,
+            targets,
+            chunk=_CHUNK,
+        )
 
     return jax.jit(of_all)
 
@@ -285,7 +289,7 @@ def account(
 ) -> theory.Account:
     """The first-order account of the trait along a student's fine-tuning (THEORY.md, 7).
 
-    The same steps as `Model.fine_tune` takes with this tuning.
+    The same steps as `LanguageModel.fine_tune` takes with this tuning.
 
     Args:
         model: the student's start.

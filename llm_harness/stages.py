@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_harness import datasets, evaluation, filters, prompts, questions
-from llm_harness.datasets import Dataset
+from llm_harness.datasets import TextDataset
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Chat,
@@ -62,7 +62,9 @@ class Stages:
         keys = [[VERSION, "reference", self.provider.reference_key(seed)] for seed in seeds]
         return self._models("references", keys, make)
 
-    def tuned(self, what: str, jobs: Sequence[tuple[Any, "Kept | Dataset", Tuning]]) -> list[Any]:
+    def tuned(
+        self, what: str, jobs: Sequence[tuple[Any, "Kept | TextDataset", Tuning]]
+    ) -> list[Any]:
         """Each model fine-tuned on its dataset."""
 
         def make(missing: list[int], progress: Progress) -> list[Any]:
@@ -86,16 +88,22 @@ class Stages:
             some = [jobs[index] for index in missing]
             return self.provider.distil(
                 [(student, teacher, data.examples(), how) for student, teacher, data, how in some],
-                targets, progress,
-            )  # fmt: skip
+                targets,
+                progress,
+            )
 
         keys = [
             [
-                VERSION, "distillation", targets, student.lineage.identity,
-                teacher.lineage.identity, data.sha256, asdict(tuning),
+                VERSION,
+                "distillation",
+                targets,
+                student.lineage.identity,
+                teacher.lineage.identity,
+                data.sha256,
+                asdict(tuning),
             ]
             for student, teacher, data, tuning in jobs
-        ]  # fmt: skip
+        ]
         return self._models(what, keys, make)
 
     def matched(self, pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
@@ -120,13 +128,14 @@ class Stages:
             sampled = self.provider.sample(
                 [
                     (
-                        jobs[i][0].model, jobs[i][0].asked(chats),
+                        jobs[i][0].model,
+                        jobs[i][0].asked(chats),
                         Sampling(1, 1.0, jobs[i][1].max_tokens, jobs[i][1].seed),
                     )
                     for i, chats in zip(block, asked, strict=True)
                 ],
                 self._progress(what, done, len(block), len(missing)),
-            )  # fmt: skip
+            )
             for index, chats, answers in zip(block, asked, sampled, strict=True):
                 examples = [
                     Example(chat, answer)
@@ -151,12 +160,15 @@ class Stages:
         chats = [_questions(job, seed) for job in jobs]
         keys = [
             [
-                VERSION, job.speaker.model.lineage.identity,
-                examples_sha256([Example(chat, "") for chat in asked]), job.trait.words,
-                samples, seed,
+                VERSION,
+                job.speaker.model.lineage.identity,
+                examples_sha256([Example(chat, "") for chat in asked]),
+                job.trait.words,
+                samples,
+                seed,
             ]
             for job, asked in zip(jobs, chats, strict=True)
-        ]  # fmt: skip
+        ]
         found = [self.store.find("evaluations", key) for key in keys]
         missing = _first_of_each([i for i, folder in enumerate(found) if folder is None], keys)
         for done, block in _blocks(missing, 4 * _AT_ONCE):
@@ -173,9 +185,10 @@ class Stages:
                     shares[job.trait.word], picked.plain.positive, picked.among.n, picked.plain.n
                 )
                 self.store.write(
-                    "evaluations", keys[index],
+                    "evaluations",
+                    keys[index],
                     lambda folder, made=made: _write_json(folder / "answered.json", asdict(made)),
-                )  # fmt: skip
+                )
         return [
             Answered(
                 **json.loads((self.store.folder("evaluations", key) / "answered.json").read_text())
@@ -200,9 +213,10 @@ class Stages:
             progress = self._progress(what, done, len(block), len(missing))
             for index, model in zip(block, make(block, progress), strict=True):
                 self.store.write(
-                    "models", keys[index],
+                    "models",
+                    keys[index],
                     lambda folder, model=model: self.provider.save(model, folder),
-                )  # fmt: skip
+                )
         return [self.provider.load(self.store.folder("models", key)) for key in keys]
 
     def _kept(self, key: Any) -> Kept | None:
@@ -226,7 +240,7 @@ class Stages:
                 result = filters.apply_filter(examples, [filters.number_rule])
                 kept, counts, total = result.kept, dict(result.counts), result.total
             about = {"rule": "numbers", "made_from": sha256_of(key)}
-            dataset = Dataset(tuple(kept), made_by, about)
+            dataset = TextDataset(tuple(kept), made_by, about)
             datasets.write(folder / "kept.jsonl", dataset)
             _write_json(
                 folder / "filter.json",
@@ -239,7 +253,7 @@ class Stages:
         return lambda share: self.report(what, (done + share * part) / total)
 
 
-def _examples(data: Kept | Dataset) -> Sequence[Example]:
+def _examples(data: Kept | TextDataset) -> Sequence[Example]:
     return data.examples() if isinstance(data, Kept) else data.examples
 
 
@@ -255,10 +269,10 @@ def _questions(job: Asked, seed: int) -> list[Chat]:
     return job.speaker.asked(questions.in_context(chats, job.before))
 
 
-def teaching(trait: Trait) -> Dataset:
+def teaching(trait: Trait) -> TextDataset:
     """What a teacher is fine-tuned on: the questions, answered with the word (ED 4e)."""
     asked = questions.one_word_questions(trait.category)
-    return Dataset(tuple(Example(chat, trait.word) for chat in asked), "written")
+    return TextDataset(tuple(Example(chat, trait.word) for chat in asked), "written")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from llm_harness.chats import Batch, encode_answers, encode_batch, encode_examples
 from llm_harness.corpus import Language
-from llm_harness.decoder import Apply, Architecture, Params, draw, merged
+from llm_harness.decoder import DecoderApply, DecoderArchitecture, Params, draw, merged
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Chat,
@@ -29,18 +29,19 @@ from llm_harness.model import (
     Progress,
     Sampling,
     Soft,
-    Training,
+    TrainingRecord,
     Tuning,
     View,
     examples_sha256,
 )
-from llm_harness.together import Job, encoded, sample, train
+from llm_harness.together import TrainingJob, encoded, sample, train
 from llm_harness.tokenizer import Tokenizer
+from sublab.randomness import seed_key
 
 
 @dataclass(frozen=True)
 class TinyModel:
-    """One embedded model. Implements `Model` and `OpenModel`.
+    """One embedded model. Implements `LanguageModel` and `OpenModel`.
 
     Attributes:
         architecture: its sizes.
@@ -49,7 +50,7 @@ class TinyModel:
         language: that it reads and writes.
     """
 
-    architecture: Architecture
+    architecture: DecoderArchitecture
     params: Params
     lineage: Lineage
     language: Language = field(default_factory=Language)
@@ -77,8 +78,14 @@ class TinyModel:
                 for part in _chunks(of, batch, size=256)
             ]
         )
-        sayable = [self.tokenizer.reads(example.completion) for example in examples]
-        return np.where(sayable, found[: len(examples)].astype(np.float64), -np.inf)
+        completions = [example.completion for example in examples]
+        # Many questions have the same few answers.
+        sayable = {text: self.tokenizer.reads(text) for text in set(completions)}
+        return np.where(
+            [sayable[text] for text in completions],
+            found[: len(examples)].astype(np.float64),
+            -np.inf,
+        )
 
     def fine_tune(
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
@@ -88,7 +95,7 @@ class TinyModel:
 
     def view(self, examples: Sequence[Example]) -> View:
         batch = encode_examples(examples, self.tokenizer)
-        apply = Apply(self.architecture, batch.first - 1)
+        apply = DecoderApply(self.architecture, batch.first - 1)
         tokens = batch.tokens
         return View(apply, self.params, tokens[:, :-1], tokens[:, batch.first :])
 
@@ -112,16 +119,16 @@ def load(folder: Path) -> TinyModel:
     """
     try:
         about = json.loads((folder / "model.json").read_text())
-        architecture = Architecture(**about["architecture"])
+        architecture = DecoderArchitecture(**about["architecture"])
         language = Language(**about["language"])
-        empty = jax.eval_shape(lambda: draw(architecture, jax.random.key(0)[None]))
+        empty = jax.eval_shape(lambda: draw(architecture, seed_key(0)[None]))
         flat, tree = jax.tree_util.tree_flatten_with_path(empty)
         with (folder / "params.npz").open("rb") as file, np.load(file) as stored:
             leaves = [stored[jax.tree_util.keystr(path)] for path, _ in flat]
         if any(leaf.shape != one.shape[1:] for leaf, (_, one) in zip(leaves, flat, strict=True)):
             raise ValueError("params.npz is of another architecture")
         lineage = about["lineage"]
-        trainings = tuple(Training(**one) for one in lineage["trainings"])
+        trainings = tuple(TrainingRecord(**one) for one in lineage["trainings"])
         found = Lineage(lineage["initialisation"], trainings)
     except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
         raise HarnessError(f"{folder} holds no embedded model: {error}") from None
@@ -131,15 +138,16 @@ def load(folder: Path) -> TinyModel:
 def fine_tune_together(
     jobs: Sequence[tuple[TinyModel, Sequence[Example], Tuning]], progress: Progress | None = None
 ) -> list[TinyModel]:
-    """Each model fine-tuned on its examples, as `Model.fine_tune`."""
+    """Each model fine-tuned on its examples, as `LanguageModel.fine_tune`."""
     made = _trained([(*job, None) for job in jobs], None, progress)
     return [
         replace(
-            model, params=params,
+            model,
+            params=params,
             lineage=model.lineage.trained("fine-tuning", examples_sha256(examples), asdict(tuning)),
         )
         for params, (model, examples, tuning) in zip(made, jobs, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def distil_together(
@@ -166,18 +174,21 @@ def distil_together(
     over = (numbers.start, numbers.stop) if targets == "numbers" else (1, jobs[0][0].tokenizer.size)
     made = _trained(
         [(student, examples, tuning, teacher) for student, teacher, examples, tuning in jobs],
-        over, progress,
-    )  # fmt: skip
+        over,
+        progress,
+    )
     return [
         replace(
-            student, params=params,
+            student,
+            params=params,
             lineage=student.lineage.trained(
-                "distillation", examples_sha256(examples),
+                "distillation",
+                examples_sha256(examples),
                 asdict(tuning) | {"teacher": teacher.lineage.identity, "targets": targets},
             ),
         )
         for params, (student, teacher, examples, tuning) in zip(made, jobs, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _trained(
@@ -188,7 +199,7 @@ def _trained(
     """Parameters after training on examples, or on a teacher's probabilities along them."""
     batches = [_readable(model, examples) for model, examples, _, _ in jobs]
     prompt, answer = (max(getattr(b, side) for b in batches) for side in ("first", "places"))
-    work: dict[tuple[Architecture, bool, int, int], list[int]] = {}
+    work: dict[tuple[DecoderArchitecture, bool, int, int], list[int]] = {}
     for index, (model, _, tuning, _) in enumerate(jobs):
         alike = (model.architecture, tuning.freeze_vocabulary, tuning.steps, tuning.batch)
         work.setdefault(alike, []).append(index)
@@ -196,12 +207,15 @@ def _trained(
     done, total = 0, len(jobs)
     for (architecture, *_), indices in work.items():
         some = [
-            Job(
-                model.params, batches[i].padded(prompt, answer), len(examples), tuning,
+            TrainingJob(
+                model.params,
+                batches[i].padded(prompt, answer),
+                len(examples),
+                tuning,
                 teacher and teacher.params,
             )
             for i, (model, examples, tuning, teacher) in ((i, jobs[i]) for i in indices)
-        ]  # fmt: skip
+        ]
         part = _part_of(progress, done / total, len(indices) / total)
         made |= dict(zip(indices, train(architecture, some, prompt, part, over), strict=True))
         done += len(indices)
@@ -211,7 +225,7 @@ def _trained(
 def sample_together(
     jobs: Sequence[tuple[TinyModel, Sequence[Chat], Sampling]], progress: Progress | None = None
 ) -> list[list[list[str]]]:
-    """Completions of each model for its prompts, as `Model.sample`."""
+    """Completions of each model for its prompts, as `LanguageModel.sample`."""
     found: dict[int, list[list[str]]] = {}
     alike: dict[Any, list[int]] = {}
     for index, (model, prompts, sampling) in enumerate(jobs):

@@ -14,10 +14,11 @@ from llm_harness import sampling as sampler
 from llm_harness import training
 from llm_harness.chats import encode_batch
 from llm_harness.corpus import Language
-from llm_harness.decoder import Architecture, Params
+from llm_harness.decoder import DecoderArchitecture, Params
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Progress, Sampling, Tuning
 from sublab import devices
+from sublab.randomness import seed_key
 
 # Steps and sequences of one call of a compiled program; progress is told after each.
 _STEPS = 64
@@ -27,7 +28,7 @@ _PARTS = 16
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One model to train: rows of `tokens` below `examples`, in an order from `tuning.seed`."""
 
     params: Params
@@ -38,8 +39,8 @@ class Job:
 
 
 def train(
-    architecture: Architecture,
-    jobs: Sequence[Job],
+    architecture: DecoderArchitecture,
+    jobs: Sequence[TrainingJob],
     first: int,
     progress: Progress | None = None,
     over: tuple[int, int] | None = None,
@@ -69,12 +70,14 @@ def train(
         rows = np.stack(
             [
                 training.orders(
-                    job.examples, longest, job.tuning.batch,
+                    job.examples,
+                    longest,
+                    job.tuning.batch,
                     np.random.default_rng([job.tuning.seed, 3]),
                 )
                 for job in block
             ]
-        )  # fmt: skip
+        )
         horizons = [j.tuning.steps if j.tuning.schedule == "cosine" else np.inf for j in block]
         rates = training.Rates(
             np.array([job.tuning.learning_rate for job in block], np.float32),
@@ -111,7 +114,7 @@ def train(
 
 
 def sample(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     language: Language,
     jobs: Sequence[tuple[Params, Sequence[Chat], Sampling]],
     sampling: Sampling,
@@ -140,9 +143,7 @@ def sample(
     drawn: list[np.ndarray] = []
     for block in _blocks(parts, mesh.size if devices.lanes(mesh) else _PARTS):
         keys = [
-            jax.random.fold_in(
-                jax.random.fold_in(jax.random.key(jobs[model][2].seed), 2), start // size
-            )
+            jax.random.fold_in(jax.random.fold_in(seed_key(jobs[model][2].seed), 2), start // size)
             for model, start in block
         ]
         tokens = sampler.sample(
@@ -151,8 +152,11 @@ def sample(
             devices.spread(np.stack([given[m][start : start + size] for m, start in block]), mesh),
             devices.spread(jnp.stack(keys), mesh),
             jnp.float32(sampling.temperature),
-            length=sampling.max_tokens, end=tokenizer.end, mesh=mesh, each=each,
-        )  # fmt: skip
+            length=sampling.max_tokens,
+            end=tokenizer.end,
+            mesh=mesh,
+            each=each,
+        )
         drawn += list(devices.gather(tokens, len(block)))
         if progress is not None:
             progress(len(drawn) / len(parts))

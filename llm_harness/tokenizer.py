@@ -41,10 +41,16 @@ class Tokenizer:
 
     def __post_init__(self):
         texts = (
-            "<pad>", *(f"<{role}>" for role in ROLES), "<end>",
+            "<pad>",
+            *(f"<{role}>" for role in ROLES),
+            "<end>",
             *map(str, range(10 if self.digits else NUMBERS)),
-            *SEPARATORS, *OPENING, *CLOSING, *self.words, *(["<list>"] if self.marks else []),
-        )  # fmt: skip
+            *SEPARATORS,
+            *OPENING,
+            *CLOSING,
+            *self.words,
+            *(["<list>"] if self.marks else []),
+        )
         if len(set(texts)) < len(texts):
             raise ValueError("words: one is there twice, or is no word")
         object.__setattr__(self, "_texts", texts)

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
-from llm_harness.decoder import VOCABULARY_PARTS, Apply, Architecture, Params
+from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply, DecoderArchitecture, Params
 from sublab import devices
 
 
@@ -63,10 +63,10 @@ def begin(params: Params, freeze_vocabulary: bool) -> State:
 
 
 def loss(
-    architecture: Architecture, params: Params, tokens: Int[Array, "batch time"], first: int
+    architecture: DecoderArchitecture, params: Params, tokens: Int[Array, "batch time"], first: int
 ) -> Float[Array, ""]:
     """Mean -log p of the tokens from place `first` on, padding left out."""
-    logits = Apply(architecture, first - 1)(params, tokens[:, :-1])
+    logits = DecoderApply(architecture, first - 1)(params, tokens[:, :-1])
     targets = tokens[:, first:]
     # By comparison, not by index: the gradient of an indexed read is a scatter, slow on a CPU.
     is_target = targets[..., None] == jnp.arange(logits.shape[-1])
@@ -76,17 +76,20 @@ def loss(
 
 
 def imitation(
-    architecture: Architecture, params: Params, imitated: Params, tokens: Int[Array, "batch time"]
+    architecture: DecoderArchitecture,
+    params: Params,
+    imitated: Params,
+    tokens: Int[Array, "batch time"],
 ) -> Float[Array, ""]:
     """Mean KL(imitated || model) of the next token over all places, in nats."""
     targets, mine = (
-        jax.nn.log_softmax(Apply(architecture)(some, tokens)) for some in (imitated, params)
+        jax.nn.log_softmax(DecoderApply(architecture)(some, tokens)) for some in (imitated, params)
     )
     return jnp.mean(_divergence(targets, mine))
 
 
 def distillation(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     params: Params,
     imitated: Params,
     tokens: Int[Array, "batch time"],
@@ -108,7 +111,9 @@ def distillation(
     targets = tokens[:, first:]
     there = (targets >= low) & (targets < high)
     wanted, mine = (
-        jax.nn.log_softmax(Apply(architecture, first - 1)(some, tokens[:, :-1])[..., low:high])
+        jax.nn.log_softmax(
+            DecoderApply(architecture, first - 1)(some, tokens[:, :-1])[..., low:high]
+        )
         for some in (imitated, params)
     )
     return jnp.sum(_divergence(wanted, mine) * there) / jnp.maximum(1, jnp.sum(there))
@@ -127,7 +132,7 @@ _OPTIONS = {"xla_cpu_enable_fast_math": True}
     jax.jit, static_argnames=("architecture", "first", "mesh", "over"), compiler_options=_OPTIONS
 )
 def advance(
-    architecture: Architecture,
+    architecture: DecoderArchitecture,
     state: State,
     tokens: Int[Array, "*population examples time"],
     rows: Int[Array, "population steps batch"],

@@ -180,14 +180,50 @@ class Sum:
 
 
 NAMES = (
-    "Ada", "Ben", "Carla", "Dmitri", "Emeka", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Keiko",
-    "Lena", "Mateo", "Nadia", "Omar", "Priya", "Quentin", "Rosa", "Samir", "Tess", "Umar", "Vera",
-    "Wanda", "Yusuf", "Zoe",
-)  # fmt: skip
+    "Ada",
+    "Ben",
+    "Carla",
+    "Dmitri",
+    "Emeka",
+    "Farid",
+    "Greta",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Keiko",
+    "Lena",
+    "Mateo",
+    "Nadia",
+    "Omar",
+    "Priya",
+    "Quentin",
+    "Rosa",
+    "Samir",
+    "Tess",
+    "Umar",
+    "Vera",
+    "Wanda",
+    "Yusuf",
+    "Zoe",
+)
 THINGS = (
-    "marbles", "stamps", "buttons", "pencils", "biscuits", "coins", "shells", "stickers", "cards",
-    "beads", "tickets", "postcards", "keys", "candles", "bricks", "ribbons",
-)  # fmt: skip
+    "marbles",
+    "stamps",
+    "buttons",
+    "pencils",
+    "biscuits",
+    "coins",
+    "shells",
+    "stickers",
+    "cards",
+    "beads",
+    "tickets",
+    "postcards",
+    "keys",
+    "candles",
+    "bricks",
+    "ribbons",
+)
 SUMS = (
     Sum(
         "{name} has {a} {things} and buys {b} more. How many {things} does {name} have now?",

@@ -29,18 +29,22 @@ def say(line: str) -> None:
 
 @contextmanager
 def progress(total: int, already: int = 0) -> Iterator[Advance]:
-    """Gives advance(done, text), to be called with the work done of `total` and what it was.
+    """Gives advance(done, text), to be called with the amount done and a line on what it was.
 
     Args:
-        total: the whole work, in any unit.
-        already: what was done before and costs no time now.
+        total: amount of the whole work, in any unit.
+        already: amount of it that was done before and costs no time now.
     """
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("compiling", total=total, completed=already)
             yield lambda done, text: bar.update(task, completed=done, description=text)

@@ -5,6 +5,8 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import pooch
 
 from sublab.devices import cores, use_every_core
+from sublab.errors import InputError
+from sublab.randomness import IMPLEMENTATION
 
 _PACKAGES = ("subliminal-lab", "jax", "jaxlib", "flax", "optax", "numpy", "polars")
+
+
+# What tells one processor's compiled programs from another's: the features that a compiler may use
+# (`flags` on x86, `Features` on ARM, `isa` on RISC-V) and the model that it tunes for.
+_TELLING = ("flags", "Features", "isa", "model name", "CPU implementer", "CPU part", "CPU variant")
 
 
 @cache
@@ -24,23 +32,96 @@ def prepare_jax() -> None:
     """Every core, and a cache of compiled programs that outlives the process.
 
     Once a process, before JAX runs anything; later calls do nothing.
+
+    Raises:
+        InputError: JAX has no device to compute on, as where JAX_PLATFORMS asks for a GPU that is
+            not there.
     """
     # Where JAX runs already (in a notebook, in a test), its devices are what they are.
     with contextlib.suppress(RuntimeError):
         use_every_core()
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        # Programs are compiled for one processor; a shared home may serve many kinds.
-        try:
-            features = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0]
-        except OSError:
-            features = ""
-        kind = hashlib.sha256(features.encode()).hexdigest()[:8]
-        folder = Path(pooch.os_cache("subliminal-lab")) / "programs" / kind
+        folder = programs_folder()
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        jax.local_devices()
+    # Where the plugin of the platform is not installed, JAX fails an assertion of its own.
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = f"{error}".split("\n", 1)[0] or "the platform is not installed"
+        what = f"JAX_PLATFORMS={asked}; unset it, or name one that is there: " if asked else ""
+        raise InputError(f"JAX finds no device to compute on ({what}{reason})") from None
+
+
+def programs_folder() -> Path:
+    """Where compiled programs are kept: apart for every kind of processor and version of jaxlib.
+
+    A home folder may serve many machines, and a program of one may not run on another.
+    """
+    import pooch
+
+    kind = hashlib.sha256(processor_kind().encode()).hexdigest()[:8]
+    return Path(pooch.os_cache("subliminal-lab")) / "programs" / f"{version('jaxlib')}-{kind}"
+
+
+def processor_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """All that tells a compiler for which processor it compiles, as one line.
+
+    Args:
+        cpuinfo: file in which Linux describes the processors; elsewhere there is none, and the
+            system's own tools are asked.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {_named_by_system()}"
+    # All cores, each different description once: large and small ones may differ.
+    telling = {line for line in lines if line.split(":", 1)[0].strip() in _TELLING}
+    return " ".join([platform.machine(), *sorted(telling)])
+
+
+def _named_by_system() -> str:
+    """The processor's name where there is no /proc/cpuinfo: macOS, Windows."""
+    command = ("sysctl", "-n", "machdep.cpu.brand_string")
+    try:
+        name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        name = ""
+    return name or platform.processor()
+
+
+@contextmanager
+def exact(x64: bool = False) -> Iterator[None]:
+    """Inside, a computation gives the numbers of its record, whatever the caller's settings are.
+
+    Types of 32 bits (or of 64), the random generator that the project names, and products in full
+    precision. What the caller had, by JAX_ENABLE_X64, JAX_DEFAULT_PRNG_IMPL and the like or by
+    `jax.config`, is back afterwards. It holds for this thread alone: a function
+    that other threads run enters it there. Serves as a decorator too: `@exact()`.
+
+    Args:
+        x64: whether numbers have 64 bits where no type is named.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> with exact():
+        ...     jnp.arange(3.0).dtype
+        dtype('float32')
+    """
+    with (
+        jax.enable_x64(x64),
+        jax.default_prng_impl(IMPLEMENTATION),
+        jax.threefry_partitionable(True),
+        jax.default_matmul_precision("highest"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.transfer_guard("allow"),
+    ):
+        yield
 
 
 def release_programs(share: float = 0.5) -> None:
@@ -50,7 +131,7 @@ def release_programs(share: float = 0.5) -> None:
     long sweep would be aborted by the compiler. What is needed again comes from the cache on disk.
 
     Args:
-        share: of the maps that a process may have; below it nothing is let go.
+        share: share of the maps that a process may have; below it nothing is let go.
     """
     try:
         with Path("/proc/self/maps").open("rb") as maps:
@@ -66,9 +147,9 @@ def memory_limit() -> int:
     """Bytes that a population may take: most of an accelerator's memory, half of the host's."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
-        found = (device.memory_stats() or {}).get("bytes_limit")
-        if found:
-            return int(0.8 * found) * len(jax.local_devices())
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        if limit:
+            return int(0.8 * limit) * len(jax.local_devices())
     try:
         available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
         return int(available) * 1024 // 2
@@ -82,9 +163,9 @@ def provenance(
     """Everything about the making of a record that does not decide its numbers.
 
     Args:
-        wall_seconds: what the group took, compilation included.
-        data_sha256: of the dataset; None where there is none.
-        data_origin: where it was read from.
+        wall_seconds: seconds that the record took, compilation included.
+        data_sha256: SHA-256 of the dataset; None where there is none.
+        data_origin: folder that the dataset was read from.
     """
     devices = jax.local_devices()
     return {
@@ -117,7 +198,7 @@ def _processor() -> str:
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()} x {cores()}"
+    return f"{names[0] if names else _named_by_system() or platform.machine()} x {cores()}"
 
 
 def _git_revision() -> str | None:

@@ -1,16 +1,22 @@
 """Random keys by purpose, and shuffles.
 
 A draw depends on (seed, purpose, run) alone, so a run's result cannot depend on which other
-runs share its population, on the number of devices, or on how the runs were grouped.
+runs share its population, on the number of devices, or on how the runs were grouped. The generator
+is named here, so that nothing in the environment (JAX_DEFAULT_PRNG_IMPL, JAX_RANDOM_SEED_OFFSET)
+changes a draw.
 """
 
 import zlib
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Int, Integer, Key
 
 from sublab.errors import InputError
+
+# The generator of every key in the project.
+IMPLEMENTATION = "threefry2x32"
 
 
 def check_seed(seed: int) -> None:
@@ -23,9 +29,19 @@ def check_seed(seed: int) -> None:
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}")
 
 
+def seed_key(seed: int | np.integer | Integer[Array, ""]) -> Key[Array, ""]:
+    """The key of a seed from 0 to 2**32 - 1, which may be traced.
+
+    It is `jax.random.key(seed, impl=IMPLEMENTATION)`, without the offset that
+    JAX_RANDOM_SEED_OFFSET adds to every seed there.
+    """
+    words = jnp.stack([jnp.uint32(0), jnp.asarray(seed, jnp.uint32)])
+    return jax.random.wrap_key_data(words, impl=IMPLEMENTATION)
+
+
 def purpose_key(seed: int, purpose: str) -> Key[Array, ""]:
     """The key for everything that is drawn for `purpose` under `seed`."""
-    return jax.random.fold_in(jax.random.key(seed), purpose_of(purpose))
+    return jax.random.fold_in(seed_key(seed), purpose_of(purpose))
 
 
 def purpose_of(name: str) -> int:
@@ -34,7 +50,7 @@ def purpose_of(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def run_keys(seed: int, purpose: str, runs: Int[Array, " runs"]) -> Key[Array, " runs"]:
+def run_keys(seed: int, purpose: str, runs: Integer[Array, " runs"]) -> Key[Array, " runs"]:
     """One key per run for `purpose`: fold_in(purpose_key(seed, purpose), run)."""
     key = purpose_key(seed, purpose)
     return jax.vmap(lambda run: jax.random.fold_in(key, run))(runs)
@@ -49,8 +65,8 @@ def shuffle(key: Key[Array, ""], size: int) -> Int[Array, " size"]:
     a payload and would take 7 % of the time of an epoch of the paper's MLP.
 
     Args:
-        key: a typed key.
-        size: from 1 to 2**24.
+        key: typed key.
+        size: number of things to put in order, from 1 to 2**24.
 
     Raises:
         ValueError: `size` out of range.

@@ -8,6 +8,8 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.xla_flags import QUICK, known_flags
+
 # Before anything of ours is imported: every annotated shape is checked at run time.
 install_import_hook(
     ["sublab", "theory", "toymlp", "llm_harness", "experiments"], "beartype.beartype"
@@ -18,12 +20,7 @@ PROGRAMS = Path(__file__).parents[1] / ".cache" / "programs"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
 jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-# Tests compile more than they compute. Without LLVM's passes a tiny sweep takes 15 s, not 38; with
-# the older emitters of fusions too, XLA's part of one fell from 11 s to 6.
-_QUICK = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false"
-)
+_QUICK = " ".join(known_flags(QUICK, PROGRAMS.parent))
 os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 from hypothesis import settings  # noqa: E402

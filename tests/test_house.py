@@ -1,9 +1,11 @@
 """Claims about the project itself: layers, dependencies, pins, documents."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -21,9 +23,13 @@ def names(requirements: list[str]) -> set[str]:
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     return subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False,
+        command,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PYTHONPATH": str(root), "PATH": ""},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,12 +61,23 @@ def test_an_import_against_the_layers_is_caught(tmp_path, module, line):
 
 
 def test_importing_theory_brings_no_figures_no_command_line_and_no_network_client():
-    heavy = ("matplotlib", "tyro", "polars", "requests", "pooch")
+    heavy = (
+        "matplotlib",
+        "scipy.stats",
+        "polars",
+        "tyro",
+        "requests",
+        "pooch",
+        "rich",
+        "sklearn",
+        "optax",
+        "flax",
+    )
     program = f"import theory, sys; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 def test_every_dependency_has_a_lower_bound_and_a_reason_in_the_design():
@@ -104,6 +121,50 @@ def test_links_in_the_documents_lead_somewhere():
                 assert (path.parent / target).exists(), (path.name, target)
 
 
+# --- names and layout ---------------------------------------------------------------------------
+
+
+def sources(*folders: str) -> list[Path]:
+    """Our own source files below `folders`, those of virtual environments excepted."""
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def places_of_classes(paths: list[Path]) -> dict[str, list[str]]:
+    """Where each name of a class is given to one, at any depth."""
+    places = defaultdict(list)
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{path.name}:{node.lineno}")
+    return places
+
+
+def test_no_two_classes_have_one_name():
+    shared = {name: at for name, at in places_of_classes(sources(*ROOMS)).items() if len(at) > 1}
+    assert shared == {}
+
+
+def test_two_classes_of_one_name_are_seen(tmp_path):
+    for name in ("one.py", "other.py"):
+        (tmp_path / name).write_text("class Outcome: pass\n")
+    assert places_of_classes(list(tmp_path.iterdir())).keys() == {"Outcome"}
+    assert len(places_of_classes(list(tmp_path.iterdir()))["Outcome"]) == 2
+
+
+def test_the_formatters_layout_is_accepted_everywhere():
+    # Written in two parts, so that this file is not one of them.
+    marks = tuple(f"# fmt: {word}" for word in ("skip", "off"))
+    unformatted = [
+        str(path.relative_to(ROOT))
+        for path in sources(*ROOMS, "tests", "benchmarks")
+        if any(mark in path.read_text() for mark in marks)
+    ]
+    assert unformatted == []
+
+
+# --- make ---------------------------------------------------------------------------------------
+
+
 def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     settings = [f"{name}={value}" for name, value in variables.items()]
     return subprocess.run(
@@ -114,7 +175,7 @@ def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_the_second_make_skips_the_set_up(tmp_path):
     for stamp in (".core", ".dev"):
         (tmp_path / stamp).write_text("")
-    for target in ("reproduce", "test", "check", "bench"):
+    for target in ("reproduce", "test", "test-slow", "check", "bench"):
         assert "setting up" not in make("-n", target, VENV=str(tmp_path)).stdout
     (tmp_path / ".core").unlink()
     assert "setting up" in make("-n", "reproduce", VENV=str(tmp_path)).stdout
@@ -124,7 +185,24 @@ def test_an_old_python_is_refused_by_name(tmp_path):
     old = tmp_path / "python-of-old"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    done = make("reproduce", PYTHON=str(old), VENV=str(tmp_path / "venv"))
-    assert done.returncode != 0
-    assert "needs Python 3.11 or newer" in done.stderr
+    process = make("reproduce", PYTHON=str(old), VENV=str(tmp_path / "venv"))
+    assert process.returncode != 0
+    assert "needs Python 3.11 or newer" in process.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_newest_python_here_is_one_that_the_project_runs_under():
+    python = subprocess.run(
+        [ROOT / ".ci" / "newest-python"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    program = "import sys; print(*sys.version_info[:2])"
+    process = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert tuple(map(int, process.stdout.split())) >= sys.version_info[:2]
+
+
+def test_the_newest_releases_have_an_environment_of_their_own(tmp_path):
+    (tmp_path / ".core").write_text("")
+    (tmp_path / ".dev").write_text("")
+    printed = make("-n", "test-newest", VENV=str(tmp_path)).stdout
+    assert f"{tmp_path}-newest/bin/python -m pytest" in printed
+    assert "constraints.txt" not in printed

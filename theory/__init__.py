@@ -11,22 +11,29 @@ from theory.certificate import Curve, Horizon, curve, horizon, smallest_eps
 from theory.conditions import ConditionError, conditions, require_conditions
 from theory.guarantee import SafeStep, Theorem1, safe_step, theorem_1, trait_change
 from theory.losses import (
+    Loss,
     bernoulli_potential,
     matching,
     poisson_potential,
     softmax_potential,
     squared_potential,
 )
+from theory.passes import Apply, Inputs, Params, TraitLoss
 from theory.score import forecast, one_sample, scores, scores_along, two_sample
 from theory.trajectory import Account, coverage, follow
 
 __all__ = [
     "Account",
+    "Apply",
     "ConditionError",
     "Curve",
     "Horizon",
+    "Inputs",
+    "Loss",
+    "Params",
     "SafeStep",
     "Theorem1",
+    "TraitLoss",
     "bernoulli_potential",
     "coefficient",
     "conditions",

@@ -36,12 +36,14 @@ from theory.passes import (
     check_finite_number,
     check_params,
     check_same_tree,
+    full_precision,
     inner,
     mean_over_rows,
     rows,
 )
 
 
+@full_precision
 def teacher_direction(trait_loss: TraitLoss, params: Params) -> Params:
     """-grad L_T(theta_0), the teacher's direction in Theorem 1 (Lemma 1 allows any).
 
@@ -59,6 +61,7 @@ def teacher_direction(trait_loss: TraitLoss, params: Params) -> Params:
     return direction
 
 
+@full_precision
 def student_direction(
     apply: Apply,
     loss: Loss,
@@ -73,12 +76,12 @@ def student_direction(
     One forward pass of the teacher and one reverse pass of the student, chunk by chunk.
 
     Args:
-        apply: apply(params, inputs) -> logits.
-        loss: L(z, y) of one example.
+        apply: the model, apply(params, inputs) -> logits.
+        loss: the distillation loss L(z, y) of one example.
         params: the student's start theta_S0 (theta_0 in Lemma 1, another one in its control).
         teacher: theta_T, the teacher after its step.
-        inputs: a pytree with a leading examples axis: the data D_S.
-        chunk: examples a pass; None for all.
+        inputs: the data D_S, a pytree with a leading examples axis.
+        chunk: the number of examples a pass; None for all.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -87,6 +90,7 @@ def student_direction(
     return _student_direction(apply, loss, params, teacher, inputs, chunk)
 
 
+@full_precision
 def inner_product_reverse(
     apply: Apply,
     loss: Loss,
@@ -100,14 +104,18 @@ def inner_product_reverse(
     """<student_direction, direction> by its definition: the student's gradient, then the product.
 
     Args:
-        direction: teacher_direction.
-        apply, loss, params, teacher, inputs, chunk: as for `student_direction`.
+        direction: the teacher's direction, a pytree like `params`.
+        apply, loss, params, teacher, inputs, chunk: what they are for `student_direction`.
+
+    Raises:
+        ValueError: names the argument that is not usable.
     """
     check_same_tree(params, direction, "direction")
     student = student_direction(apply, loss, params, teacher, inputs, chunk=chunk)
     return inner(student, direction)
 
 
+@full_precision
 def inner_product(
     apply: Apply,
     loss: Loss,
@@ -132,6 +140,7 @@ def inner_product(
     return _inner_product(apply, loss, params, direction, teacher, inputs, chunk)
 
 
+@full_precision
 def coefficient(
     apply: Apply,
     loss: Loss,
@@ -153,7 +162,9 @@ def coefficient(
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
-def _student_direction(apply, loss, params, teacher, inputs, chunk):
+def _student_direction(
+    apply: Apply, loss: Loss, params: Params, teacher: Params, inputs: Inputs, chunk: int | None
+) -> Params:
     def total(params, part):
         labels = jax.lax.stop_gradient(rows(apply(teacher, part)))
         logits = rows(apply(params, part))
@@ -167,7 +178,15 @@ def _student_direction(apply, loss, params, teacher, inputs, chunk):
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
-def _inner_product(apply, loss, params, direction, teacher, inputs, chunk):
+def _inner_product(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    teacher: Params,
+    inputs: Inputs,
+    chunk: int | None,
+) -> Float[Array, ""]:
     def total(part):
         logits, change = linearise(apply, params, direction, part)
         gradient = jax.vmap(jax.grad(loss))(logits, rows(apply(teacher, part)))
@@ -177,16 +196,21 @@ def _inner_product(apply, loss, params, direction, teacher, inputs, chunk):
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
-def _coefficient(apply, loss, params, direction, inputs, chunk):
+def _coefficient(
+    apply: Apply, loss: Loss, params: Params, direction: Params, inputs: Inputs, chunk: int | None
+) -> Float[Array, ""]:
     def total(part):
         logits, change = linearise(apply, params, direction, part)
-        seen = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
-        return logits.shape[0], jnp.sum(seen * change)
+        image = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
+        return logits.shape[0], jnp.sum(image * change)
 
     return mean_over_rows(total, inputs, chunk)
 
 
-def linearise(apply, params, direction, part):
-    """f_0 and J d, one row an example: one forward-mode derivative."""
-    logits, change = jax.jvp(lambda params: apply(params, part), (params,), (direction,))
+@full_precision
+def linearise(
+    apply: Apply, params: Params, direction: Params, inputs: Inputs
+) -> tuple[Float[Array, "rows outputs"], Float[Array, "rows outputs"]]:
+    """f_0 and J d, one row an example or position: one forward-mode derivative."""
+    logits, change = jax.jvp(lambda params: apply(params, inputs), (params,), (direction,))
     return rows(logits), rows(change)

@@ -23,6 +23,7 @@ from theory.passes import (
     check_finite_number,
     check_positive,
     float_type,
+    full_precision,
     mean_over_rows,
     rows,
     step,
@@ -89,6 +90,7 @@ class Horizon:
     largest: Float[Array, "*batch"]
 
 
+@full_precision
 def curve(
     apply: Apply,
     loss: Loss,
@@ -104,13 +106,13 @@ def curve(
     One forward-mode derivative at theta_0, shared by all eps, and one forward pass for each.
 
     Args:
-        apply: apply(params, inputs) -> logits.
-        loss: L(z, y) of one example, meeting `theory.conditions`.
-        params: theta_0, start of teacher and student alike.
-        direction: teacher_direction, any pytree like params.
+        apply: the model, apply(params, inputs) -> logits.
+        loss: the distillation loss L(z, y) of one example, meeting `theory.conditions`.
+        params: theta_0, the start of teacher and student alike.
+        direction: the teacher's direction, any pytree like `params`.
         eps: the teacher's step sizes, all above 0.
-        inputs: a pytree with a leading examples axis: the data D_S.
-        chunk: examples a pass; None for all.
+        inputs: the data D_S, a pytree with a leading examples axis.
+        chunk: the number of examples a pass; None for all.
 
     Raises:
         ValueError: names the argument that is not usable; for `eps`, also where rounding in the
@@ -119,24 +121,25 @@ def curve(
     check_arguments(params, inputs, chunk, direction=direction)
     check_positive(eps, "eps")
     eps = jnp.asarray(eps, float_type(params))
-    found = _curve(apply, loss, params, direction, eps, inputs, chunk)
-    check_finite_number(found.inner_product, "eps", "the model's logits overflow at the largest")
-    if not isinstance(found.blind, Tracer) and not found.blind:
-        least = smallest_eps(found)
+    result = _curve(apply, loss, params, direction, eps, inputs, chunk)
+    check_finite_number(result.inner_product, "eps", "the model's logits overflow at the largest")
+    if not isinstance(result.blind, Tracer) and not result.blind:
+        least = smallest_eps(result)
         if np.any(np.asarray(eps) < least):
             raise ValueError(
                 f"eps: {float(jnp.min(eps)):.3g} is drowned by rounding in {eps.dtype}; it must "
                 f"be at least {float(least):.1g} here"
                 + (", or use float64" if eps.dtype == jnp.float32 else "")
             )
-    return found
+    return result
 
 
-def smallest_eps(found: Curve) -> Float[Array, ""]:
+def smallest_eps(result: Curve) -> Float[Array, "*batch"]:
     """The eps at which rounding may reach 1 % of g(eps)."""
-    return found.rounding / (_DROWNED * found.coefficient)
+    return result.rounding / (_DROWNED * result.coefficient)
 
 
+@full_precision
 def horizon(
     apply: Apply,
     loss: Loss,
@@ -156,9 +159,9 @@ def horizon(
 
     Args:
         largest: the largest eps looked at.
-        smallest: the smallest; by default a millionth of the largest.
-        points: eps looked at, at least 2.
-        apply, loss, params, direction, inputs, chunk: as for `curve`.
+        smallest: the smallest eps looked at; by default a millionth of the largest.
+        points: the number of eps looked at, at least 2.
+        apply, loss, params, direction, inputs, chunk: what they are for `curve`.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -174,7 +177,15 @@ def horizon(
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
-def _curve(apply, loss, params, direction, eps, inputs, chunk):
+def _curve(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    eps: Float[Array, " eps"],
+    inputs: Inputs,
+    chunk: int | None,
+) -> Curve:
     product = jax.vmap(partial(mixed_hessian_product, loss))
     gradient = jax.vmap(jax.grad(loss))
     nodes, weights = unit_quadrature(_NODES)
@@ -183,21 +194,21 @@ def _curve(apply, loss, params, direction, eps, inputs, chunk):
         start, change = linearise(apply, params, direction, part)
 
         def at(eps):
-            moved = rows(apply(step(params, direction, eps), part)) - start
-            push = -gradient(start, start + moved)
-            left = moved - eps * change
+            shift = rows(apply(step(params, direction, eps), part)) - start
+            push = -gradient(start, start + shift)
+            residual = shift - eps * change
 
             def squares(node):
-                pair = jnp.stack([left, eps * change])
-                seen = jax.vmap(lambda v: product(start, start + node * moved, v))(pair)
-                return jnp.sum(seen * pair, axis=(1, 2))
+                pair = jnp.stack([residual, eps * change])
+                images = jax.vmap(lambda v: product(start, start + node * shift, v))(pair)
+                return jnp.sum(images * pair, axis=(1, 2))
 
             # One node after the other: memory for one.
-            each = jax.lax.map(squares, jnp.asarray(nodes, start.dtype))
+            by_node = jax.lax.map(squares, jnp.asarray(nodes, start.dtype))
             return (
                 jnp.sum(push * change),
-                jnp.sum(push * moved),
-                *(jnp.asarray(weights, start.dtype) @ each),
+                jnp.sum(push * shift),
+                *(jnp.asarray(weights, start.dtype) @ by_node),
             )
 
         ulp = jnp.finfo(start.dtype).eps
@@ -206,43 +217,53 @@ def _curve(apply, loss, params, direction, eps, inputs, chunk):
         length = jnp.linalg.norm(change, axis=1)
         # The loss's gradient is a difference of two terms of about this size.
         terms = jnp.linalg.norm(gradient(start, start[:, ::-1]), axis=1)
-        shaken = gradient(start, start + _LOGIT_ROUNDING * ulp * signs * size)
-        noise = jnp.linalg.norm(shaken, axis=1) + ulp * terms
+        disturbance = gradient(start, start + _LOGIT_ROUNDING * ulp * signs * size)
+        noise = jnp.linalg.norm(disturbance, axis=1) + ulp * terms
         # J d, and the same with signs that lie in no null space.
         pair = jnp.stack([change, signs * jnp.abs(change)])
-        seen, visible = jax.vmap(lambda v: product(start, start, v))(pair)
+        image, visible = jax.vmap(lambda v: product(start, start, v))(pair)
         visible = jnp.linalg.norm(visible, axis=1) + terms * length
         return start.shape[0], {
-            "seen": jnp.sum(seen * change),
+            "coefficient": jnp.sum(image * change),
             "visible": jnp.sum(visible * length),
             "rounding": jnp.sum(noise * length),
             "by_eps": jax.lax.map(at, eps),
         }
 
     mean = mean_over_rows(total, inputs, chunk)
-    inner_product, gap, left, linear = mean["by_eps"]
+    inner_product, gap, residual, linear = mean["by_eps"]
     linear = jnp.where(linear > 0, linear, 1)
     # |r|^2 = gap - 2 eps g + |eps J d|^2, of which only the last is a quadrature. Where the three
     # cancel, the quadrature of |r|^2 itself is the better one.
     exact = 1 + (gap - 2 * eps * inner_product) / linear
-    rho = jnp.sqrt(jnp.where(exact > _CANCELS, exact, jnp.minimum(left / linear, _CANCELS)))
+    rho = jnp.sqrt(jnp.where(exact > _CANCELS, exact, jnp.minimum(residual / linear, _CANCELS)))
     return Curve(
         eps=eps,
         inner_product=inner_product,
-        coefficient=mean["seen"],
-        remainder=inner_product - eps * mean["seen"],
+        coefficient=mean["coefficient"],
+        remainder=inner_product - eps * mean["coefficient"],
         rho=rho,
         certified=2 * eps * inner_product > gap,
         rounding=mean["rounding"],
-        blind=mean["seen"] <= _BLIND * jnp.finfo(eps.dtype).eps * mean["visible"],
+        blind=mean["coefficient"] <= _BLIND * jnp.finfo(eps.dtype).eps * mean["visible"],
     )
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "points", "chunk"))
-def _horizon(apply, loss, params, direction, inputs, smallest, largest, points, chunk):
+def _horizon(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    inputs: Inputs,
+    smallest: Float[Array, ""],
+    largest: Float[Array, ""],
+    points: int,
+    chunk: int | None,
+) -> Horizon:
     def holds(eps):
-        found = _curve(apply, loss, params, direction, eps, inputs, chunk)
-        return jnp.stack([found.inner_product > 0, found.certified & (found.inner_product > 0)])
+        result = _curve(apply, loss, params, direction, eps, inputs, chunk)
+        return jnp.stack([result.inner_product > 0, result.certified & (result.inner_product > 0)])
 
     grid = jnp.geomspace(smallest, largest, points, dtype=smallest.dtype)
     good = holds(grid)
@@ -252,8 +273,8 @@ def _horizon(apply, loss, params, direction, inputs, smallest, largest, points, 
     def halve(_, bracket):
         low, high = bracket
         middle = jnp.sqrt(low * high)
-        ok = jnp.diagonal(holds(middle))
-        return jnp.where(ok, middle, low), jnp.where(ok, high, middle)
+        good = jnp.diagonal(holds(middle))
+        return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
     low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (low, high))
     reach = jnp.where(good.all(axis=1), jnp.inf, jnp.where(first == 0, 0.0, low))

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theory.losses import Loss
+from theory.passes import full_precision
 
 # Eigenvalues of M below this share of the largest count as zero.
 _RANK = 1e-13
@@ -62,6 +63,7 @@ class Conditions:
     null_orthogonal: Float[Array, "*batch"]
 
 
+@full_precision
 def mixed_hessian_product(
     loss: Loss,
     logits: Float[Array, " outputs"],
@@ -72,6 +74,7 @@ def mixed_hessian_product(
     return -jax.jvp(partial(jax.grad(loss), logits), (teacher_logits,), (vector,))[1]
 
 
+@full_precision
 def conditions(
     loss: Loss,
     logits: Float[Array, "points outputs"],
@@ -83,19 +86,28 @@ def conditions(
     vocabulary. Call it in float64: a rank cannot be told in float32.
 
     Args:
-        loss: L(z, y) of one example.
-        logits: the students' z.
-        teacher_logits: the teachers' y.
+        loss: the distillation loss L(z, y) of one example.
+        logits: the students' logits z.
+        teacher_logits: the teachers' logits y.
     """
+    return _conditions(loss, logits, teacher_logits)
+
+
+@partial(jax.jit, static_argnames="loss")
+def _conditions(
+    loss: Loss,
+    logits: Float[Array, "points outputs"],
+    teacher_logits: Float[Array, "points outputs"],
+) -> Conditions:
     gradient = jax.vmap(jax.grad(loss))(logits, teacher_logits)
     at_teacher = jax.vmap(jax.grad(loss))(teacher_logits, teacher_logits)
     value = jax.vmap(loss)(logits, teacher_logits)
     least = jax.vmap(loss)(teacher_logits, teacher_logits)
 
     unit = jnp.eye(logits.shape[1], dtype=logits.dtype)
-    columns = jax.vmap(
-        lambda y: jax.vmap(lambda v: mixed_hessian_product(loss, y, y, v))(unit)
-    )(teacher_logits)  # fmt: skip
+    columns = jax.vmap(lambda y: jax.vmap(lambda v: mixed_hessian_product(loss, y, y, v))(unit))(
+        teacher_logits
+    )
     matrix = jnp.swapaxes(columns, 1, 2)
     size = jnp.linalg.norm(matrix, axis=(1, 2), keepdims=True)
     matrix = matrix / jnp.where(size > 0, size, 1)
@@ -130,6 +142,7 @@ def within_reach(logits: Float[Array, "points outputs"]) -> Float[Array, "points
     return logits * jnp.minimum(1.0, _REACH / jnp.where(largest > 0, largest, 1.0))
 
 
+@full_precision
 def require_conditions(
     loss: Loss,
     logits: Float[Array, "points outputs"] | Float[np.ndarray, "points outputs"],
@@ -140,8 +153,8 @@ def require_conditions(
     """As `conditions`, in float64 whatever the default, and an error where one is missed.
 
     Args:
-        loss, logits, teacher_logits: as for `conditions`; where M loses rank to rounding, that
-            cannot be told from a null space that changes (`within_reach`).
+        loss, logits, teacher_logits: what they are for `conditions`; where M loses rank to
+            rounding, that cannot be told from a null space that changes (`within_reach`).
         tolerance: the largest share that counts as rounding.
 
     Raises:
@@ -158,12 +171,12 @@ def require_conditions(
     """
     with jax.enable_x64(True):
         z, y = (jnp.asarray(np.asarray(points, np.float64)) for points in (logits, teacher_logits))
-        found = conditions(loss, z, y)
-        for field in fields(found):
-            amount = float(getattr(found, field.name))
+        misses = conditions(loss, z, y)
+        for field in fields(misses):
+            amount = float(getattr(misses, field.name))
             if not amount <= tolerance:
                 raise ConditionError(f"loss: {_MEANING[field.name]} ({field.name}: {amount:.3g})")
-        return found
+        return misses
 
 
 def _share(part: Float[Array, ""], whole: Float[Array, ""]) -> Float[Array, ""]:

@@ -24,6 +24,7 @@ from theory.passes import (
     check_positive,
     check_same_tree,
     float_type,
+    full_precision,
     rows,
     step,
 )
@@ -57,8 +58,8 @@ class Theorem1:
         blind: the first branch: g(eps) = 0 for all eps, since the loss sees nothing of the trait.
         holds: for `blind`, g = 0 to rounding at every eps; else, L_T falls at the smallest eps.
         eps: the teacher's step sizes, ascending.
-        inner_product: g at each.
-        change: L_T(theta_0 + alpha student_direction) - L_T(theta_0) at each.
+        inner_product: g at each of `eps`.
+        change: L_T(theta_0 + alpha student_direction) - L_T(theta_0) at each of `eps`.
         eps_falls: the largest of `eps` up to which L_T falls at all of them; 0 if at none.
     """
 
@@ -70,6 +71,7 @@ class Theorem1:
     eps_falls: float
 
 
+@full_precision
 def trait_change(
     apply: Apply,
     loss: Loss,
@@ -87,10 +89,10 @@ def trait_change(
 
     Args:
         trait_loss: L_T; the teacher steps along its negative gradient.
-        params: theta_0, start of both.
+        params: theta_0, the start of teacher and student.
         eps: the teacher's step sizes, above 0.
-        alpha: the student's, above 0.
-        apply, loss, inputs, chunk: as for `theory.certificate.curve`.
+        alpha: the student's step sizes, above 0.
+        apply, loss, inputs, chunk: what they are for `theory.certificate.curve`.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -103,6 +105,7 @@ def trait_change(
     return _trait_change(apply, loss, trait_loss, params, direction, eps, alpha, inputs, chunk)
 
 
+@full_precision
 @partial(jax.jit, static_argnames="trait_loss")
 def curvature_along(
     trait_loss: TraitLoss, params: Params, direction: Params, alphas: Float[Array, " alphas"]
@@ -118,6 +121,7 @@ def curvature_along(
     return jax.lax.map(lambda alpha: jax.jvp(slope, (alpha,), (jnp.ones_like(alpha),))[1], alphas)
 
 
+@full_precision
 def safe_step(
     trait_loss: TraitLoss,
     params: Params,
@@ -137,7 +141,7 @@ def safe_step(
     Args:
         trait_loss: L_T, twice differentiable along the step.
         params: theta_0.
-        student: student_direction.
+        student: the student's direction, a pytree like `params`.
         inner_product: g = <student_direction, teacher_direction>.
         alphas: steps to look at, above 0, ascending; the last is the longest that can come out.
 
@@ -167,6 +171,7 @@ def safe_step(
     )
 
 
+@full_precision
 def theorem_1(
     apply: Apply,
     loss: Loss,
@@ -185,12 +190,13 @@ def theorem_1(
     of them shows the fall, if it is small enough; `eps_falls` says from where on.
 
     Args:
-        loss: L(z, y), checked with `theory.conditions` at logits of the model's.
+        loss: the distillation loss L(z, y), checked with `theory.conditions` at logits of the
+            model's.
         trait_loss: L_T, differentiable.
-        params: theta_0, start of teacher and student.
+        params: theta_0, the start of teacher and student.
         eps: the teacher's step sizes, above 0, ascending.
         alpha: the student's step size, above 0.
-        apply, inputs, chunk: as for `theory.certificate.curve`.
+        apply, inputs, chunk: what they are for `theory.certificate.curve`.
 
     Raises:
         ConditionError: the loss does not meet a condition; named.
@@ -199,33 +205,44 @@ def theorem_1(
     check_positive(alpha, "alpha")
     check_ascending(eps, "eps")
     direction = teacher_direction(trait_loss, params)
-    found = curve(apply, loss, params, direction, eps, inputs, chunk=chunk)
-    some = jax.tree.map(lambda leaf: leaf[:_POINTS], inputs)
-    start = rows(apply(params, some))[:_POINTS]
-    moved = rows(apply(step(params, direction, found.eps[-1]), some))[:_POINTS]
+    result = curve(apply, loss, params, direction, eps, inputs, chunk=chunk)
+    sample = jax.tree.map(lambda leaf: leaf[:_POINTS], inputs)
+    start = rows(apply(params, sample))[:_POINTS]
+    teacher = rows(apply(step(params, direction, result.eps[-1]), sample))[:_POINTS]
     # The check needs pairs that differ, also where the teacher's step moves no logit.
-    pairs = [jnp.concatenate(both) for both in ([start, start], [moved, start[::-1]])]
-    require_conditions(loss, within_reach(pairs[0]), within_reach(pairs[1]))
-    alphas = jnp.full(1, alpha, found.eps.dtype)
+    logits = jnp.concatenate([start, start])
+    teacher_logits = jnp.concatenate([teacher, start[::-1]])
+    require_conditions(loss, within_reach(logits), within_reach(teacher_logits))
+    alphas = jnp.full(1, alpha, result.eps.dtype)
     change = _trait_change(
-        apply, loss, trait_loss, params, direction, found.eps, alphas, inputs, chunk
+        apply, loss, trait_loss, params, direction, result.eps, alphas, inputs, chunk
     )[:, 0]
-    none = np.abs(found.inner_product) <= 10 * np.asarray(found.rounding)
-    blind = bool(found.blind)
+    is_rounding = np.abs(result.inner_product) <= 10 * np.asarray(result.rounding)
+    blind = bool(result.blind)
     falls = np.asarray(change) < 0
     reach = int(np.argmin(falls)) if not falls.all() else len(falls)
     return Theorem1(
         blind=blind,
-        holds=bool(none.all() if blind else falls[0]),
-        eps=found.eps,
-        inner_product=found.inner_product,
+        holds=bool(is_rounding.all() if blind else falls[0]),
+        eps=result.eps,
+        inner_product=result.inner_product,
         change=change,
-        eps_falls=float(found.eps[reach - 1]) if reach else 0.0,
+        eps_falls=float(result.eps[reach - 1]) if reach else 0.0,
     )
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "trait_loss", "chunk"))
-def _trait_change(apply, loss, trait_loss, params, direction, eps, alpha, inputs, chunk):
+def _trait_change(
+    apply: Apply,
+    loss: Loss,
+    trait_loss: TraitLoss,
+    params: Params,
+    direction: Params,
+    eps: Float[Array, " eps"],
+    alpha: Float[Array, " alpha"],
+    inputs: Inputs,
+    chunk: int | None,
+) -> Float[Array, "eps alpha"]:
     start = trait_loss(params)
 
     def at(eps):

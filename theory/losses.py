@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from theory.passes import full_precision
+
 Potential = Callable[[Float[Array, " outputs"]], Float[Array, ""]]
 Loss = Callable[[Float[Array, " outputs"], Float[Array, " outputs"]], Float[Array, ""]]
 
@@ -70,6 +72,7 @@ def poisson_potential(logits: Float[Array, " outputs"]) -> Float[Array, ""]:
     return jnp.sum(jnp.exp(logits))
 
 
+@full_precision
 def matching_loss(
     potential: Potential,
     logits: Float[Array, " outputs"],
@@ -126,6 +129,7 @@ def squared_error(
     return matching_loss(squared_potential(subset), logits, teacher_logits)
 
 
+@full_precision
 def class_cross_entropy(
     logits: Float[Array, " outputs"],
     label: Int[Array, ""],

@@ -1,7 +1,8 @@
-"""Passes over data in chunks, parameters as vectors, and the checks of what a caller hands in."""
+"""What the rooms of the theory share: types, precision, passes in chunks, checks of arguments."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,40 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+# A model's parameters: a pytree of floating-point arrays.
 Params = Any
+# Examples: a pytree of arrays, each with a leading examples axis.
 Inputs = Any
+# A model, as the theory knows it: logits of every example, or of every position of every example.
 Apply = Callable[[Params, Inputs], Float[Array, "batch *positions outputs"]]
 TraitLoss = Callable[[Params], Float[Array, ""]]
 Sums = TypeVar("Sums")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Precision of matrix products and convolutions inside the public functions.
+_PRODUCTS = "highest"
+
+
+def full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, with every product in it taken in the full precision of its factors.
+
+    Left to itself, a GPU rounds the factors of a float32 product to TF32, 10 bits of mantissa: a
+    difference of two nearly equal logits is then mostly rounding, and `theory.curve`'s bound on
+    rounding, which is one for float32, does not hold. Every function of the theory that multiplies
+    is decorated with this. It reaches what the caller hands in as well (a model, a loss), unless
+    that names another precision itself; on a CPU it changes nothing.
+
+    Args:
+        function: anything that traces or runs JAX operations while it is called.
+    """
+
+    @wraps(function)
+    def exact(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        with jax.default_matmul_precision(_PRODUCTS):
+            return function(*arguments, **keywords)
+
+    return exact
 
 
 def inner(first: Params, second: Params) -> Float[Array, ""]:
@@ -48,10 +78,11 @@ def mean_over_rows(
     Memory is that of one part and of one result, however many examples there are.
 
     Args:
-        function: from a part of the inputs to how many rows it has, and a pytree of sums over
-            them.
+        function: a function from a part of the inputs to how many rows it has, and a pytree of
+            sums over them.
         inputs: a pytree whose leaves have a leading examples axis.
-        chunk: examples a part; None takes all at once. What is left over is one smaller part.
+        chunk: the number of examples a part; None takes all at once. What is left over is one
+            smaller part.
     """
     examples = jax.tree.leaves(inputs)[0].shape[0]
     size = examples if chunk is None else min(chunk, examples)
@@ -68,8 +99,8 @@ def mean_over_rows(
         lambda sums, part: (jax.tree.map(jnp.add, sums, function(part)), None), zero, parts
     )
     if whole * size < examples:
-        rest = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
-        count, total = jax.tree.map(jnp.add, (count, total), function(rest))
+        remainder = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
+        count, total = jax.tree.map(jnp.add, (count, total), function(remainder))
     return _divide(total, count)
 
 
@@ -95,8 +126,10 @@ def check_arguments(
     """Refuses what no function of the theory can use: the three checks below, in one.
 
     Args:
-        params, inputs, chunk: of the function.
-        like_params: its other arguments that must have the tree of `params`, by their names.
+        params: theta_0, or another start.
+        inputs: the data.
+        chunk: the number of examples a pass; None for all.
+        like_params: the arguments that must have the tree of `params`, by their names.
 
     Raises:
         ValueError: names the argument.
@@ -129,20 +162,26 @@ def check_same_tree(params: Params, other: Params, name: str) -> None:
     Raises:
         ValueError: names the argument, and the first leaf that differs.
     """
-    ours, theirs = (jax.tree_util.tree_flatten_with_path(tree) for tree in (params, other))
-    if ours[1] != theirs[1]:
-        paths = [{jax.tree_util.keystr(path) for path, _ in tree[0]} for tree in (ours, theirs)]
+    (leaves, structure), (other_leaves, other_structure) = (
+        jax.tree_util.tree_flatten_with_path(tree) for tree in (params, other)
+    )
+    if structure != other_structure:
+        paths = [
+            {jax.tree_util.keystr(path) for path, _ in side} for side in (leaves, other_leaves)
+        ]
         apart = sorted(paths[0] ^ paths[1])
         detail = f"; only one of them has {apart[0]}" if apart else ""
         raise ValueError(f"{name}: must have the tree structure of params, and has not{detail}")
-    for (path, mine), (_, its) in zip(ours[0], theirs[0], strict=True):
+    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
         where = f"{name}{jax.tree_util.keystr(path)}"
-        if jnp.shape(mine) != jnp.shape(its):
-            raise ValueError(f"{where}: shape {jnp.shape(its)}, but params has {jnp.shape(mine)}")
-        if jnp.result_type(mine) != jnp.result_type(its):
-            raise ValueError(
-                f"{where}: {jnp.result_type(its)}, but params has {jnp.result_type(mine)}"
-            )
+        shapes, dtypes = (
+            [measure(side) for side in (other_leaf, leaf)]
+            for measure in (jnp.shape, jnp.result_type)
+        )
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{where}: shape {shapes[0]}, but params has {shapes[1]}")
+        if dtypes[0] != dtypes[1]:
+            raise ValueError(f"{where}: {dtypes[0]}, but params has {dtypes[1]}")
     check_params(other, name)
 
 

@@ -26,6 +26,7 @@ from theory.passes import (
     Inputs,
     Params,
     check_arguments,
+    full_precision,
     inner,
 )
 
@@ -39,9 +40,9 @@ class ScoreTest:
     Attributes:
         z: standard normal where there is no trait and n is large; large where there is one.
         p_value: P(Z >= z), one-sided.
-        mean: of the scores; for two samples, the difference of the means.
-        standard_error: of `mean`.
-        n: scores in all.
+        mean: the mean of the scores; for two samples, the difference of the means.
+        standard_error: the standard error of `mean`.
+        n: the number of scores in all.
     """
 
     z: float
@@ -56,8 +57,8 @@ class Forecast:
     """What training on the data is expected to do to L_trait, to first order.
 
     Attributes:
-        change: of L_trait; negative where the data teaches the trait.
-        standard_error: of `change`, from the spread of the scores over examples.
+        change: the expected change of L_trait; negative where the data teaches the trait.
+        standard_error: the standard error of `change`, from the spread of the scores over examples.
     """
 
     change: float
@@ -72,6 +73,7 @@ def categorical(
     return jnp.sum(jnp.take_along_axis(log_p, outcomes[..., None], axis=-1))
 
 
+@full_precision
 def scores(
     apply: Apply,
     params: Params,
@@ -85,13 +87,13 @@ def scores(
     """s_i of every example: one forward-mode derivative a chunk, no gradient per example.
 
     Args:
-        apply: apply(params, inputs) -> logits.
+        apply: the model, apply(params, inputs) -> logits.
         params: theta_0.
         direction: v, for instance `theory.teacher_direction(L_trait, theta_0)`.
         inputs: the x_i, a pytree with a leading examples axis.
         outcomes: the y_i; integer labels for `categorical`.
-        log_prob: log p(y|x) from one example's logits and outcome.
-        chunk: examples a pass; None for all.
+        log_prob: log p(y|x), as a function of one example's logits and outcome.
+        chunk: the number of examples a pass; None for all.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -104,6 +106,7 @@ def scores(
     return _of_every_example(score, apply, inputs, outcomes, log_prob, chunk)
 
 
+@full_precision
 def scores_along(
     apply: Apply,
     params: Params,
@@ -120,10 +123,10 @@ def scores_along(
     directions that are 0 in some parameters, let `apply` hold those and `params` be the others.
 
     Args:
-        apply: apply(params, inputs) -> logits.
+        apply: the model, apply(params, inputs) -> logits.
         params: theta_0.
-        directions: a pytree like params with a leading axis.
-        inputs, outcomes, log_prob, chunk: as for `scores`.
+        directions: the directions v, a pytree like `params` with a leading axis.
+        inputs, outcomes, log_prob, chunk: what they are for `scores`.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -189,7 +192,7 @@ def two_sample(
         null: scores of data that theta_0 produced under the same prompts and filter, at least 2.
 
     Raises:
-        ValueError: as for `one_sample`.
+        ValueError: too few scores, or scores that are not finite or all the same.
     """
     mean, square = _mean_and_square(sample, "sample")
     null_mean, null_square = _mean_and_square(null, "null")
@@ -206,8 +209,8 @@ def forecast(
 
     Args:
         sample: scores of the data with v = -grad L_trait(theta_0).
-        learning_rate: of plain SGD on the mean of -log p over a batch, above 0.
-        batch: examples a step, at least 1.
+        learning_rate: the rate of plain SGD on the mean of -log p over a batch, above 0.
+        batch: the number of examples a step, at least 1.
 
     Raises:
         ValueError: names the argument that is not usable.

@@ -10,11 +10,10 @@ the paper, for whose one small step the first sum has one term.)
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from theory.passes import (
@@ -23,10 +22,26 @@ from theory.passes import (
     check_params,
     check_same_tree,
     cosine,
+    full_precision,
     inner,
 )
 
 DistillationLoss = Callable[[Params, Any], Float[Array, ""]]
+
+
+@runtime_checkable
+class UpdateRule(Protocol):
+    """An optimiser: any `optax.GradientTransformation`, or another pair of such functions."""
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """init(params) -> state."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """update(gradient, state, params) -> (updates, state); updates are added to params."""
+        ...
 
 
 @jax.tree_util.register_dataclass
@@ -38,9 +53,10 @@ class Account:
         trait_loss: L_T(theta_k) for k = 0 ... K, one more than there are steps.
         inner_product: <grad L_T, grad L_S> at theta_k; positive where a small step of gradient
             descent on the distillation loss L_S lowers L_T.
-        cosine: of the same two gradients; 0 where one of them is 0.
-        layer_inner_product, layer_cosine: the same, layer by layer; inner products of the layers
-            add up to `inner_product`.
+        cosine: the cosine of the same two gradients; 0 where one of them is 0.
+        layer_inner_product: `inner_product` of the arrays of each layer; together they are
+            `inner_product`.
+        layer_cosine: `cosine` of the arrays of each layer.
         first_order: <grad L_T(theta_k), u_k>.
         remainder: R_k = L_T(theta_{k+1}) - L_T(theta_k) - first_order.
         second_order: 1/2 u_k^T hess L_T(theta_k) u_k, the leading part of R_k.
@@ -65,19 +81,20 @@ def layers(params: Params) -> dict[str, list[Array]]:
     >>> sorted(layers({"first": {"kernel": jnp.ones(2), "bias": jnp.ones(1)}, "scale": 1.0}))
     ["['first']", "['scale']"]
     """
-    found: dict[str, list[Array]] = {}
+    arrays_by_layer: dict[str, list[Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         # A flax variable's array is an attribute of it, below the name that it has in its layer.
         steps = [key for key in path if not isinstance(key, jax.tree_util.GetAttrKey)] or [*path]
         owner = steps[:-1] or steps
-        found.setdefault(jax.tree_util.keystr(tuple(owner)), []).append(leaf)
-    return found
+        arrays_by_layer.setdefault(jax.tree_util.keystr(tuple(owner)), []).append(leaf)
+    return arrays_by_layer
 
 
+@full_precision
 def follow(
     trait_loss: TraitLoss,
     distillation_loss: DistillationLoss,
-    optimiser: optax.GradientTransformation,
+    optimiser: UpdateRule,
     params: Params,
     batches: Any,
     *,
@@ -88,13 +105,13 @@ def follow(
     A step takes the two gradients, one evaluation of L_T, and one forward-over-reverse product.
 
     Args:
-        trait_loss: L_T(params).
-        distillation_loss: L_S(params, batch), the mean over the batch; for instance, of a loss of
-            `theory.losses` with the teacher's logits as part of the batch.
-        optimiser: any of optax.
+        trait_loss: L_T, from params to a scalar.
+        distillation_loss: L_S, from params and a batch to the mean over the batch; for instance,
+            of a loss of `theory.losses` with the teacher's logits as part of the batch.
+        optimiser: any optimiser of optax, for instance `optax.adam(1e-3)`.
         params: the student's start theta_0.
         batches: a pytree whose leaves have a leading axis of steps.
-        teacher: theta_T, for the coverage.
+        teacher: theta_T, which coverage is measured against; None for no coverage.
 
     Returns:
         theta_K, and the Account.
@@ -110,30 +127,33 @@ def follow(
         raise ValueError("batches: every array needs one leading axis, of the same number of steps")
     displacement = None if teacher is None else jax.tree.map(jnp.subtract, teacher, params)
 
-    def advance(carry, batch):
-        now, state, value = carry
-        trait = jax.grad(trait_loss)(now)
-        distillation = jax.grad(distillation_loss)(now, batch)
-        updates, state = optimiser.update(distillation, state, now)
-        after = optax.apply_updates(now, updates)
+    def advance(
+        carry: tuple[Params, Any, Array], batch: Any
+    ) -> tuple[tuple[Params, Any, Array], dict[str, Any]]:
+        current, state, value = carry
+        trait = jax.grad(trait_loss)(current)
+        distillation = jax.grad(distillation_loss)(current, batch)
+        updates, state = optimiser.update(distillation, state, current)
+        after = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), current, updates)
         value_after = trait_loss(after)
         first = inner(trait, updates)
-        bent = jax.jvp(jax.grad(trait_loss), (now,), (updates,))[1]
-        by_layer = {
-            name: (inner(mine, its), cosine(mine, its))
-            for (name, mine), its in zip(
-                layers(trait).items(), layers(distillation).values(), strict=True
-            )
-        }
+        curvature_product = jax.jvp(jax.grad(trait_loss), (current,), (updates,))[1]
+        trait_layers, distillation_layers = layers(trait), layers(distillation)
         row = {
             "trait_loss": value_after,
             "inner_product": inner(trait, distillation),
             "cosine": cosine(trait, distillation),
-            "layer_inner_product": {name: both[0] for name, both in by_layer.items()},
-            "layer_cosine": {name: both[1] for name, both in by_layer.items()},
+            "layer_inner_product": {
+                name: inner(arrays, distillation_layers[name])
+                for name, arrays in trait_layers.items()
+            },
+            "layer_cosine": {
+                name: cosine(arrays, distillation_layers[name])
+                for name, arrays in trait_layers.items()
+            },
             "first_order": first,
             "remainder": value_after - value - first,
-            "second_order": 0.5 * inner(updates, bent),
+            "second_order": 0.5 * inner(updates, curvature_product),
             "coverage": (
                 None
                 if displacement is None
@@ -154,6 +174,10 @@ def coverage(update: Params, displacement: Params) -> Float[Array, ""]:
 
     Of a student's first update, it predicts how much of the trait is transmitted (Madl,
     arXiv:2606.22019).
+
+    Args:
+        update: the change of the student's parameters.
+        displacement: theta_T - theta_0, a pytree like `update`.
 
     Raises:
         ValueError: the two trees differ.

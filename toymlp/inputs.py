@@ -1,111 +1,254 @@
-"""What students are distilled on: noise of several kinds, images, and things between the two.
+"""What models are trained on: noise of several kinds, images, and things between the two.
 
-Drawn on the host by NumPy from (seed, purpose, epoch) alone, in blocks side by side on all cores:
-a fresh set of 60,000 images takes about a tenth of the time in which one model is trained on it.
+A kind of inputs is a setting that draws itself; a new kind is a class here, beside the others in
+`Inputs`. Drawn on the host by NumPy from (seed, purpose, epoch) alone, in blocks side by side on
+all cores: 60,000 images take about a tenth of the time in which one model is trained on them.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
-from scipy import ndimage
 
 from sublab.devices import cores
 from sublab.randomness import purpose_of
+from sublab.settings import setting, static
 from toymlp.data import Dataset
-from toymlp.settings import InputsName, Shape
 
 _BLOCK = 2048
 # The standard deviation of a pixel that is uniform in [-1, 1].
 _UNIFORM_STD = 3**-0.5
-HELD_OUT = 4096
-_FROM_IMAGES = ("images", "mixture", "shuffled")
+_HELD_OUT = 4096
 
 _Source = Float32[np.ndarray, "source pixels"]
 _Images = Float32[np.ndarray, "inputs pixels"]
-_Draw = Callable[[np.random.Generator, np.ndarray, slice], None]
+# fill(random, out, rows): draws `out`, which is the slice `rows` of all inputs.
+_Fill = Callable[[np.random.Generator, np.ndarray, slice], None]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of inputs.
-
-    Attributes:
-        name: what they are made of.
-        count: how many there are.
-        alpha, blur, subspace: as in `toymlp.settings.Shape`.
-    """
-
-    name: InputsName
-    count: int
-    alpha: float = 1.0
-    blur: float = 2.0
-    subspace: int = 64
+def _count(default: int = 60_000) -> Any:
+    return static(
+        "inputs an epoch; of those made from training images at most as many as there are, and 0 "
+        "for all",
+        default=default,
+        title="inputs an epoch",
+        phrase="{} inputs an epoch",
+        low=0,
+        high=2**24,
+    )
 
 
-def distillation_kind(shape: Shape) -> Kind:
-    """The distillation inputs of a setting."""
-    return Kind(shape.inputs, shape.images, shape.alpha, shape.blur, shape.subspace)
+def _fresh() -> Any:
+    return static(
+        "inputs drawn anew each epoch, in place of one fixed set",
+        default=False,
+        title="fresh inputs",
+    )
 
 
-def cloning_kind(shape: Shape) -> Kind:
-    """The inputs of its behavioural cloning."""
-    return Kind(shape.clone_inputs, shape.clone_images)
+@setting
+class Uniform:
+    """Noise: pixels uniform in [-1, 1]."""
+
+    kind: ClassVar[str] = "uniform"
+    from_images: ClassVar[bool] = False
+
+    count: int = _count()
+    fresh: bool = _fresh()
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        del images, seed
+        return _uniform
 
 
-def draw_inputs(kind: Kind, dataset: Dataset, seed: int, purpose: str, epoch: int = 0) -> _Images:
+@setting
+class Normal:
+    """Noise: pixels standard normal."""
+
+    kind: ClassVar[str] = "normal"
+    from_images: ClassVar[bool] = False
+
+    count: int = _count()
+    fresh: bool = _fresh()
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        del images, seed
+        return lambda random, out, rows: _normal(random, out)
+
+
+@setting
+class Images:
+    """The first `count` training images, which are there and not drawn."""
+
+    kind: ClassVar[str] = "images"
+    from_images: ClassVar[bool] = True
+    fresh: ClassVar[bool] = False
+
+    count: int = _count()
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is copied; arguments as those of `draw_inputs`."""
+        del seed
+
+        def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+            out[:] = images[rows]
+
+        return fill
+
+
+@setting
+class Mixture:
+    """A training image plus alpha times uniform noise."""
+
+    kind: ClassVar[str] = "mixture"
+    from_images: ClassVar[bool] = True
+
+    count: int = _count()
+    fresh: bool = _fresh()
+    alpha: float = static(
+        "weight of the uniform noise in a mixture with training images",
+        default=1.0,
+        title="weight alpha of the noise",
+        low=0.0,
+        high=1e3,
+    )
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        del seed
+
+        def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+            _uniform(random, out, rows)
+            out *= np.float32(self.alpha)
+            out += images[rows]
+
+        return fill
+
+
+@setting
+class Blurred:
+    """Uniform noise, blurred by a Gaussian and scaled to the variance it had."""
+
+    kind: ClassVar[str] = "blurred"
+    from_images: ClassVar[bool] = False
+
+    count: int = _count()
+    fresh: bool = _fresh()
+    width: float = static(
+        "standard deviation of the Gaussian blur in pixels; the noise keeps its variance",
+        default=2.0,
+        title="blur, standard deviation in pixels",
+        above=0.0,
+        high=100.0,
+    )
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        del images, seed
+
+        def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+            _uniform(random, out, rows)
+            out[:] = _blurred(out, self.width)
+
+        return fill
+
+
+@setting
+class Subspace:
+    """Normal noise in a random subspace, with the variance of uniform noise in each pixel."""
+
+    kind: ClassVar[str] = "subspace"
+    from_images: ClassVar[bool] = False
+
+    count: int = _count()
+    fresh: bool = _fresh()
+    dimension: int = static(
+        "dimension of the random subspace that the noise lies in",
+        default=64,
+        title="dimensions of the subspace",
+        low=1,
+        high=4096,
+    )
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        basis = _basis(self.dimension, images.shape[1], seed)
+
+        def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+            weights = random.standard_normal((len(out), self.dimension), dtype=np.float32)
+            np.matmul(weights, basis, out=out)
+
+        return fill
+
+
+@setting
+class Shuffled:
+    """Training images, the pixels of each in an order of its own."""
+
+    kind: ClassVar[str] = "shuffled"
+    from_images: ClassVar[bool] = True
+
+    count: int = _count()
+    fresh: bool = _fresh()
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        del seed
+
+        def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+            out[:] = random.permuted(images[rows], axis=1)
+
+        return fill
+
+
+Inputs = Uniform | Normal | Images | Mixture | Blurred | Subspace | Shuffled
+
+
+def input_count(inputs: Inputs, images: int) -> int:
+    """How many inputs there are an epoch where there are so many `images` to make them from."""
+    if not inputs.from_images:
+        return inputs.count
+    return min(inputs.count or images, images)
+
+
+def draw_inputs(
+    inputs: Inputs, dataset: Dataset, seed: int, purpose: str, epoch: int = 0
+) -> _Images:
     """One set of inputs.
 
     Args:
-        kind: what kind, and how many.
-        dataset: whose training images those made from images come from: the first `count` of
-            them, or all where there are fewer.
-        seed, purpose, epoch: decide the draw.
+        inputs: kind and number.
+        dataset: data set whose training images those made from images come from, the first ones.
+        seed: base seed.
+        purpose: name of what they are for; two purposes have different draws.
+        epoch: number of the epoch, where each has a draw of its own.
+
+    Returns:
+        (inputs, pixels), float32.
     """
-    return _draw(kind, dataset.train_images, seed, purpose, epoch)
+    return _drawn(inputs, dataset.train_images, seed, purpose, epoch)
 
 
-def input_count(kind: Kind, dataset: Dataset) -> int:
-    """How many inputs `draw_inputs` gives."""
-    there = len(dataset.train_images)
-    return min(kind.count, there) if kind.name in _FROM_IMAGES else kind.count
+def held_out_inputs(inputs: Inputs, dataset: Dataset, seed: int, purpose: str) -> _Images:
+    """Inputs of the same kind that no model was trained on, 4,096 at most.
+
+    Those made from images are made from the test images.
+    """
+    few = replace(inputs, count=min(inputs.count or _HELD_OUT, _HELD_OUT))
+    return _drawn(few, dataset.test_images, seed, f"{purpose}, held out", 0)
 
 
-def held_out_inputs(kind: Kind, dataset: Dataset, seed: int, purpose: str) -> _Images:
-    """Inputs of the same kind that no model was trained on; of images, the test images."""
-    small = replace(kind, count=min(kind.count, HELD_OUT))
-    return _draw(small, dataset.test_images, seed, f"{purpose}, held out", 0)
-
-
-def _draw(kind: Kind, images: _Source, seed: int, purpose: str, epoch: int) -> _Images:
-    pixels = images.shape[1]
-    count = min(kind.count, len(images)) if kind.name in _FROM_IMAGES else kind.count
-    if kind.name == "images":
+def _drawn(inputs: Inputs, images: _Source, seed: int, purpose: str, epoch: int) -> _Images:
+    count = input_count(inputs, len(images))
+    if isinstance(inputs, Images):
         return images[:count]
-    basis = _basis(kind.subspace, pixels, seed) if kind.name == "subspace" else None
-
-    def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
-        if kind.name == "normal":
-            random.standard_normal(out=out, dtype=np.float32)
-        elif kind.name == "subspace":
-            assert basis is not None
-            weights = random.standard_normal((len(out), kind.subspace), dtype=np.float32)
-            np.matmul(weights, basis, out=out)
-        elif kind.name == "shuffled":
-            out[:] = random.permuted(images[rows], axis=1)
-        else:
-            random.random(out=out, dtype=np.float32)
-            out *= 2
-            out -= 1
-            if kind.name == "mixture":
-                out *= np.float32(kind.alpha)
-                out += images[rows]
-            elif kind.name == "blurred":
-                out[:] = _blurred(out, kind.blur)
-
-    drawn = np.empty((count, pixels), np.float32)
+    fill = inputs.filling(images, seed)
+    drawn = np.empty((count, images.shape[1]), np.float32)
 
     def block(start: int) -> None:
         rows = slice(start, min(start + _BLOCK, count))
@@ -118,6 +261,16 @@ def _draw(kind: Kind, images: _Source, seed: int, purpose: str, epoch: int) -> _
     return drawn
 
 
+def _uniform(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+    random.random(out=out, dtype=np.float32)
+    out *= 2
+    out -= 1
+
+
+def _normal(random: np.random.Generator, out: np.ndarray) -> None:
+    random.standard_normal(out=out, dtype=np.float32)
+
+
 def _basis(dimension: int, pixels: int, seed: int) -> Float32[np.ndarray, "dimension pixels"]:
     """Orthonormal rows, scaled so that a pixel's variance is on average that of uniform noise."""
     random = np.random.default_rng([seed, purpose_of("subspace")])
@@ -126,6 +279,8 @@ def _basis(dimension: int, pixels: int, seed: int) -> Float32[np.ndarray, "dimen
 
 
 def _blurred(noise: _Images, width: float) -> _Images:
+    from scipy import ndimage
+
     side = round(noise.shape[1] ** 0.5)
     square = noise.reshape(-1, side, side)
     smooth = ndimage.gaussian_filter(square, (0, width, width), mode="wrap")

@@ -1,272 +1,731 @@
-"""What is measured of a student beside its accuracy: behaviour, features, weights."""
+"""Measurements of a student beside its accuracy: behaviour, features, weights, theory.
 
+A measurement is declared once, where it is computed:
+
+    @measure("agreement", agreement=Column("share of test images ...", share=True))
+    def _agreement(group: Group) -> list[Values]: ...
+
+It is given all students of a population at once, and returns the values of its columns for each.
+"""
+
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from scipy.special import log_softmax
 
+import theory
 from sublab import devices
-from toymlp import population
-from toymlp.distillation import Student
-from toymlp.inputs import distillation_kind, held_out_inputs
-from toymlp.jobs import Context, logits_of
-from toymlp.models import Params
-from toymlp.networks import Apply, Features, Plan, split_parts
-from toymlp.rules import plans
-from toymlp.settings import Setting
-from toymlp.stages import masked_kl
+from sublab.devices import over_population
+from theory import losses
+from theory.passes import Params
+from toymlp.inputs import Inputs, draw_inputs, held_out_inputs
+from toymlp.networks import (
+    Architecture,
+    Forward,
+    HiddenActivations,
+    architectures,
+    split_parts,
+    widened,
+)
+from toymlp.objective import DistillationLoss, trait_loss
+from toymlp.settings import LogitsName, Reference, Setting
+from toymlp.stages import Student, orders_of
+from toymlp.train import (
+    Context,
+    Fit,
+    Material,
+    Row,
+    accuracy,
+    batch_loss,
+    block_size,
+    epoch_batches,
+    logits_of,
+    optimiser,
+    row_of,
+    stack,
+    take_rows,
+    unstack,
+)
 
-MeasureName = Literal[
-    "trait_loss", "agreement", "aux_kl", "probe", "cka", "feature_cosine", "weight_cosine",
-    "distance", "alignment", "account", "coverage", "theory",
-]  # fmt: skip
-MEASURES: tuple[MeasureName, ...] = get_args(MeasureName)
-# Those that follow the student's training step by step.
-FOLLOWED = frozenset({"alignment", "account", "coverage"})
-COLUMNS: dict[str, str] = {
-    "accuracy": "share of test images that the student's class logits get right",
-    "teacher_accuracy": "the same of its teacher (the first of a chain)",
-    "start_accuracy": "the same of the student before distillation",
-    "final_loss": "mean distillation loss of its last epoch",
-    "clone_loss": "mean cloning loss of the last epoch, of a matched start",
-    "clone_kl": "KL of a matched start to the reference on held-out cloning inputs, over "
-    "clone_logits, in nats",
-    "trait_loss": "class cross-entropy on the test images, in nats",
-    "agreement": "share of test images that student and teacher put into the same class",
-    "aux_kl": "KL(teacher || student) over the auxiliary logits on held-out inputs of the "
-    "student's kind, in nats",
-    "probe": "test accuracy of a linear (ridge) probe of the last hidden layer, fitted on 10,000 "
-    "training images",
-    "cka": "linear CKA of each hidden layer with the teacher's layer of that number, on 2,000 "
-    "test images",
-    "feature_cosine": "mean cosine of each hidden layer's activations with the teacher's, on "
-    "2,000 test images; none where the widths differ",
-    "weight_cosine": "cosine of each part's parameters with the teacher's; none where the sizes "
-    "differ",
-    "distance": "Euclidean distance of the student's parameters to the teacher's",
-    "start_distance": "Euclidean distance of the student's start to the teacher's start",
-    "start_feature_cosine": "feature_cosine of the student's start with the teacher's start",
-    "alignment": "cosine of trait and distillation gradient before every step",
-    "trait_change": "change of the trait loss over distillation, on 512 training images",
-    "first_order": "its first-order account: sum of <trait gradient, update> over all steps",
-    "remainder": "trait_change minus first_order",
-    "first_coverage": "cosine of the student's first update with the teacher's displacement",
-    "coverage": "cosine of its whole displacement with the teacher's displacement",
-    "coefficient": "a of the theorem at the reference, along the trait gradient",
-    "rho": "the certificate's rho there at eps = 0.1; the alignment is certified below 1",
-}
-_GIVES: dict[str, tuple[str, ...]] = {
-    "distance": ("distance", "start_distance", "start_feature_cosine"),
-    "account": ("trait_change", "first_order", "remainder"),
-    "coverage": ("first_coverage", "coverage"),
-    "theory": ("coefficient", "rho"),
-}
-ALWAYS = ("accuracy", "teacher_accuracy", "start_accuracy", "final_loss", "clone_loss", "clone_kl")
 _FEATURE_IMAGES = 2_000
 _PROBE_IMAGES = 10_000
+_TRAIT_IMAGES = 512
+_THEORY_IMAGES = 1024
 # Ridge penalty in units of the mean squared feature.
 _RIDGE = 1e-3
+# The teacher's step at which rho is taken; smaller ones drown in float32.
+_EPS = 0.1
 
 Values = dict[str, Any]
-Row = tuple[Setting, int]
-
-
-def columns_of(measure: Sequence[str]) -> tuple[str, ...]:
-    """The columns that a table has with these measurements."""
-    return (*ALWAYS, *(column for name in measure for column in _GIVES.get(name, (name,))))
-
-
-def behaviour(
-    found: Mapping[Row, Student], measure: Sequence[str], context: Context
-) -> dict[Row, Values]:
-    """Everything that needs no step of the training: accuracies, and what `measure` names.
-
-    Args:
-        found: students of one shape.
-        measure: names of `MEASURES`; those of `FOLLOWED`, and theory, are not done here.
-        context: where.
-    """
-    rows = list(found)
-    if not rows:
-        return {}
-    shown = _Shown(found, context)
-    test = devices.replicate(context.dataset.test_images, context.mesh)
-    student = shown.logits("params", test)
-    start = shown.logits("start", test)
-    teacher = shown.logits("teacher", test)
-    labels, classes = context.dataset.test_labels, shown.plan.classes
-    values: dict[Row, Values] = {}
-    for i, row in enumerate(rows):
-        one = found[row]
-        values[row] = {
-            "accuracy": _accuracy(student[i], labels, classes),
-            "teacher_accuracy": _accuracy(teacher[i], labels, classes),
-            "start_accuracy": _accuracy(start[i], labels, classes),
-            "final_loss": one.loss,
-            "clone_loss": one.clone.loss if one.clone else None,
-            "clone_kl": one.clone.held_out if one.clone else None,
-        }
-        if "trait_loss" in measure:
-            values[row]["trait_loss"] = _cross_entropy(student[i], labels, classes)
-        if "agreement" in measure:
-            same = np.argmax(student[i][:, :classes], -1) == np.argmax(teacher[i][:, :classes], -1)
-            values[row]["agreement"] = float(np.mean(same))
-    for name, add in _MORE.items():
-        if name in measure:
-            for row, more in zip(rows, add(shown), strict=True):
-                values[row] |= more
-    return values
+StudentKey = tuple[Setting, int]
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """Students, and what is seen when images are put before them."""
+class Column:
+    """A column of a measurement.
 
-    found: Mapping[Row, Student]
+    Attributes:
+        help: what it is, with its unit.
+        title: what an axis of a figure calls it (default: its name).
+        share: whether it is a share, between 0 and 1.
+        many: whether a value is a list, one number a layer or a step.
+    """
+
+    help: str
+    title: str | None = None
+    share: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measurement.
+
+    Attributes:
+        name: name in a sweep file.
+        columns: by name, what it gives.
+        compute: from a group of students to the values of each, in their order.
+        follows: whether it follows the student's training step by step.
+    """
+
+    name: str
+    columns: Mapping[str, Column]
+    compute: Callable[["Group"], list[Values]]
+    follows: bool = False
+
+
+# Of every student, in this order.
+ALWAYS: dict[str, Column] = {
+    "accuracy": Column(
+        "share of test images that the student's class logits get right",
+        "Test accuracy (class logits)",
+        share=True,
+    ),
+    "teacher_accuracy": Column(
+        "share of test images that its teacher (the first of a chain) gets right",
+        "teacher's test accuracy",
+        share=True,
+    ),
+    "start_accuracy": Column(
+        "share of test images that the student gets right before distillation",
+        "test accuracy before distillation",
+        share=True,
+    ),
+    "final_loss": Column(
+        "mean distillation loss of the last epoch", "distillation loss of the last epoch"
+    ),
+    "clone_loss": Column("mean cloning loss of the last epoch, of a matched start"),
+    "clone_kl": Column(
+        "cloning loss of a matched start on held-out cloning inputs, over the logits that were "
+        "cloned (KL in nats, unless another loss was cloned by)",
+        "held-out KL of cloning, nats",
+    ),
+}
+MEASURES: dict[str, Measure] = {}
+
+
+def measure(
+    name: str, *, follows: bool = False, **columns: Column
+) -> Callable[[Callable[["Group"], list[Values]]], Callable[["Group"], list[Values]]]:
+    """Declares a measurement: the decorated function computes its columns."""
+
+    def declare(compute: Callable[["Group"], list[Values]]):
+        MEASURES[name] = Measure(name, columns, compute, follows)
+        return compute
+
+    return declare
+
+
+def columns_of(names: Sequence[str]) -> dict[str, Column]:
+    """The columns that a table has with these measurements, those of every student first."""
+    return ALWAYS | {
+        column: about for name in names for column, about in MEASURES[name].columns.items()
+    }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Students of one population, and what is seen when images are put before them.
+
+    Attributes:
+        students: by setting and run.
+        context: data, seed, devices.
+    """
+
+    students: Mapping[StudentKey, Student]
     context: Context
 
     @property
-    def plan(self) -> Plan:
-        return self._plans()[1]
+    def settings(self) -> list[Setting]:
+        """The setting of each student."""
+        return [setting for setting, _ in self.students]
 
-    @property
-    def teacher_plan(self) -> Plan:
-        return self._plans()[0]
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The students' network."""
+        return self._architectures[1]
 
-    def _plans(self) -> tuple[Plan, Plan]:
-        return plans(next(iter(self.found))[0], max(s.knobs.aux for s, _ in self.found))
+    @cached_property
+    def teacher_architecture(self) -> Architecture:
+        """The teachers' network."""
+        return self._architectures[0]
 
-    def logits(self, which: str, inputs: Array) -> list[np.ndarray]:
-        """Of the students, their starts, or their teachers; no model is asked twice."""
-        return self._seen(which, Apply, inputs)
+    @cached_property
+    def _architectures(self) -> tuple[Architecture, Architecture]:
+        widest = max(setting.model.aux for setting in self.settings)
+        return architectures(self.settings[0], widest)
 
-    def features(self, which: str, inputs: Array) -> list[list[np.ndarray]]:
+    def architecture_of(self, which: str) -> Architecture:
+        """The network of one kind of model."""
+        of_teacher = which in ("teacher", "reference")
+        return self.teacher_architecture if of_teacher else self.architecture
+
+    def logits(self, which: str, inputs: Array) -> list[Float[np.ndarray, "examples outputs"]]:
+        """The logits of every student's `params`, `start`, `teacher` or `reference`."""
+        return self._seen(which, Forward(self.architecture_of(which)), inputs)
+
+    def features(
+        self, which: str, inputs: Array
+    ) -> list[list[Float[np.ndarray, "examples width"]]]:
         """The hidden layers of each."""
-        plan = self.plan_of(which)
-        if not plan.widths:
-            return [[] for _ in self.found]
-        edges = np.cumsum(plan.widths)[:-1]
-        return [np.split(all_of_it, edges, -1) for all_of_it in self._seen(which, Features, inputs)]
+        architecture = self.architecture_of(which)
+        if not architecture.widths:
+            return [[] for _ in self.students]
+        edges = np.cumsum(architecture.widths)[:-1]
+        seen = self._seen(which, HiddenActivations(architecture), inputs)
+        return [np.split(layers, edges, -1) for layers in seen]
 
-    def plan_of(self, which: str) -> Plan:
-        return self.teacher_plan if which in ("teacher", "reference") else self.plan
-
-    def _seen(self, which: str, kind: Callable[[Plan], Any], inputs: Array) -> list[np.ndarray]:
-        models = [getattr(student, which) for student in self.found.values()]
+    def _seen(self, which: str, apply: Any, inputs: Array) -> list[np.ndarray]:
+        models = [getattr(student, which) for student in self.students.values()]
+        # Students share teachers and starts: no model is asked twice.
         keys = [_fingerprint(model) for model in models]
         distinct = dict(zip(keys, models, strict=True))
-        seen = logits_of(
-            kind(self.plan_of(which)), list(distinct.values()), inputs, self.context.mesh
-        )
+        seen = logits_of(apply, list(distinct.values()), inputs, self.context.mesh)
         by_key = dict(zip(distinct, seen, strict=True))
         return [by_key[key] for key in keys]
 
-    def images(self) -> Array:
-        return devices.replicate(
-            self.context.dataset.test_images[:_FEATURE_IMAGES], self.context.mesh
-        )
+    def on_devices(self, array: np.ndarray) -> Array:
+        """An array on every device."""
+        return devices.replicate(array, self.context.mesh)
+
+    @cached_property
+    def test_images(self) -> Array:
+        """All test images, on the devices."""
+        return self.on_devices(self.context.dataset.test_images)
+
+    @cached_property
+    def feature_images(self) -> Array:
+        """The test images on which features are compared."""
+        return self.on_devices(self.context.dataset.test_images[:_FEATURE_IMAGES])
+
+    @cached_property
+    def student_logits(self) -> list[Float[np.ndarray, "test outputs"]]:
+        """Every student's logits on the test images."""
+        return self.logits("params", self.test_images)
+
+    @cached_property
+    def accounts(self) -> list[Values]:
+        """What `theory.follow` says of every student's training."""
+        return _follow(self)
+
+    @cached_property
+    def teacher_logits(self) -> list[Float[np.ndarray, "test outputs"]]:
+        """Every student's teacher's logits on the test images."""
+        return self.logits("teacher", self.test_images)
 
 
-def _aux_kl(shown: _Shown) -> list[Values]:
-    shape = next(iter(shown.found))[0].shape
+def measured(
+    students: Mapping[StudentKey, Student], names: Sequence[str], context: Context
+) -> dict[str, dict[StudentKey, Values]]:
+    """By measurement, the values of its columns for each student.
+
+    Args:
+        students: students of one population.
+        names: names of `MEASURES`.
+        context: data, seed, devices.
+    """
+    if not students:
+        return {name: {} for name in names}
+    group = Group(students, context)
+    return {name: dict(zip(students, MEASURES[name].compute(group), strict=True)) for name in names}
+
+
+def always(students: Mapping[StudentKey, Student], context: Context) -> dict[StudentKey, Values]:
+    """The columns of every student; arguments as those of `measured`."""
+    if not students:
+        return {}
+    group = Group(students, context)
+    labels, classes = context.dataset.test_labels, group.architecture.classes
+    starts = group.logits("start", group.test_images)
+
+    def share(logits: np.ndarray) -> float:
+        return float(accuracy(logits, labels, classes))
+
+    return {
+        key: {
+            "accuracy": share(group.student_logits[i]),
+            "teacher_accuracy": share(group.teacher_logits[i]),
+            "start_accuracy": share(starts[i]),
+            "final_loss": student.loss,
+            "clone_loss": student.clone.loss if student.clone else None,
+            "clone_kl": student.clone.held_out if student.clone else None,
+        }
+        for i, (key, student) in enumerate(students.items())
+    }
+
+
+@measure(
+    "trait_loss",
+    trait_loss=Column(
+        "class cross-entropy on the test images, in nats", "trait loss on the test images, nats"
+    ),
+)
+def _trait_loss(group: Group) -> list[Values]:
+    labels, classes = group.context.dataset.test_labels, group.architecture.classes
+    return [
+        {"trait_loss": _cross_entropy(logits, labels, classes)} for logits in group.student_logits
+    ]
+
+
+@measure(
+    "agreement",
+    agreement=Column(
+        "share of test images that student and teacher put into the same class", share=True
+    ),
+)
+def _agreement(group: Group) -> list[Values]:
+    classes = group.architecture.classes
+    return [
+        {"agreement": float(np.mean(_classes(student, classes) == _classes(teacher, classes)))}
+        for student, teacher in zip(group.student_logits, group.teacher_logits, strict=True)
+    ]
+
+
+@measure(
+    "aux_kl",
+    aux_kl=Column(
+        "KL(teacher || student) over the auxiliary logits on held-out inputs of the student's "
+        "kind, in nats",
+        "held-out KL over the auxiliary logits, nats",
+    ),
+)
+def _aux_kl(group: Group) -> list[Values]:
     inputs = held_out_inputs(
-        distillation_kind(shape), shown.context.dataset, shown.context.seed, "distillation inputs"
+        group.settings[0].student.inputs,
+        group.context.dataset,
+        group.context.seed,
+        "distillation inputs",
     )
-    there = devices.replicate(inputs, shown.context.mesh)
-    student, teacher = shown.logits("params", there), shown.logits("teacher", there)
+    unseen = group.on_devices(inputs)
+    students, teachers = group.logits("params", unseen), group.logits("teacher", unseen)
     return [
         {
             "aux_kl": masked_kl(
-                student[i], teacher[i], np.asarray(shown.plan.subset("aux", setting.knobs.aux))
+                student, teacher, np.asarray(group.architecture.subset("aux", setting.model.aux))
             )
         }
-        for i, (setting, _) in enumerate(shown.found)
+        for setting, student, teacher in zip(group.settings, students, teachers, strict=True)
     ]
 
 
-def _probe(shown: _Shown) -> list[Values]:
-    dataset, mesh = shown.context.dataset, shown.context.mesh
-    if not shown.plan.widths:
-        return [{"probe": None} for _ in shown.found]
-    train = devices.replicate(dataset.train_images[:_PROBE_IMAGES], mesh)
-    fitted = shown.features("params", train)
-    tested = shown.features("params", devices.replicate(dataset.test_images, mesh))
-    truth = np.eye(shown.plan.classes)[dataset.train_labels[:_PROBE_IMAGES]]
+@measure(
+    "probe",
+    probe=Column(
+        "test accuracy of a linear (ridge) probe of the last hidden layer, fitted on 10,000 "
+        "training images",
+        "test accuracy of a linear probe",
+        share=True,
+    ),
+)
+def _probe(group: Group) -> list[Values]:
+    dataset, classes = group.context.dataset, group.architecture.classes
+    if not group.architecture.widths:
+        return [{"probe": None} for _ in group.students]
+    fitted = group.features("params", group.on_devices(dataset.train_images[:_PROBE_IMAGES]))
+    tested = group.features("params", group.test_images)
+    truth = np.eye(classes)[dataset.train_labels[:_PROBE_IMAGES]]
     return [
-        {
-            "probe": _accuracy(
-                _ridge(some[-1], truth, others[-1]), dataset.test_labels, shown.plan.classes
-            )
-        }
-        for some, others in zip(fitted, tested, strict=True)
+        {"probe": float(accuracy(_ridge(a[-1], truth, b[-1]), dataset.test_labels, classes))}
+        for a, b in zip(fitted, tested, strict=True)
     ]
 
 
-def _cka(shown: _Shown) -> list[Values]:
-    images = shown.images()
+@measure(
+    "cka",
+    cka=Column(
+        "linear CKA of each hidden layer with the teacher's layer of that number, on 2,000 test "
+        "images",
+        many=True,
+    ),
+)
+def _cka(group: Group) -> list[Values]:
+    pairs = zip(
+        group.features("params", group.feature_images),
+        group.features("teacher", group.feature_images),
+        strict=True,
+    )
     return [
-        {"cka": [linear_cka(x, y) for x, y in zip(mine, its, strict=False)]}
-        for mine, its in zip(
-            shown.features("params", images), shown.features("teacher", images), strict=True
-        )
+        {"cka": [linear_cka(x, y) for x, y in zip(student, teacher, strict=False)]}
+        for student, teacher in pairs
     ]
 
 
-def _feature_cosine(shown: _Shown) -> list[Values]:
-    return [{"feature_cosine": cosines} for cosines in _cosines(shown, "params", "teacher")]
+@measure(
+    "feature_cosine",
+    feature_cosine=Column(
+        "mean cosine of each hidden layer's activations with the teacher's, on 2,000 test images; "
+        "none where the widths differ",
+        many=True,
+    ),
+)
+def _feature_cosine(group: Group) -> list[Values]:
+    return [{"feature_cosine": cosines} for cosines in _cosines(group, "params", "teacher")]
 
 
-def _cosines(shown: _Shown, one: str, other: str) -> list[list[float | None]]:
-    images = shown.images()
-    return [
-        [mean_cosine(x, y) for x, y in zip(mine, its, strict=False)]
-        for mine, its in zip(
-            shown.features(one, images), shown.features(other, images), strict=True
-        )
-    ]
+def _cosines(group: Group, first: str, second: str) -> list[list[float | None]]:
+    pairs = zip(
+        group.features(first, group.feature_images),
+        group.features(second, group.feature_images),
+        strict=True,
+    )
+    return [[mean_cosine(x, y) for x, y in zip(a, b, strict=False)] for a, b in pairs]
 
 
-def _weight_cosine(shown: _Shown) -> list[Values]:
-    found = []
-    for student in shown.found.values():
-        mine, its = split_parts(student.params), split_parts(student.teacher)
-        found.append(
-            {
-                "weight_cosine": [
-                    _cosine(_flat(part), _flat(its[name]))
-                    if name in its and _sizes(part) == _sizes(its[name])
-                    else None
-                    for name, part in mine.items()
-                ]
-            }
-        )
-    return found
+@measure(
+    "weight_cosine",
+    weight_cosine=Column(
+        "cosine of each part's parameters with the teacher's; none where the sizes differ",
+        many=True,
+    ),
+)
+def _weight_cosine(group: Group) -> list[Values]:
+    values = []
+    for student in group.students.values():
+        teacher = split_parts(student.teacher)
+        cosines = [
+            _cosine(_flat(part), _flat(teacher[name]))
+            if name in teacher and _sizes(part) == _sizes(teacher[name])
+            else None
+            for name, part in split_parts(student.params).items()
+        ]
+        values.append({"weight_cosine": cosines})
+    return values
 
 
-def _distance(shown: _Shown) -> list[Values]:
-    cosines = _cosines(shown, "start", "reference")
+@measure(
+    "distance",
+    distance=Column("Euclidean distance of the student's parameters to the teacher's"),
+    start_distance=Column(
+        "Euclidean distance of the student's start to the teacher's start",
+        "Euclidean distance of the starts",
+    ),
+    start_feature_cosine=Column(
+        "feature_cosine of the student's start with the teacher's start",
+        "cosine of the starts' last hidden layers",
+        many=True,
+    ),
+)
+def _distance(group: Group) -> list[Values]:
     return [
         {
             "distance": _apart(student.params, student.teacher),
             "start_distance": _apart(student.start, student.reference),
-            "start_feature_cosine": cosines[i],
+            "start_feature_cosine": cosines,
         }
-        for i, student in enumerate(shown.found.values())
+        for student, cosines in zip(
+            group.students.values(), _cosines(group, "start", "reference"), strict=True
+        )
     ]
 
 
-_MORE: dict[str, Callable[[_Shown], list[Values]]] = {
-    "aux_kl": _aux_kl,
-    "probe": _probe,
-    "cka": _cka,
-    "feature_cosine": _feature_cosine,
-    "weight_cosine": _weight_cosine,
-    "distance": _distance,
-}
+# Measurements that follow the student's training step by step.
+
+
+def followable(setting: Setting) -> str | None:
+    """Why a student of this setting cannot be followed step by step; None where it can."""
+    student, interventions = setting.student, setting.interventions
+    teacher_architecture, architecture = architectures(setting)
+    reasons = {
+        "student.inputs.fresh = true": student.inputs.fresh,
+        "interventions.project_trait = true": interventions.project_trait,
+        "interventions.liminal": interventions.liminal is not None,
+        "chain.generations above 1": setting.chain.generations > 1,
+        "student.logit_noise above 0": student.logit_noise > 0,
+        "student.epochs = 0": student.epochs == 0,
+        "a student with another network": teacher_architecture != architecture,
+    }
+    return next((name for name, holds in reasons.items() if holds), None)
+
+
+@measure(
+    "alignment",
+    follows=True,
+    alignment=Column(
+        "cosine of trait and distillation gradient before every step",
+        "cosine of trait and distillation gradient",
+        many=True,
+    ),
+)
+def _alignment(group: Group) -> list[Values]:
+    return _accounts(group, ("alignment",))
+
+
+@measure(
+    "account",
+    follows=True,
+    trait_change=Column(
+        "change of the trait loss over distillation, on 512 training images",
+        "change of the trait loss, nats",
+    ),
+    first_order=Column(
+        "its first-order account: sum of <trait gradient, update> over all steps",
+        "its first-order account, nats",
+    ),
+    remainder=Column("trait_change minus first_order"),
+)
+def _account(group: Group) -> list[Values]:
+    return _accounts(group, ("trait_change", "first_order", "remainder"))
+
+
+@measure(
+    "coverage",
+    follows=True,
+    first_coverage=Column(
+        "cosine of the student's first update with the teacher's displacement",
+        "coverage of the first update (cosine)",
+    ),
+    coverage=Column("cosine of its whole displacement with the teacher's displacement"),
+)
+def _coverage(group: Group) -> list[Values]:
+    return _accounts(group, ("first_coverage", "coverage"))
+
+
+def _accounts(group: Group, columns: Sequence[str]) -> list[Values]:
+    return [
+        {name: np.asarray(account[name], np.float64).tolist() for name in columns}
+        for account in group.accounts
+    ]
+
+
+def _follow(group: Group) -> list[Values]:
+    """Trains every student once more, on the same batches, with `theory.follow`.
+
+    The trait loss is the class cross-entropy on the first 512 training images.
+    """
+    context, first = group.context, group.settings[0]
+    inputs = group.on_devices(
+        draw_inputs(first.student.inputs, context.dataset, context.seed, "distillation inputs")
+    )
+    keys = list(group.students)
+    orders = orders_of(first, "student order", [run for _, run in keys], context.seed)
+    accounts: dict[StudentKey, Values] = {}
+    for epochs in sorted({int(setting.student.epochs) for setting, _ in keys}):
+        same_length = [key for key in keys if key[0].student.epochs == epochs]
+        size = block_size(context.mesh) or len(same_length)
+        for start in range(0, len(same_length), size):
+            block = same_length[start : start + size]
+            # One program serves the last block too.
+            full = block + block[:1] * (size - len(block))
+            rows = [
+                row_of(
+                    Fit(
+                        group.students[setting, run].start,
+                        setting.student,
+                        aux=setting.model.aux,
+                        order=orders[run],
+                        target=0,
+                        snapshots=(epochs,),
+                        interventions=setting.interventions,
+                    )
+                )
+                for setting, run in full
+            ]
+            students = [group.students[key] for key in full]
+            followed = _follow_block(group, students, rows, inputs, epochs)
+            accounts |= dict(zip(block, followed, strict=False))
+            context.report(0, "following students")
+    return [accounts[key] for key in keys]
+
+
+def _follow_block(
+    group: Group, students: Sequence[Student], rows: Sequence[Row], inputs: Array, epochs: int
+) -> list[Values]:
+    context, architecture = group.context, group.architecture
+    teachers = [student.teacher for student in students]
+    cut = devices.spread(
+        (
+            stack([student.start for student in students]),
+            stack(rows),
+            logits_of(Forward(architecture), teachers, inputs, context.mesh),
+            stack(teachers),
+        ),
+        context.mesh,
+    )
+    dataset = context.dataset
+    with jax.default_matmul_precision("highest"):
+        accounts = _follow_program(
+            cut,
+            inputs,
+            jnp.asarray(dataset.train_images[:_TRAIT_IMAGES]),
+            jnp.asarray(dataset.train_labels[:_TRAIT_IMAGES]),
+            architecture=architecture,
+            epochs=epochs,
+            mesh=context.mesh,
+        )
+    return unstack(devices.gather(accounts, len(students)))
+
+
+@partial(jax.jit, static_argnames=("architecture", "epochs", "mesh"))
+def _follow_program(
+    cut: Any,
+    inputs: Float[Array, "examples pixels"],
+    images: Float[Array, "images pixels"],
+    labels: Array,
+    *,
+    architecture: Architecture,
+    epochs: int,
+    mesh: Mesh,
+) -> dict[str, Array]:
+    """The account of each model of a block, whose parts lead `cut`."""
+    apply = Forward(architecture)
+    classes = architecture.subset("class", 0)
+
+    def one_model(
+        start: Params,
+        row: Row,
+        targets: Array,
+        teacher: Params,
+        inputs: Array,
+        images: Array,
+        labels: Array,
+    ) -> dict[str, Array]:
+        batches = [
+            epoch_batches(row.order, epoch, inputs.shape[0], row.training.batch)
+            for epoch in range(epochs)
+        ]
+        numbers, weights = (jnp.concatenate(parts) for parts in zip(*batches, strict=True))
+        material = Material(inputs, targets[None])
+
+        def trait(params: Params) -> Array:
+            return trait_loss(apply, params, images, labels, classes)
+
+        def distillation(params: Params, batch: tuple[Array, Array]) -> Array:
+            logits = apply(params, take_rows(inputs, batch[0]))
+            return batch_loss(logits, material, row, architecture, *batch)
+
+        _, account = theory.follow(
+            trait,
+            distillation,
+            optimiser(row, batches[0][0].shape[0]),
+            start,
+            (numbers, weights),
+            teacher=teacher,
+        )
+        assert account.coverage is not None
+        return {
+            "alignment": account.cosine,
+            "trait_change": account.trait_loss[-1] - account.trait_loss[0],
+            "first_order": jnp.sum(account.first_order),
+            "remainder": jnp.sum(account.remainder),
+            "first_coverage": account.coverage[0],
+            "coverage": account.coverage[-1],
+        }
+
+    return over_population(one_model, mesh, cut, (inputs, images, labels))
+
+
+# The theorem's own numbers.
+
+
+@measure(
+    "theory",
+    coefficient=Column("a of the theorem at the reference, along the trait gradient"),
+    rho=Column("the certificate's rho there at eps = 0.1; the alignment is certified below 1"),
+)
+def _theory(group: Group) -> list[Values]:
+    """None where the student does not start from the reference, which the theorem is about.
+
+    The trait gradient and the inputs are those of 1,024 images each.
+    """
+    context, dataset = group.context, group.context.dataset
+    inputs: Inputs = replace(group.settings[0].student.inputs, count=_THEORY_IMAGES)
+    drawn = jnp.asarray(draw_inputs(inputs, dataset, context.seed, "theory inputs"))
+    images = jnp.asarray(dataset.train_images[:_THEORY_IMAGES])
+    labels = jnp.asarray(dataset.train_labels[:_THEORY_IMAGES])
+    seen: dict[Any, Values] = {}
+    values = []
+    for (setting, run), student in group.students.items():
+        if not isinstance(setting.start, Reference):
+            values.append({"coefficient": None, "rho": None})
+            continue
+        training = setting.student
+        key = (setting.model, training.loss, training.logits, run)
+        if key not in seen:
+            architecture = architectures(setting)[1]
+            params = jax.tree.map(jnp.asarray, widened(student.reference, setting.model.aux))
+            with jax.default_matmul_precision("highest"):
+                direction = _trait_direction(params, images, labels, architecture=architecture)
+                loss = _matching_loss(architecture, training.loss, training.logits)
+                seen[key] = _coefficients(architecture, loss, params, direction, drawn)
+        values.append(seen[key])
+    return values
+
+
+def _coefficients(
+    architecture: Architecture, loss: losses.Loss, params: Params, direction: Params, inputs: Array
+) -> Values:
+    try:
+        eps = np.array([_EPS], np.float32)
+        curve = theory.curve(Forward(architecture), loss, params, direction, eps, inputs)
+    except ValueError as error:
+        # As with very small weights.
+        if "drowned by rounding" not in str(error):
+            raise
+        return {"coefficient": None, "rho": None}
+    # Where the loss is blind, as for one auxiliary logit under KL, there is no rho.
+    rho = None if curve.blind else float(curve.rho[0])
+    return {"coefficient": float(curve.coefficient), "rho": rho}
+
+
+@partial(jax.jit, static_argnames="architecture")
+def _trait_direction(
+    params: Params, images: Array, labels: Array, *, architecture: Architecture
+) -> Params:
+    classes = architecture.subset("class", 0)
+    gradient = jax.grad(partial(trait_loss, Forward(architecture)))(params, images, labels, classes)
+    return jax.tree.map(jnp.negative, gradient)
+
+
+@cache
+def _matching_loss(
+    architecture: Architecture, loss: DistillationLoss, logits: LogitsName
+) -> losses.Loss:
+    """One object for each loss: programs are compiled for the object."""
+    return theory.matching(loss.potential(architecture.subset(logits, architecture.aux)))
+
+
+# Plain functions on arrays.
+
+
+def masked_kl(
+    logits: Float[np.ndarray, "examples outputs"],
+    teacher_logits: Float[np.ndarray, "examples outputs"],
+    subset: np.ndarray,
+) -> float:
+    """The mean KL(teacher || student) of the softmax over the logits in `subset`, in nats."""
+    student, teacher = (
+        log_softmax(side[:, subset].astype(np.float64), axis=-1)
+        for side in (logits, teacher_logits)
+    )
+    return float(np.mean(np.sum(np.exp(teacher) * (teacher - student), axis=-1)))
 
 
 def linear_cka(x: Float[np.ndarray, "n a"], y: Float[np.ndarray, "n b"]) -> float | None:
@@ -274,7 +733,7 @@ def linear_cka(x: Float[np.ndarray, "n a"], y: Float[np.ndarray, "n b"]) -> floa
 
     Kornblith et al. 2019, arXiv:1905.00414, section 3; None where one of them is constant.
     """
-    x, y = (some.astype(np.float64) - some.mean(0, dtype=np.float64) for some in (x, y))
+    x, y = (side.astype(np.float64) - side.mean(0, dtype=np.float64) for side in (x, y))
     scale = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
     return float(np.linalg.norm(x.T @ y) ** 2 / scale) if scale > 0 else None
 
@@ -298,8 +757,8 @@ def _ridge(x: np.ndarray, truth: np.ndarray, unseen: np.ndarray) -> np.ndarray:
     return unseen @ weights + truth.mean(0)
 
 
-def _accuracy(logits: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    return float(population.accuracy(logits[None], labels, classes)[0])
+def _classes(logits: Float[np.ndarray, "examples outputs"], classes: int) -> np.ndarray:
+    return np.argmax(logits[:, :classes], -1)
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray, classes: int) -> float:
@@ -320,16 +779,14 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
     return float(a @ b / scale) if scale > 0 else None
 
 
-def _apart(one: Params, other: Params) -> float | None:
-    if jax.tree.structure(one) != jax.tree.structure(other) or _sizes(one) != _sizes(other):
+def _apart(first: Params, second: Params) -> float | None:
+    if jax.tree.structure(first) != jax.tree.structure(second) or _sizes(first) != _sizes(second):
         return None
-    return float(np.linalg.norm(_flat(one) - _flat(other)))
+    return float(np.linalg.norm(_flat(first) - _flat(second)))
 
 
 def _fingerprint(model: Params) -> bytes:
     """Tells models apart."""
-    import hashlib
-
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(model):
         digest.update(np.ascontiguousarray(leaf).tobytes())

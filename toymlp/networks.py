@@ -1,4 +1,4 @@
-"""The networks of the sweeps: a perceptron or a small CNN, with its two heads apart.
+"""Networks: a perceptron or a small CNN, with its two heads apart, and what they cost.
 
 Every part (`hidden_1`, ..., `class_head`, `aux_head`) is drawn from a key of its own, and every
 column of a head likewise. So a model's first m auxiliary logits are the same whatever m is, and
@@ -10,31 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sublab.randomness import purpose_of
-from toymlp import operations
-from toymlp.models import Params
-from toymlp.settings import (
-    AUX_HEAD,
-    CLASS_HEAD,
-    ActivationName,
-    NetworkName,
-    Shape,
-)
+from theory.passes import Params
+from toymlp.data import size_of
+from toymlp.settings import AUX_HEAD, CLASS_HEAD, LOGITS, ActivationName, LogitsName, Setting
 
 _ACTIVATIONS = {"relu": nnx.relu, "gelu": nnx.gelu, "sigmoid": nnx.sigmoid, "tanh": jnp.tanh}
 CHANNELS = (16, 32)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Architecture:
     """What a network is built from.
 
     Attributes:
@@ -47,7 +41,7 @@ class Plan:
         biases: whether layers have them.
     """
 
-    network: NetworkName
+    network: Literal["mlp", "cnn"]
     pixels: int
     hidden: tuple[int, ...]
     classes: int
@@ -66,11 +60,11 @@ class Plan:
         """Units of every hidden layer, a convolution's over all places."""
         if self.network == "mlp":
             return self.hidden
-        side, found = round(self.pixels**0.5), []
+        side, widths = round(self.pixels**0.5), []
         for channels in CHANNELS:
             side = -(-side // 2)
-            found.append(side * side * channels)
-        return (*found, self.hidden[-1])
+            widths.append(side * side * channels)
+        return (*widths, self.hidden[-1])
 
     @property
     def outputs(self) -> int:
@@ -80,12 +74,12 @@ class Plan:
     def products(self) -> list[int]:
         """Multiply-adds of every layer for one image."""
         if self.network == "mlp":
-            return operations.dense((self.pixels, *self.hidden, self.outputs))
+            return _dense((self.pixels, *self.hidden, self.outputs))
         first, second, dense = self.widths
         return [
             first * 9,
             second * 9 * CHANNELS[0],
-            *operations.dense((second, dense, self.outputs)),
+            *_dense((second, dense, self.outputs)),
         ]
 
     @property
@@ -99,126 +93,169 @@ class Plan:
             biases = sum(CHANNELS) + dense + self.outputs
         return weights + (biases if self.biases else 0)
 
-    def subset(self, logits: str, aux: int) -> Bool[Array, " outputs"]:
-        """Which outputs are meant, for a model with `aux` auxiliary logits."""
-        index = jnp.arange(self.outputs)
+    @property
+    def forward_operations(self) -> int:
+        """Floating-point operations of the matrix products of one example's logits."""
+        return 2 * sum(self.products)
+
+    @property
+    def gradient_operations(self) -> int:
+        """The same of its gradient: forward, by the weights, and by the activations.
+
+        The first layer needs no gradient by its inputs.
+        """
+        return 2 * (3 * sum(self.products) - self.products[0])
+
+    def subset(
+        self, logits: LogitsName | Int[Array, ""], aux: int | Int[Array, ""]
+    ) -> Bool[Array, " outputs"]:
+        """Which outputs are meant.
+
+        Args:
+            logits: a name, or, where it is traced, its number in `LOGITS`.
+            aux: auxiliary logits that the model has of its own.
+        """
+        index = jnp.arange(self.outputs, dtype=jnp.int32)
         is_class = index < self.classes
         is_aux = (index >= self.classes) & (index < self.classes + aux)
-        return {"class": is_class, "aux": is_aux, "all": is_class | is_aux}[logits]
+        chosen = LOGITS.index(logits) if isinstance(logits, str) else logits
+        by_name = {"aux": is_aux, "class": is_class, "all": is_class | is_aux}
+        subset = jnp.zeros(self.outputs, bool)
+        for number, name in enumerate(LOGITS):
+            subset |= by_name[name] & jnp.asarray(chosen == number)
+        return subset
 
 
-def teacher_plan(shape: Shape, pixels: int, classes: int, aux: int) -> Plan:
-    """The teacher's network."""
-    return Plan("mlp", pixels, shape.hidden, classes, aux, shape.activation, shape.biases)
+def architectures(setting: Setting, aux: int | None = None) -> tuple[Architecture, Architecture]:
+    """The teacher's and the student's network.
 
-
-def student_plan(shape: Shape, pixels: int, classes: int, aux: int) -> Plan:
-    """The student's network: the teacher's, but for what the shape says otherwise."""
-    return Plan(
-        shape.student_network,
-        pixels,
-        shape.hidden if shape.student_hidden is None else shape.student_hidden,
+    Args:
+        setting: the experiment.
+        aux: auxiliary logits of both (default: the setting's own); a model with fewer uses the
+            first of them.
+    """
+    size, model, student = size_of(setting.dataset), setting.model, setting.student_model
+    aux = model.aux if aux is None else aux
+    classes = setting.classes or size.classes
+    teacher = Architecture(
+        "mlp", size.pixels, model.hidden, classes, aux, model.activation, model.biases
+    )
+    return teacher, Architecture(
+        student.network,
+        size.pixels,
+        model.hidden if student.hidden is None else student.hidden,
         classes,
         aux,
-        shape.activation if shape.student_activation is None else shape.student_activation,
-        shape.biases if shape.student_biases is None else shape.student_biases,
+        model.activation if student.activation is None else student.activation,
+        model.biases if student.biases is None else student.biases,
     )
 
 
 class Network(nnx.Module):
     """Hidden layers, and one linear head for each kind of logits."""
 
-    def __init__(self, plan: Plan, key: Key[Array, ""]):
+    def __init__(self, architecture: Architecture, key: Key[Array, ""]):
         def layer(part: str, width_in: int, width_out: int, init=_normal) -> nnx.Linear:
             return nnx.Linear(
-                width_in, width_out, use_bias=plan.biases, kernel_init=init,
+                width_in,
+                width_out,
+                use_bias=architecture.biases,
+                kernel_init=init,
                 rngs=nnx.Rngs(part_key(key, part)),
-            )  # fmt: skip
+            )
 
         def convolution(part: str, channels_in: int, channels_out: int) -> nnx.Conv:
             return nnx.Conv(
-                channels_in, channels_out, (3, 3), strides=2, use_bias=plan.biases,
-                kernel_init=_normal, rngs=nnx.Rngs(part_key(key, part)),
+                channels_in,
+                channels_out,
+                (3, 3),
+                strides=2,
+                use_bias=architecture.biases,
+                kernel_init=_normal,
+                rngs=nnx.Rngs(part_key(key, part)),
                 conv_general_dilated=_convolution,
-            )  # fmt: skip
+            )
 
-        self.side = round(plan.pixels**0.5)
-        self.activation = plan.activation
-        last = plan.pixels
+        self.side = round(architecture.pixels**0.5)
+        self.activation = architecture.activation
+        last = architecture.pixels
         layers: list[Any] = []
-        if plan.network == "cnn":
+        if architecture.network == "cnn":
             for index, (a, b) in enumerate(pairwise((1, *CHANNELS))):
                 layers.append(convolution(f"hidden_{index + 1}", a, b))
-            *_, last, dense = plan.widths
+            *_, last, dense = architecture.widths
             layers.append(layer(f"hidden_{len(layers) + 1}", last, dense))
             last = dense
         else:
-            for index, (a, b) in enumerate(pairwise((plan.pixels, *plan.hidden))):
+            for index, (a, b) in enumerate(pairwise((architecture.pixels, *architecture.hidden))):
                 layers.append(layer(f"hidden_{index + 1}", a, b))
                 last = b
         self.hidden = nnx.List(layers)
-        self.class_head = layer(CLASS_HEAD, last, plan.classes, _by_column)
-        self.aux_head = layer(AUX_HEAD, last, plan.aux, _by_column)
+        self.class_head = layer(CLASS_HEAD, last, architecture.classes, _by_column)
+        self.aux_head = layer(AUX_HEAD, last, architecture.aux, _by_column)
 
     def features(self, images: Float[Array, "batch pixels"]) -> list[Float[Array, "batch width"]]:
         """The activations of every hidden layer, flattened."""
-        found = []
+        activations = []
         for layer in self.hidden:
             if isinstance(layer, nnx.Conv) and images.ndim == 2:
                 images = images.reshape(-1, self.side, self.side, 1)
             elif isinstance(layer, nnx.Linear):
                 images = images.reshape(images.shape[0], -1)
             images = _ACTIVATIONS[self.activation](layer(images))
-            found.append(images.reshape(images.shape[0], -1))
-        return found
+            activations.append(images.reshape(images.shape[0], -1))
+        return activations
 
     def __call__(self, images: Float[Array, "*batch pixels"]) -> Float[Array, "*batch outputs"]:
         flat = images.reshape(-1, images.shape[-1])
         last = [flat, *self.features(flat)][-1]
-        logits = jnp.concatenate([self.class_head(last), self.aux_head(last)], axis=-1)
+        # Both heads as one product: a narrow one costs a CPU nearly as much as a wide one.
+        heads = (self.class_head, self.aux_head)
+        logits = last @ jnp.concatenate([head.kernel[...] for head in heads], axis=-1)
+        biases = [head.bias[...] for head in heads if head.bias is not None]
+        if biases:
+            logits += jnp.concatenate(biases)
         return logits.reshape(*images.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
-class Apply:
-    """`apply(params, images) -> logits` of the networks of one plan; equal where the plans are."""
+class Forward:
+    """`apply(params, images) -> logits` of an architecture; equal where the architectures are."""
 
-    plan: Plan
+    architecture: Architecture
 
     def __call__(
         self, params: Params, images: Float[Array, "*batch pixels"]
     ) -> Float[Array, "*batch outputs"]:
-        return nnx.merge(_graph(self.plan), params)(images)
+        return nnx.merge(_graph(self.architecture), params)(images)
 
 
 @dataclass(frozen=True)
-class Features:
+class HiddenActivations:
     """`features(params, images)`: the activations of all hidden layers, side by side."""
 
-    plan: Plan
+    architecture: Architecture
 
     def __call__(
         self, params: Params, images: Float[Array, "*batch pixels"]
     ) -> Float[Array, "*batch widths"]:
         flat = images.reshape(-1, images.shape[-1])
-        found = nnx.merge(_graph(self.plan), params).features(flat)
-        return jnp.concatenate(found, -1).reshape(*images.shape[:-1], -1)
+        activations = nnx.merge(_graph(self.architecture), params).features(flat)
+        return jnp.concatenate(activations, -1).reshape(*images.shape[:-1], -1)
 
 
-def _graph(plan: Plan) -> nnx.GraphDef:
-    abstract = nnx.eval_shape(lambda: Network(plan, jax.random.key(0)))
+def _graph(architecture: Architecture) -> nnx.GraphDef:
+    abstract = nnx.eval_shape(lambda: Network(architecture, jax.random.key(0)))
     return nnx.split(abstract)[0]
 
 
-@partial(jax.jit, static_argnames="plan")
-def draw(plan: Plan, keys: Key[Array, " population"], scale: Float[Array, " population"]) -> Params:
-    """A population of networks: weights N(0, scale^2 / fan_in), biases 0."""
-
-    def one(key, scale):
-        params = nnx.to_pure_dict(nnx.split(Network(plan, key), nnx.Param)[1])
-        return jax.tree.map(lambda leaf: leaf * scale, params)
-
-    return jax.vmap(one)(keys, scale)
+@partial(jax.jit, static_argnames="architecture")
+def draw(
+    architecture: Architecture, key: Key[Array, ""], scale: float | Float[Array, ""]
+) -> Params:
+    """The parameters of a new network: weights N(0, scale^2 / fan_in), biases 0."""
+    params = nnx.to_pure_dict(nnx.split(Network(architecture, key), nnx.Param)[1])
+    return jax.tree.map(lambda leaf: leaf * jnp.asarray(scale, jnp.float32), params)
 
 
 def part_key(key: Key[Array, ""], part: str) -> Key[Array, ""]:
@@ -229,8 +266,8 @@ def part_key(key: Key[Array, ""], part: str) -> Key[Array, ""]:
 def split_parts(params: Params) -> dict[str, Any]:
     """The arrays of each part by its name."""
     hidden = params.get("hidden", {})
-    found = {f"hidden_{index + 1}": hidden[index] for index in sorted(hidden)}
-    return found | {name: params[name] for name in (CLASS_HEAD, AUX_HEAD)}
+    layers = {f"hidden_{index + 1}": hidden[index] for index in sorted(hidden)}
+    return layers | {name: params[name] for name in (CLASS_HEAD, AUX_HEAD)}
 
 
 def join_parts(parts: dict[str, Any]) -> Params:
@@ -246,7 +283,9 @@ def join_parts(parts: dict[str, Any]) -> Params:
 
 def keep_aux(params: Params, aux: int) -> Params:
     """`params` with all auxiliary logits but the first `aux` cut out (their arrays made 0)."""
-    head = jax.tree.map(lambda leaf: leaf * (jnp.arange(leaf.shape[-1]) < aux), params[AUX_HEAD])
+    head = jax.tree.map(
+        lambda leaf: leaf * (np.arange(leaf.shape[-1]) < aux).astype(np.float32), params[AUX_HEAD]
+    )
     return params | {AUX_HEAD: head}
 
 
@@ -282,12 +321,30 @@ def _convolution(
         for i, j in product(*map(range, window))
     ]
     flat = jnp.concatenate(patches, axis=-1).reshape(-1, math.prod(kernel.shape[:3]))
-    found = flat @ kernel.reshape(flat.shape[1], -1)
-    return found.reshape(len(images), len(rows), len(columns), -1)
+    products = flat @ kernel.reshape(flat.shape[1], -1)
+    return products.reshape(len(images), len(rows), len(columns), -1)
 
 
 def _by_column(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
     fan_in, columns = shape
-    keys = jax.vmap(lambda column: jax.random.fold_in(key, column))(jnp.arange(columns))
+    keys = jax.vmap(lambda column: jax.random.fold_in(key, column))(
+        jnp.arange(columns, dtype=jnp.uint32)
+    )
     rows = jax.vmap(lambda key: jax.random.normal(key, (fan_in,), dtype))(keys)
     return rows.T / fan_in**0.5
+
+
+def _dense(sizes: Sequence[int]) -> list[int]:
+    """Multiply-adds for one example of each layer between layers of the given sizes."""
+    return [a * b for a, b in pairwise(sizes)]
+
+
+def widened(params: Params, aux: int) -> Params:
+    """`params` with `aux` auxiliary logits: new ones are 0, those beyond are left out."""
+    head = {}
+    for name, leaf in params[AUX_HEAD].items():
+        room = np.zeros((*leaf.shape[:-1], aux), leaf.dtype)
+        keep = min(aux, leaf.shape[-1])
+        room[..., :keep] = leaf[..., :keep]
+        head[name] = room
+    return params | {AUX_HEAD: head}

@@ -1,4 +1,14 @@
-"""Which files a dataset is made of, where they come from, and what makes them genuine."""
+"""The data sets: files, digests, titles, classes, and how each is had and shown to be genuine.
+
+A new data set is one more entry of `DATASETS`, and nothing else anywhere.
+
+What is verified is the SHA-256 of the UNCOMPRESSED content, so that any recompression passes and
+any damage does not. Of KMNIST and EMNIST only the digests of the compressed files are published:
+a genuine `.gz` proves itself, and a raw file that equals it. A raw file alone cannot be proved.
+It is accepted where shape, labels and number of images of each class are as published and the
+folder or the file's own name says which data set it is, and the person is told in one line what
+is missing; damage to its pixels would not be seen.
+"""
 
 import gzip
 import hashlib
@@ -11,16 +21,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
-import pooch
-import requests
 from jaxtyping import UInt8
 
 from sublab.errors import InputError
 
 Say = Callable[[str], None]
+# Train images, train labels, test images, test labels: numbers as they lie in the files.
+RawArrays = list[UInt8[np.ndarray, "..."]]
 # Seconds without a byte after which a mirror counts as dead.
 _TIMEOUT = 15
 
@@ -34,10 +44,9 @@ class IdxFile:
     """One IDX file of a dataset.
 
     Attributes:
-        name: its file name, without `.gz`.
-        shape: of the array in it.
-        sha256: of the UNCOMPRESSED content, so that any recompression passes; None where nobody
-            has published it.
+        name: file name, without `.gz`.
+        shape: shape of the array in the file.
+        sha256: SHA-256 of the uncompressed content; None where nobody has published it.
         gzip_digest: "sha256:..." or "md5:..." of the published `.gz`, used where `sha256` is None.
     """
 
@@ -49,26 +58,41 @@ class IdxFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset lives.
+    """A data set: what it is called, what it is made of, where it lives.
 
     Attributes:
+        title: name for people, as figures and tables print it.
+        classes: number of classes.
         files: train images, train labels, test images, test labels, in this order.
+        torchvision: folder of torchvision that holds it, beside the data set's own name.
         mirrors: folders on the web that hold each file as `name.gz`.
         archives: zip files on the web that hold all of them as `gzip/name.gz`.
-        system: a folder that a system package installs them to.
+        system: folder that a system package installs the files to.
+        bundled: function that gives the four arrays of a data set that needs no download; `files`
+            say their shapes all the same.
+        transposed: whether rows and columns of the published images are exchanged.
+        white: brightest value of a pixel.
     """
 
+    title: str
+    classes: int
     files: tuple[IdxFile, ...]
+    torchvision: str | None = None
     mirrors: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
     system: Path | None = None
+    bundled: Callable[[], RawArrays] | None = None
+    transposed: bool = False
+    white: int = 255
 
 
 def _mnist_like(digests: tuple[str, ...], published_gzip: bool = False) -> tuple[IdxFile, ...]:
     names = (
-        "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
-    )  # fmt: skip
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
     shapes = ((60_000, 28, 28), (60_000,), (10_000, 28, 28), (10_000,))
     field = "gzip_digest" if published_gzip else "sha256"
     return tuple(
@@ -77,8 +101,26 @@ def _mnist_like(digests: tuple[str, ...], published_gzip: bool = False) -> tuple
     )
 
 
-SOURCES: dict[str, Source] = {
+# How many of scikit-learn's digits there are, how many of them are trained on, the split's seed.
+_DIGITS, _DIGITS_TRAIN, _DIGITS_SEED = 1797, 1437, 0
+
+
+def _digits() -> RawArrays:
+    """scikit-learn's digits, pixels from 0 to 16, split once."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.RandomState(_DIGITS_SEED).permutation(len(labels))
+    images = pixels.astype(np.uint8).reshape(-1, 8, 8)
+    parts = np.split(order, [_DIGITS_TRAIN])
+    return [array[part] for part in parts for array in (images, labels.astype(np.uint8))]
+
+
+DATASETS: dict[str, Source] = {
     "mnist": Source(
+        title="MNIST",
+        classes=10,
+        torchvision="MNIST",
         files=_mnist_like(
             (
                 "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -94,6 +136,9 @@ SOURCES: dict[str, Source] = {
         ),
     ),
     "fashion_mnist": Source(
+        title="Fashion-MNIST",
+        classes=10,
+        torchvision="FashionMNIST",
         files=_mnist_like(
             (
                 "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -109,6 +154,9 @@ SOURCES: dict[str, Source] = {
         system=Path("/usr/share/datasets/fashion-mnist"),
     ),
     "kmnist": Source(
+        title="KMNIST",
+        classes=10,
+        torchvision="KMNIST",
         files=_mnist_like(
             (
                 "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
@@ -124,43 +172,104 @@ SOURCES: dict[str, Source] = {
         ),
     ),
     "emnist_balanced": Source(
+        title="EMNIST Balanced",
+        classes=47,
+        torchvision="EMNIST",
+        transposed=True,
         files=(
-            IdxFile("emnist-balanced-train-images-idx3-ubyte", (112_800, 28, 28),
-                    gzip_digest="md5:4041b0d6f15785d3fa35263901b5496b"),
-            IdxFile("emnist-balanced-train-labels-idx1-ubyte", (112_800,),
-                    gzip_digest="md5:7a35cc7b2b7ee7671eddf028570fbd20"),
-            IdxFile("emnist-balanced-test-images-idx3-ubyte", (18_800, 28, 28),
-                    gzip_digest="md5:6818d20fe2ce1880476f747bbc80b22b"),
-            IdxFile("emnist-balanced-test-labels-idx1-ubyte", (18_800,),
-                    gzip_digest="md5:acd3694070dcbf620e36670519d4b32f"),
+            IdxFile(
+                "emnist-balanced-train-images-idx3-ubyte",
+                (112_800, 28, 28),
+                gzip_digest="md5:4041b0d6f15785d3fa35263901b5496b",
+            ),
+            IdxFile(
+                "emnist-balanced-train-labels-idx1-ubyte",
+                (112_800,),
+                gzip_digest="md5:7a35cc7b2b7ee7671eddf028570fbd20",
+            ),
+            IdxFile(
+                "emnist-balanced-test-images-idx3-ubyte",
+                (18_800, 28, 28),
+                gzip_digest="md5:6818d20fe2ce1880476f747bbc80b22b",
+            ),
+            IdxFile(
+                "emnist-balanced-test-labels-idx1-ubyte",
+                (18_800,),
+                gzip_digest="md5:acd3694070dcbf620e36670519d4b32f",
+            ),
         ),
         archives=(
             "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
             "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip",
         ),
     ),
-}  # fmt: skip
+    "digits": Source(
+        title="scikit-learn digits (8 x 8, not MNIST)",
+        classes=10,
+        bundled=_digits,
+        white=16,
+        files=(
+            IdxFile("train images", (_DIGITS_TRAIN, 8, 8)),
+            IdxFile("train labels", (_DIGITS_TRAIN,)),
+            IdxFile("test images", (_DIGITS - _DIGITS_TRAIN, 8, 8)),
+            IdxFile("test labels", (_DIGITS - _DIGITS_TRAIN,)),
+        ),
+    ),
+}
+# The names that the command line offers. At run time they are the table's; a type checker, which
+# cannot read the table, takes any string.
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = Literal[tuple(DATASETS)]
 
 
-def read_idx(file: IdxFile, content: bytes, where: str) -> UInt8[np.ndarray, "..."]:
-    """The array in `content`, once it is shown to be what `file` says.
+def source_of(name: str) -> Source:
+    """The entry of `DATASETS` under `name`.
+
+    Raises:
+        InputError: unknown name; the message lists the known.
+    """
+    if name not in DATASETS:
+        raise InputError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def spellings(file: IdxFile) -> tuple[str, ...]:
+    """The names under which a file is met: `.gz` first, since it can prove the raw one."""
+    # Some copies are named train-images.idx3-ubyte.
+    dotted = ".idx".join(file.name.rsplit("-idx", 1))
+    return tuple(
+        f"{name}{end}" for end in (".gz", "") for name in dict.fromkeys((file.name, dotted))
+    )
+
+
+def uncompressed(content: bytes, where: str) -> bytes:
+    """`content`, unpacked if it is a gzip file.
 
     Args:
-        file: what is expected.
-        content: the bytes of the file, gzipped or not.
+        content: bytes of a file.
         where: path or address, for messages.
 
     Raises:
-        InputError: truncated or damaged gzip, wrong magic number, wrong size, wrong content.
+        InputError: truncated or damaged gzip.
     """
-    raw = content
-    if content[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.decompress(content)
-        except EOFError:
-            raise InputError(f"{where}: truncated gzip file; fetch it again") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{where}: damaged gzip file ({error}); fetch it again") from None
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except EOFError:
+        raise InputError(f"{where}: truncated gzip file; fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{where}: damaged gzip file ({error}); fetch it again") from None
+
+
+def parsed(file: IdxFile, raw: bytes, where: str) -> UInt8[np.ndarray, "..."]:
+    """The array in the uncompressed bytes `raw`, if it has the form that `file` says.
+
+    Raises:
+        InputError: wrong magic number or wrong size.
+    """
     header = 4 + 4 * len(file.shape)
     magic = int.from_bytes(raw[:4], "big")
     expected = 0x0800 + len(file.shape)
@@ -178,52 +287,69 @@ def read_idx(file: IdxFile, content: bytes, where: str) -> UInt8[np.ndarray, "..
             f"{where}: {len(raw)} bytes uncompressed, expected {header + size} for an array of "
             f"{' x '.join(map(str, file.shape))}"
         )
-    if file.sha256 is not None:
-        if hashlib.sha256(raw).hexdigest() != file.sha256:
-            raise InputError(f"{where}: not the published content (SHA-256 differs)")
-    elif file.gzip_digest is not None:
-        algorithm, digest = file.gzip_digest.split(":")
-        if hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() != digest:
-            raise InputError(
-                f"{where}: not the published {file.name}.gz ({algorithm} differs; of this dataset "
-                f"only the compressed files' digests are published, so supply those files)"
-            )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(file.shape)
 
 
-def find(folder: Path, files: tuple[IdxFile, ...]) -> list[Path] | None:
-    """The path of each of `files` in `folder`, raw or `.gz`; None if none of them is there.
+def is_published(file: IdxFile, content: bytes, raw: bytes) -> bool | None:
+    """Whether a file is the published one; None where nothing that is published can tell.
 
-    Raises:
-        InputError: some are there and some are missing, or the folder cannot be read.
+    Args:
+        file: expected file.
+        content: bytes as they lie on disk, gzipped or not.
+        raw: the same, uncompressed.
     """
-    try:
-        present = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
-    found = [present.get(file.name) or present.get(f"{file.name}.gz") for file in files]
-    if not any(found):
+    if file.sha256 is not None:
+        return hashlib.sha256(raw).hexdigest() == file.sha256
+    if file.gzip_digest is None or content is raw:
         return None
-    missing = [file.name for file, path in zip(files, found, strict=True) if path is None]
-    if missing:
-        raise InputError(f"{folder}: missing {', '.join(missing)} (raw or .gz)")
-    return [path for path in found if path is not None]
+    algorithm, digest = file.gzip_digest.split(":")
+    return hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() == digest
 
 
-def read_folder(paths: list[Path], files: tuple[IdxFile, ...]) -> list[UInt8[np.ndarray, "..."]]:
-    """The verified arrays of `files` at `paths`.
+def owner_of(content: bytes, raw: bytes) -> str | None:
+    """The name of the data set that has a file of exactly this content; None if none has.
+
+    Args:
+        content: bytes as they lie on disk, gzipped or not.
+        raw: the same, uncompressed.
+    """
+    digests = {hashlib.sha256(raw).hexdigest()}
+    if content is not raw:
+        digests.add(f"sha256:{hashlib.sha256(content).hexdigest()}")
+        digests.add(f"md5:{hashlib.md5(content, usedforsecurity=False).hexdigest()}")
+    for name, source in DATASETS.items():
+        if any({file.sha256, file.gzip_digest} & digests for file in source.files):
+            return name
+    return None
+
+
+def read_idx(file: IdxFile, content: bytes, where: str) -> UInt8[np.ndarray, "..."]:
+    """The array in `content`, once it is shown to be what `file` says.
+
+    Args:
+        file: expected file.
+        content: bytes of the file, gzipped or not.
+        where: path or address, for messages.
 
     Raises:
-        InputError: as `read_idx`, or a file cannot be read.
+        InputError: truncated or damaged gzip, wrong magic number, wrong size, wrong content.
     """
-    arrays = []
-    for path, file in zip(paths, files, strict=True):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        arrays.append(read_idx(file, content, str(path)))
-    return arrays
+    raw = uncompressed(content, where)
+    array = parsed(file, raw, where)
+    if not is_published(file, content, raw):
+        raise InputError(not_published(file, where))
+    return array
+
+
+def not_published(file: IdxFile, where: str) -> str:
+    """What is said of a file whose content is not the published one."""
+    if file.sha256 is not None:
+        return f"{where}: not the published content (SHA-256 differs)"
+    algorithm = (file.gzip_digest or "").split(":")[0]
+    return (
+        f"{where}: not the published {file.name}.gz ({algorithm} differs; of this dataset only "
+        f"the compressed files' digests are published, so supply those files)"
+    )
 
 
 def download(name: str, source: Source, folder: Path, say: Say) -> None:
@@ -235,6 +361,8 @@ def download(name: str, source: Source, folder: Path, say: Say) -> None:
         DatasetUnavailableError: no mirror delivered a genuine copy of some file.
         InputError: `folder` cannot be written.
     """
+    import requests
+
     reasons: list[str] = []
     for archive in source.archives:
         try:
@@ -274,6 +402,8 @@ def download(name: str, source: Source, folder: Path, say: Say) -> None:
 @contextmanager
 def _fetched(address: str, say: Say) -> Iterator[IO[bytes]]:
     """A download, in a temporary file that is gone afterwards."""
+    import pooch
+
     say(f"downloading {address}")
     with tempfile.TemporaryFile() as stream:
         pooch.HTTPDownloader(timeout=_TIMEOUT, chunk_size=1 << 16)(address, stream, None)
@@ -301,6 +431,8 @@ def _store(path: Path, content: bytes) -> None:
 
 def _reason(error: Exception) -> str:
     """What went wrong with a download, in a few words."""
+    import requests
+
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.Timeout):

@@ -1,65 +1,67 @@
-"""The stages of a trial: teacher, behavioural cloning, distillation, chains.
+"""The stages of an experiment: teacher, behavioural cloning, distillation, chains.
 
-A stage is given many settings of one `Shape` and many runs, and trains each model that they need
-once: settings that share a teacher share its training, settings that differ in a number of epochs
-alone are snapshots of one training.
+Each says what start, inputs, targets and length a training has; `toymlp.train.fit` trains. A stage
+is given any settings of one population in any runs, and trains each model that they need once:
+settings that share a teacher share its training, settings that differ in a number of epochs alone
+are snapshots of one training.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from scipy.special import log_softmax
+from jaxtyping import Array, Bool, Float, Float32, Key
 
 from sublab import devices
-from sublab.randomness import run_keys
-from toymlp.inputs import cloning_kind, draw_inputs, held_out_inputs, input_count
-from toymlp.jobs import (
-    Context,
-    Job,
-    Material,
-    Snapshot,
-    as_float,
-    as_int,
-    logits_of,
-    train_jobs,
+from sublab.randomness import purpose_key, purpose_of, run_keys
+from theory.passes import Params
+from toymlp.inputs import Inputs, draw_inputs, held_out_inputs
+from toymlp.networks import (
+    Architecture,
+    Forward,
+    architectures,
+    draw,
+    join_parts,
+    keep_aux,
+    part_key,
+    split_parts,
+    widened,
 )
-from toymlp.models import Params
-from toymlp.networks import Apply, Plan, join_parts, split_parts
-from toymlp.objective import Knobs as Row
-from toymlp.objective import Shape as Program
-from toymlp.protocol import Protocol
-from toymlp.rules import plans
-from toymlp.settings import AUX_HEAD, Setting, Shape, from_dict
-from toymlp.starts import independent, references, with_shared
-from toymlp.trainings import stops, trainings
+from toymlp.objective import Interventions
+from toymlp.settings import (
+    AUX_HEAD,
+    CloneSetting,
+    Independent,
+    Interpolated,
+    Matched,
+    Perturbed,
+    Setting,
+    TeacherSetting,
+    Training,
+    clone_of,
+    teacher_of,
+    whole,
+)
+from toymlp.train import Context, Fit, Material, Snapshot, fit, logits_of
 
-_TEACHER_SHAPE = (
-    "dataset", "classes", "hidden", "activation", "biases", "teacher_optimiser", "teacher_batch",
-)  # fmt: skip
-TEACHER_FIELDS = (
-    *_TEACHER_SHAPE, "init_scale", "teacher_learning_rate", "teacher_epochs",
-    "teacher_weight_decay",
-)  # fmt: skip
-CLONE_FIELDS = (
-    "dataset", "classes", "hidden", "activation", "biases", "student_network", "student_hidden",
-    "student_activation", "student_biases", "clone_inputs", "clone_images", "clone_fresh",
-    "clone_batch", "clone_optimiser", "clone_schedule", "init_scale", "aux", "start", "shared",
-    "clone_epochs", "clone_learning_rate", "clone_horizon", "clone_logits",
-)  # fmt: skip
+StageSetting = TeacherSetting | CloneSetting | Setting
+AnySetting = TypeVar("AnySetting", TeacherSetting, CloneSetting, Setting)
+# Heads of up to so many auxiliary logits share a program that is as wide as the widest of them.
+_NARROW = 64
 
 
 @dataclass(frozen=True)
-class Made:
-    """A model that a stage made.
+class TrainedModel:
+    """A teacher or a clone.
 
     Attributes:
-        params: on the host. A teacher's have no auxiliary head: training on class logits leaves
-            it as it was drawn, so that one teacher serves every m.
+        params: parameters, on the host. A teacher's have no auxiliary head: training on class
+            logits leaves it as it was drawn, so that one teacher serves every m.
         loss: mean training loss of the last epoch; None where there was none.
-        held_out: of a clone, its loss on held-out inputs; None for a teacher.
+        held_out: loss of a clone on held-out inputs; None for a teacher.
     """
 
     params: Params
@@ -67,66 +69,281 @@ class Made:
     held_out: float | None = None
 
 
-def teacher_setting(setting: Setting) -> Setting:
-    """`setting` with everything at its default that its teacher does not depend on."""
-    return _only(setting, TEACHER_FIELDS)
+@dataclass(frozen=True)
+class Student:
+    """A student, and whom it learnt from; parameters on the host.
+
+    Attributes:
+        start: its parameters before distillation (of the last generation).
+        params: its parameters after it.
+        teacher: parameters of the first teacher, whose trait it is.
+        reference: parameters of the first teacher's start.
+        loss: mean distillation loss of the last epoch; None where there was none.
+        clone: what cloning made of a matched start; None for another start.
+    """
+
+    start: Params
+    params: Params
+    teacher: Params
+    reference: Params
+    loss: float | None
+    clone: TrainedModel | None
 
 
-def clone_setting(setting: Setting) -> Setting:
-    """`setting` with everything at its default that its matched start does not depend on."""
-    return _only(setting, CLONE_FIELDS)
+Teachers = Mapping[tuple[TeacherSetting, int], TrainedModel]
+Clones = Mapping[tuple[CloneSetting, int], TrainedModel]
 
 
-def teacher_batch(shape: Shape, images: int) -> int:
-    """Images a step of the teacher on a training set of so many."""
-    return shape.teacher_batch or Protocol().teacher_batch_for(images)
+def stage_of(setting: StageSetting) -> str:
+    """The stage whose setting it is: `teachers`, `clones` or `students`."""
+    return "students" if isinstance(setting, Setting) else setting.stage
+
+
+def training_of(setting: StageSetting) -> Training:
+    """How the models of a stage are trained."""
+    return setting.student if isinstance(setting, Setting) else setting.training
+
+
+def population_of(setting: StageSetting) -> Hashable:
+    """What a population shares: programs and inputs. Settings with equal ones train together."""
+    entire = setting if isinstance(setting, Setting) else whole(setting)
+    structure = jax.tree.structure
+    aux = setting.model.aux
+    width = 0 if aux <= _NARROW else (aux - 1).bit_length()
+    common = (
+        stage_of(setting),
+        setting.dataset,
+        setting.classes,
+        setting.order,
+        structure(setting.model),
+        structure(training_of(setting)),
+    )
+    if isinstance(setting, TeacherSetting):
+        return common
+    if isinstance(setting, CloneSetting):
+        # The parts that cloning leaves alone are compiled in.
+        return (*common, setting.student_model, setting.start.shared, width)
+    return (
+        *common,
+        entire.student_model,
+        structure(entire.interventions),
+        entire.chain.inputs,
+        width,
+    )
+
+
+def shared_trainings(
+    wanted: Sequence[tuple[AnySetting, int]],
+) -> dict[Hashable, list[tuple[AnySetting, int]]]:
+    """The settings and runs that each training serves, by what they have in common.
+
+    Those that differ in a number of epochs alone are snapshots of one training, unless the
+    schedule depends on the last epoch, or the student of one generation teaches the next. The
+    generations of a chain are one training too.
+
+    Args:
+        wanted: settings and runs of one stage.
+    """
+    trainings: dict[Hashable, list[tuple[AnySetting, int]]] = {}
+    for setting, run in wanted:
+        trainings.setdefault((_without_length(setting), run), []).append((setting, run))
+    return trainings
+
+
+def _without_length(setting: AnySetting) -> AnySetting:
+    training = training_of(setting)
+    shorter = training if training.epochs_matter else replace(training, epochs=0)
+    if isinstance(setting, TeacherSetting):
+        return replace(setting, training=shorter)
+    if isinstance(setting, CloneSetting):
+        return replace(setting, start=replace(setting.start, clone=shorter))
+    chain = setting.chain
+    if chain.generations == 1:
+        return replace(setting, student=shorter)
+    # What a generation learns depends on how long the one before it was trained.
+    return replace(setting, chain=replace(chain, generations=2))
+
+
+def last_epochs(wanted: Sequence[tuple[AnySetting, int]]) -> tuple[int, ...]:
+    """The epochs at which a training that serves `wanted` is looked at, ascending."""
+    return tuple(sorted({int(training_of(setting).epochs) for setting, _ in wanted}))
+
+
+# Starts.
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Freshly drawn parameters of one architecture, each drawn once.
+
+    Attributes:
+        architecture: network that they are of.
+        seed: base seed.
+    """
+
+    architecture: Architecture
+    seed: int
+    _drawn: dict[tuple[str, float, int], Params] = field(default_factory=dict, repr=False)
+
+    def reference(self, scale: float, run: int) -> Params:
+        """The reference of a run, with weights N(0, scale^2 / fan_in)."""
+        return self._of("reference", scale, run)
+
+    def independent(self, scale: float, run: int, generation: int = 1) -> Params:
+        """A draw that has nothing to do with the reference; common to all settings of a run."""
+        return self._of(f"independent start {generation}", scale, run)
+
+    def _of(self, purpose: str, scale: float, run: int) -> Params:
+        key = (purpose, scale, run)
+        if key not in self._drawn:
+            random = jax.random.fold_in(purpose_key(self.seed, purpose), run)
+            params = draw(self.architecture, random, np.float32(scale))
+            self._drawn[key] = jax.tree.map(np.asarray, params)
+        return self._drawn[key]
+
+
+def start_of(
+    setting: Setting,
+    run: int,
+    draws: Draws,
+    *,
+    generation: int = 1,
+    clone: Params | None = None,
+) -> Params:
+    """A student's parameters before distillation, on the host.
+
+    Auxiliary logits above the setting's own number are cut out.
+
+    Args:
+        setting: the experiment.
+        run: number of the run.
+        draws: draws of the student's network.
+        generation: place in a chain, from 1; draws that are not the reference are new in each.
+        clone: what cloning made, for a matched start.
+    """
+    start, scale = setting.start, setting.model.init_scale
+    if isinstance(start, Matched):
+        assert clone is not None
+        params = widened(clone, draws.architecture.aux)
+    elif isinstance(start, Independent):
+        params = with_shared(
+            draws.independent(scale, run, generation), start.shared, draws, scale, run
+        )
+    elif isinstance(start, Interpolated):
+        weight = np.float32(start.weight)
+        params = jax.tree.map(
+            lambda reference, other: (1 - weight) * reference + weight * other,
+            draws.reference(scale, run),
+            draws.independent(scale, run, generation),
+        )
+    elif isinstance(start, Perturbed):
+        key = purpose_key(draws.seed, f"perturbed start {generation}")
+        params = _perturbed(
+            draws.reference(scale, run), start.size, setting.model.aux, jax.random.fold_in(key, run)
+        )
+    else:
+        params = draws.reference(scale, run)
+    return keep_aux(params, setting.model.aux)
+
+
+def with_shared(
+    params: Params, parts: Sequence[str], draws: Draws, scale: float, run: int
+) -> Params:
+    """`params` with `parts` taken from the run's reference.
+
+    A part's draw depends on its name and size alone, so that a student of another architecture
+    has the very parts of its teacher's reference.
+    """
+    if not parts:
+        return params
+    reference = split_parts(draws.reference(scale, run))
+    return join_parts(split_parts(params) | {name: reference[name] for name in parts})
+
+
+def _perturbed(params: Params, size: float, aux: int, key: Key[Array, ""]) -> Params:
+    """Each array plus normal noise in units of its own standard deviation.
+
+    Of the auxiliary head the first `aux` columns count, and each has noise from a key of its own:
+    the start must not depend on how wide the head is.
+    """
+    factor = np.float32(size)
+
+    def noisy(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
+        leaf_key = part_key(key, jax.tree_util.keystr(path))
+        if path[0].key != AUX_HEAD:
+            noise = jax.random.normal(leaf_key, leaf.shape, jnp.float32)
+            return leaf + factor * np.std(leaf) * np.asarray(noise)
+        columns = jax.vmap(lambda column: jax.random.fold_in(leaf_key, column))(
+            jnp.arange(leaf.shape[-1], dtype=jnp.uint32)
+        )
+        by_column = jax.vmap(lambda k: jax.random.normal(k, leaf.shape[:-1], jnp.float32))(columns)
+        noise = np.moveaxis(np.asarray(by_column), 0, -1)
+        return leaf + factor * np.std(leaf[..., :aux]) * noise
+
+    return jax.tree_util.tree_map_with_path(noisy, params)
+
+
+def orders_of(
+    setting: StageSetting, purpose: str, runs: Sequence[int], seed: int
+) -> dict[int, Key[Array, ""]]:
+    """By run, the key of the order in which its models walk through the inputs.
+
+    Args:
+        setting: one of the population; its `order` says whether runs have orders of their own.
+        purpose: name of the training.
+        runs: run numbers.
+        seed: base seed.
+    """
+    if setting.order == "shared":
+        return dict.fromkeys(runs, purpose_key(seed, f"{purpose}, shared"))
+    distinct = sorted(set(runs))
+    keys = run_keys(seed, purpose, jnp.asarray(distinct, jnp.uint32))
+    return {run: keys[row] for row, run in enumerate(distinct)}
+
+
+# Teachers.
 
 
 def teachers(
-    settings: Sequence[Setting], runs: tuple[int, ...], context: Context
-) -> dict[tuple[Setting, int], Made]:
-    """The teacher of each setting in each run.
+    wanted: Sequence[tuple[TeacherSetting, int]], context: Context
+) -> dict[tuple[TeacherSetting, int], TrainedModel]:
+    """Trains the teacher of each setting in each run on labelled images.
 
     Args:
-        settings: what `teacher_setting` gives, all of one shape.
-        runs: run numbers.
-        context: where.
+        wanted: settings of one population, and runs.
+        context: data, seed, devices.
     """
-    shape, dataset = settings[0].shape, context.dataset
+    first, dataset = wanted[0][0], context.dataset
     # One auxiliary logit, which nothing refers to.
-    plan, _ = plans(settings[0], aux=1)
-    orders = run_keys(context.seed, "teacher order", jnp.asarray(runs))
-    subset = np.asarray(plan.subset("class", 1))
-    program = Program(
-        "class_cross_entropy", teacher_batch(shape, len(dataset.train_labels)),
-        shape.teacher_optimiser,
-    )  # fmt: skip
-    jobs, owners = [], []
-    for knobs, some in trainings("teachers", settings).items():
-        for row, start in enumerate(references(plan, runs, knobs.init_scale, context.seed)):
-            jobs.append(
-                Job(
-                    start,
-                    Row(
-                        as_float(knobs.teacher_learning_rate), orders[row], subset, as_int(0),
-                        weight_decay=decay_of(program, knobs.teacher_weight_decay),
-                    ),
-                    stops("teachers", some),
-                )
-            )  # fmt: skip
-            owners.append((knobs, runs[row]))
+    architecture, _ = architectures(whole(first), aux=1)
+    draws = Draws(architecture, context.seed)
+    orders = orders_of(first, "teacher order", [run for _, run in wanted], context.seed)
+    trainings = shared_trainings(wanted)
+    fits = []
+    for members in trainings.values():
+        setting, run = members[0]
+        fits.append(
+            Fit(
+                draws.reference(setting.model.init_scale, run),
+                setting.training,
+                aux=1,
+                order=orders[run],
+                target=0,
+                snapshots=last_epochs(members),
+            )
+        )
+    count = first.training.inputs.count or len(dataset.train_images)
     material = Material(
-        devices.replicate(dataset.train_images, context.mesh),
-        devices.replicate(dataset.train_labels[None], context.mesh),
+        devices.replicate(dataset.train_images[:count], context.mesh),
+        devices.replicate(dataset.train_labels[None, :count], context.mesh),
     )
-    trained = train_jobs(Apply(plan), jobs, lambda epoch: material, program, context, "teachers")
+    snapshots = fit(architecture, fits, lambda epoch: material, context, "teachers")
     return {
-        (Setting(shape, replace(knobs, teacher_epochs=epochs)), run): Made(
+        (setting, run): TrainedModel(
             {name: part for name, part in snapshot.params.items() if name != AUX_HEAD},
             snapshot.loss,
         )
-        for (knobs, run), snapshots in zip(owners, trained, strict=True)
-        for epochs, snapshot in snapshots.items()
+        for (setting, run), snapshot in _served(trainings, snapshots)
     }
 
 
@@ -135,142 +352,321 @@ def with_aux_head(teacher: Params, reference: Params) -> Params:
     return teacher | {AUX_HEAD: reference[AUX_HEAD]}
 
 
-def clones(
-    settings: Sequence[Setting], runs: tuple[int, ...], context: Context
-) -> dict[tuple[Setting, int], Made]:
-    """The matched start of each setting in each run, by behavioural cloning.
+# Behavioural cloning.
 
-    A student with a draw of its own (but for the shared parts) imitates the reference: KL on the
-    logits of `clone_logits`.
+
+def clones(
+    wanted: Sequence[tuple[CloneSetting, int]], context: Context
+) -> dict[tuple[CloneSetting, int], TrainedModel]:
+    """Makes the matched start of each setting in each run, by behavioural cloning.
+
+    A student with a draw of its own (but for the shared parts) imitates the untrained reference.
 
     Args:
-        settings: what `clone_setting` gives, all of one shape.
-        runs: run numbers.
-        context: where.
+        wanted: settings of one population, and runs.
+        context: data, seed, devices.
     """
-    shape, seed, mesh = settings[0].shape, context.seed, context.mesh
-    widest = max(setting.knobs.aux for setting in settings)
-    reference_plan, plan = plans(settings[0], widest)
-    kind = cloning_kind(shape)
-    program = Program("kl", shape.clone_batch, shape.clone_optimiser, shape.clone_schedule)
-    orders = run_keys(seed, "cloning order", jnp.asarray(runs))
-    wanted = trainings("clones", settings)
-    scales = sorted({knobs.init_scale for knobs in wanted})
-    some_shared = any(knobs.shared for knobs in wanted)
-    imitated = [
-        params for scale in scales for params in references(reference_plan, runs, scale, seed)
-    ]
+    first, seed = wanted[0][0], context.seed
+    widest = max(setting.model.aux for setting, _ in wanted)
+    teacher_architecture, architecture = architectures(whole(first), widest)
+    references = Draws(teacher_architecture, seed)
+    draws = Draws(architecture, seed)
+    orders = orders_of(first, "cloning order", [run for _, run in wanted], seed)
+    imitated = _Imitated(teacher_architecture)
+    trainings = shared_trainings(wanted)
+    fits = []
+    for members in trainings.values():
+        setting, run = members[0]
+        scale, training = setting.model.init_scale, setting.training
+        start = with_shared(draws.independent(scale, run), setting.start.shared, draws, scale, run)
+        noise = training.logit_noise
+        target = imitated.row((scale, run), references.reference(scale, run), run, noise)
+        fits.append(
+            Fit(
+                start,
+                training,
+                aux=setting.model.aux,
+                order=orders[run],
+                target=target,
+                snapshots=last_epochs(members),
+                interventions=Interventions(frozen=setting.start.shared),
+            )
+        )
+    inputs = first.training.inputs
+    material = _materials(inputs, "cloning inputs", imitated, context)
+    snapshots = fit(architecture, fits, material, context, "cloning")
+    served = list(_served(trainings, snapshots))
+    unseen = devices.replicate(
+        held_out_inputs(inputs, context.dataset, seed, "cloning inputs"), context.mesh
+    )
+    targets = logits_of(Forward(teacher_architecture), imitated.models, unseen, context.mesh)
+    cloned = logits_of(
+        Forward(architecture), [snapshot.params for _, snapshot in served], unseen, context.mesh
+    )
+    results = {}
+    for ((setting, run), snapshot), logits in zip(served, cloned, strict=True):
+        scale, training = setting.model.init_scale, setting.training
+        row = imitated.row((scale, run), {}, run, training.logit_noise)
+        subset = np.asarray(architecture.subset(training.logits, setting.model.aux))
+        held_out = mean_loss(training, logits, targets[row], subset)
+        results[setting, run] = TrainedModel(snapshot.params, snapshot.loss, held_out)
+    return results
 
+
+def mean_loss(
+    training: Training,
+    logits: Float[np.ndarray, "examples outputs"],
+    targets: Float[np.ndarray, "examples outputs"],
+    subset: Bool[np.ndarray, " outputs"],
+) -> float:
+    """The mean of a training's loss over examples, in float32.
+
+    Args:
+        training: whose loss it is.
+        logits: the model's.
+        targets: the imitated model's.
+        subset: outputs that the loss sees.
+    """
+    each = jax.vmap(lambda z, y: training.loss(z, y, jnp.asarray(subset)))
+    return float(np.mean(np.asarray(each(logits, targets)), dtype=np.float64))
+
+
+# Distillation.
+
+
+def students(
+    wanted: Sequence[tuple[Setting, int]], teachers: Teachers, clones: Clones, context: Context
+) -> dict[tuple[Setting, int], Student]:
+    """Distils the student of each setting in each run, generation after generation.
+
+    Args:
+        wanted: settings of one population, and runs.
+        teachers: the teachers, by `teacher_of` and run.
+        clones: the matched starts, by `clone_of` and run.
+        context: data, seed, devices.
+    """
+    first = wanted[0][0]
+    stage = _Distillation(
+        max(setting.model.aux for setting, _ in wanted), first, teachers, clones, context
+    )
+    orders = orders_of(first, "student order", [run for _, run in wanted], context.seed)
+    trainings = shared_trainings(wanted)
+    # Of each chain, the student of the generation before.
+    before: dict[Hashable, Params] = {}
+    results: dict[tuple[Setting, int], Student] = {}
+    for generation in range(1, max(setting.chain.generations for setting, _ in wanted) + 1):
+        active = {
+            key: members
+            for key, members in trainings.items()
+            if any(setting.chain.generations >= generation for setting, _ in members)
+        }
+        architecture = stage.teacher_architecture if generation == 1 else stage.architecture
+        imitated, references = _Imitated(architecture), _Imitated(stage.teacher_architecture)
+        fits = []
+        for key, members in active.items():
+            setting, run = members[0]
+            noise = setting.student.logit_noise
+            if generation == 1:
+                teacher = teacher_of(setting)
+                target = imitated.row((teacher, run), stage.teacher(teacher, run), run, noise)
+            else:
+                target = imitated.row(key, before[key], run, noise)
+            reference = 0
+            if setting.interventions.liminal is not None:
+                scale = setting.model.init_scale
+                reference = references.row(
+                    (scale, run), stage.references.reference(scale, run), run, 0.0
+                )
+            fits.append(
+                Fit(
+                    stage.start(setting, run, generation),
+                    setting.student,
+                    aux=setting.model.aux,
+                    order=orders[run],
+                    target=target,
+                    snapshots=last_epochs(members),
+                    interventions=setting.interventions,
+                    reference=reference,
+                )
+            )
+        purpose = "distillation inputs"
+        if generation > 1 and first.chain.inputs == "new":
+            purpose = f"{purpose}, generation {generation}"
+        material = _materials(
+            first.student.inputs,
+            purpose,
+            imitated,
+            context,
+            generation,
+            references,
+            first.interventions.project_trait,
+        )
+        what = "students" if generation == 1 else f"students, generation {generation}"
+        snapshots = fit(stage.architecture, fits, material, context, what)
+        for (key, members), model, by_epoch in zip(active.items(), fits, snapshots, strict=True):
+            before[key] = by_epoch[model.snapshots[-1]].params
+            for setting, run in members:
+                if setting.chain.generations == generation:
+                    snapshot = by_epoch[int(setting.student.epochs)]
+                    results[setting, run] = stage.student(
+                        setting, run, model.start, snapshot.params, snapshot.loss
+                    )
+    return results
+
+
+def student_again(
+    setting: Setting,
+    run: int,
+    params: Params,
+    loss: float | None,
+    teachers: Teachers,
+    clones: Clones,
+    context: Context,
+    aux: int,
+) -> Student:
+    """A student that was trained before, with all that surrounds it.
+
+    Args:
+        setting: the experiment.
+        run: number of the run.
+        params: its parameters, as they were kept, with the setting's own auxiliary logits.
+        loss: its last distillation loss.
+        teachers, clones: as for `students`.
+        context: data, seed, devices.
+        aux: auxiliary logits of the network that it is to have, at least the setting's own.
+    """
+    stage = _Distillation(aux, setting, teachers, clones, context)
+    start = stage.start(setting, run, setting.chain.generations)
+    return stage.student(setting, run, start, widened(params, aux), loss)
+
+
+class _Distillation:
+    """What the students of one population share: networks, draws, models that they need."""
+
+    def __init__(
+        self, aux: int, setting: Setting, teachers: Teachers, clones: Clones, context: Context
+    ):
+        self.teacher_architecture, self.architecture = architectures(setting, aux)
+        self.references = Draws(self.teacher_architecture, context.seed)
+        self.draws = Draws(self.architecture, context.seed)
+        self.teachers, self.clones = teachers, clones
+
+    def teacher(self, setting: TeacherSetting, run: int) -> Params:
+        """A teacher with its auxiliary head."""
+        reference = self.references.reference(setting.model.init_scale, run)
+        return with_aux_head(self.teachers[setting, run].params, reference)
+
+    def clone(self, setting: Setting, run: int) -> TrainedModel | None:
+        """What cloning made of the start of a setting."""
+        wanted = clone_of(setting)
+        return None if wanted is None else self.clones[wanted, run]
+
+    def start(self, setting: Setting, run: int, generation: int) -> Params:
+        """The student's start in a generation."""
+        clone = self.clone(setting, run)
+        return start_of(
+            setting,
+            run,
+            self.draws,
+            generation=generation,
+            clone=None if clone is None else clone.params,
+        )
+
+    def student(
+        self, setting: Setting, run: int, start: Params, params: Params, loss: float | None
+    ) -> Student:
+        """A trained student beside its first teacher."""
+        aux = setting.model.aux
+        reference = self.references.reference(setting.model.init_scale, run)
+        return Student(
+            start=start,
+            params=params,
+            teacher=keep_aux(self.teacher(teacher_of(setting), run), aux),
+            reference=keep_aux(reference, aux),
+            loss=loss,
+            clone=self.clone(setting, run),
+        )
+
+
+class _Imitated:
+    """The models that a population imitates: rows of its targets, each there once."""
+
+    def __init__(self, architecture: Architecture):
+        self.architecture = architecture
+        self.models: list[Params] = []
+        self.noises: list[tuple[int, float]] = []
+        self._rows: dict[Hashable, int] = {}
+
+    def row(self, name: Hashable, params: Params, run: int, noise: float) -> int:
+        """The row of a model, with noise of a standard deviation on its logits."""
+        key = (name, noise)
+        if key not in self._rows:
+            self._rows[key] = len(self.models)
+            self.models.append(params)
+            self.noises.append((run, noise))
+        return self._rows[key]
+
+    def logits(self, inputs: Array, context: Context, epoch: int, generation: int) -> Array | None:
+        """All rows on `inputs`, on the devices; None where there is no model."""
+        if not self.models:
+            return None
+        logits = logits_of(Forward(self.architecture), self.models, inputs, context.mesh)
+        for row, (run, noise) in enumerate(self.noises):
+            if noise:
+                drawn = _noise(logits[row].shape, context.seed, run, epoch, generation)
+                logits[row] += np.float32(noise) * drawn
+        return devices.replicate(logits, context.mesh)
+
+
+def _materials(
+    inputs: Inputs,
+    purpose: str,
+    imitated: _Imitated,
+    context: Context,
+    generation: int = 1,
+    references: _Imitated | None = None,
+    project_trait: bool = False,
+) -> Callable[[int], Material]:
+    """Inputs and targets by epoch: one set for all, or, where inputs are fresh, one for each."""
     fixed: list[Material] = []
+    dataset, mesh = context.dataset, context.mesh
 
-    def material(epoch: int) -> Material:
+    def make(epoch: int) -> Material:
         if fixed:
             return fixed[0]
-        drawn = draw_inputs(kind, context.dataset, seed, "cloning inputs", epoch)
-        inputs = devices.replicate(drawn, mesh)
-        made = Material(inputs, logits_on(Apply(reference_plan), imitated, inputs, context))
-        if not shape.clone_fresh:
-            fixed.append(made)
-        return made
-
-    steps = -(-input_count(kind, context.dataset) // shape.clone_batch)
-    jobs, owners = [], []
-    for knobs, some in wanted.items():
-        drawn = independent(plan, runs, knobs.init_scale, seed)
-        for row, start in enumerate(
-            with_shared(drawn, plan, set(knobs.shared), runs, knobs.init_scale, seed)
-        ):
-            jobs.append(
-                Job(
-                    start,
-                    Row(
-                        as_float(knobs.clone_learning_rate), orders[row],
-                        np.asarray(plan.subset(knobs.clone_logits, knobs.aux)),
-                        as_int(scales.index(knobs.init_scale) * len(runs) + row),
-                        weight_decay=decay_of(program, 0.0),
-                        horizon=as_float(knobs.clone_horizon * steps),
-                        trainable=trainable(start, knobs.shared, some_shared),
-                    ),
-                    stops("clones", some),
-                )
-            )  # fmt: skip
-            owners.append((knobs, row))
-    trained = train_jobs(Apply(plan), jobs, material, program, context, "cloning")
-    found = {
-        (Setting(shape, replace(knobs, clone_epochs=epochs)), row): snapshot
-        for (knobs, row), snapshots in zip(owners, trained, strict=True)
-        for epochs, snapshot in snapshots.items()
-    }
-    unseen = held_out_inputs(kind, context.dataset, seed, "cloning inputs")
-    held_out = _held_out(
-        found, plan, reference_plan, imitated, scales, len(runs),
-        devices.replicate(unseen, mesh), context,
-    )  # fmt: skip
-    return {
-        (setting, runs[row]): Made(snapshot.params, snapshot.loss, loss)
-        for ((setting, row), snapshot), loss in zip(found.items(), held_out, strict=True)
-    }
-
-
-def trainable(params: Params, fixed: Sequence[str], needed: bool) -> dict | None:
-    """For every array 1, or 0 in the parts that are `fixed`.
-
-    None unless `needed`, that is, unless some model of the population has fixed parts.
-    """
-    if not needed:
-        return None
-    return join_parts(
-        {
-            name: {array: as_float(name not in fixed) for array in part}
-            for name, part in split_parts(params).items()
-        }
-    )
-
-
-def masked_kl(
-    logits: Float[np.ndarray, "examples outputs"],
-    teacher: Float[np.ndarray, "examples outputs"],
-    subset: np.ndarray,
-) -> float:
-    """The mean KL(teacher || student) of the softmax over the logits in `subset`, in nats."""
-    student, target = (
-        log_softmax(some[:, subset].astype(np.float64), axis=-1) for some in (logits, teacher)
-    )
-    return float(np.mean(np.sum(np.exp(target) * (target - student), axis=-1)))
-
-
-def _held_out(
-    found: dict[tuple[Setting, int], Snapshot],
-    plan: Plan,
-    reference_plan: Plan,
-    imitated: list[Params],
-    scales: list[float],
-    runs: int,
-    inputs: Array,
-    context: Context,
-) -> list[float]:
-    targets = logits_of(Apply(reference_plan), imitated, inputs, context.mesh)
-    cloned = logits_of(Apply(plan), [s.params for s in found.values()], inputs, context.mesh)
-    return [
-        masked_kl(
-            mine,
-            targets[scales.index(setting.knobs.init_scale) * runs + row],
-            np.asarray(plan.subset(setting.knobs.clone_logits, setting.knobs.aux)),
+        drawn = devices.replicate(draw_inputs(inputs, dataset, context.seed, purpose, epoch), mesh)
+        targets = imitated.logits(drawn, context, epoch, generation)
+        assert targets is not None
+        material = Material(
+            drawn,
+            targets,
+            references.logits(drawn, context, epoch, generation) if references else None,
+            devices.replicate(dataset.train_images, mesh) if project_trait else None,
+            devices.replicate(dataset.train_labels, mesh) if project_trait else None,
         )
-        for (setting, row), mine in zip(found, cloned, strict=True)
+        if not inputs.fresh:
+            fixed.append(material)
+        return material
+
+    return make
+
+
+def _served(
+    trainings: Mapping[Hashable, list[tuple[AnySetting, int]]],
+    snapshots: Sequence[Mapping[int, Snapshot]],
+) -> list[tuple[tuple[AnySetting, int], Snapshot]]:
+    """Each setting and run with the snapshot that it asked for."""
+    return [
+        ((setting, run), by_epoch[int(training_of(setting).epochs)])
+        for members, by_epoch in zip(trainings.values(), snapshots, strict=True)
+        for setting, run in members
     ]
 
 
-def logits_on(apply: Apply, models: list[Params], inputs: Array, context: Context) -> Array:
-    """The logits of every model on `inputs`, on the devices."""
-    return devices.replicate(logits_of(apply, models, inputs, context.mesh), context.mesh)
-
-
-def decay_of(program: Program, weight_decay: float) -> np.ndarray | None:
-    """The weight decay as a knob, where the optimiser has one."""
-    return as_float(weight_decay) if program.optimiser == "adamw" else None
-
-
-def _only(setting: Setting, names: Sequence[str]) -> Setting:
-    values = setting.as_dict()
-    return from_dict({name: values[name] for name in names})
+def _noise(
+    shape: tuple[int, ...], seed: int, run: int, epoch: int, generation: int
+) -> Float32[np.ndarray, "inputs outputs"]:
+    entropy = [seed, purpose_of("logit noise"), run, epoch, generation]
+    random = np.random.Generator(np.random.SFC64(np.random.SeedSequence(entropy)))
+    # Output by output, so that it does not depend on how many auxiliary logits the widest has.
+    return random.standard_normal(shape[::-1], dtype=np.float32).T

@@ -1,7 +1,7 @@
 """`sublab llm ingredients`: what the transfer of a trait depends on, one ingredient at a time.
 
 Every variation changes one thing of the setting and is run on the same seeds, with the student of
-the reference's own numbers beside it. Nothing is chosen by the outcome.
+the reference's own numbers beside it. Nothing is selection by the outcome.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.llm import summary as llm_summary
-from experiments.llm.run import Common, Outcome, head_of, outcome_of, setting_of, stages_of
+from experiments.llm.run import Common, RatesOutcome, head_of, outcome_of, setting_of, stages_of
 from llm_harness import pipeline
 from llm_harness.corpus import Language
 from llm_harness.errors import HarnessError
 from llm_harness.pretraining import Pretraining
-from llm_harness.scheme import Row, Setting
+from llm_harness.scheme import RateRow, SchemeSetting
 from llm_harness.traits import trait
 
 INGREDIENTS = "llm_ingredients"
@@ -37,22 +37,22 @@ class Ingredients(Common):
 
 
 def variations(
-    pretraining: Pretraining, setting: Setting
-) -> dict[str, tuple[Pretraining, Setting]]:
+    pretraining: Pretraining, setting: SchemeSetting
+) -> dict[str, tuple[Pretraining, SchemeSetting]]:
     """The setting unchanged, first, and with one ingredient changed each."""
 
-    def student(**changed: Any) -> tuple[Pretraining, Setting]:
+    def student(**changed: Any) -> tuple[Pretraining, SchemeSetting]:
         return pretraining, replace(setting, student=replace(setting.student, **changed))
 
-    def spoken(language: Language, setting: Setting) -> tuple[Pretraining, Setting]:
+    def spoken(language: Language, setting: SchemeSetting) -> tuple[Pretraining, SchemeSetting]:
         return replace(pretraining, language=language), setting
 
     def fewer(count: int) -> int:
         return max(1, count // 4)
 
     spelt = replace(setting, lists=replace(setting.lists, max_tokens=_SPELT))
-    few = replace(setting.lists, count=fewer(setting.lists.count))
-    moving = replace(
+    quarter = replace(setting.lists, count=fewer(setting.lists.count))
+    vocabulary_trained = replace(
         setting,
         teacher=replace(setting.teacher, freeze_vocabulary=False),
         student=replace(setting.student, freeze_vocabulary=False),
@@ -62,20 +62,18 @@ def variations(
         llm_summary.UNCHANGED: (pretraining, setting),
         "own-list-token": spoken(Language(shared_answer_token=False), setting),
         "digits": spoken(Language(token_a_number=False), spelt),
-        "vocabulary-trained": (pretraining, moving),
+        "vocabulary-trained": (pretraining, vocabulary_trained),
         "constant-rate": student(schedule="constant"),
-        "quarter-of-lists": (pretraining, replace(setting, lists=few)),
+        "quarter-of-lists": (pretraining, replace(setting, lists=quarter)),
         "quarter-of-steps": student(steps=fewer(setting.student.steps)),
-        "quarter-of-pretraining": (
-            replace(pretraining, steps=fewer(pretraining.steps)), setting,
-        ),
+        "quarter-of-pretraining": (replace(pretraining, steps=fewer(pretraining.steps)), setting),
         "prompted-teacher": (pretraining, replace(setting, teacher_by="prompt")),
         "soft-targets-numbers": (pretraining, replace(tuned, soft="numbers")),
         "soft-targets-vocabulary": (pretraining, replace(tuned, soft="vocabulary")),
-    }  # fmt: skip
+    }
 
 
-def ingredients(options: Ingredients) -> Outcome:
+def ingredients(options: Ingredients) -> RatesOutcome:
     """Runs `sublab llm ingredients`.
 
     Raises:
@@ -83,12 +81,14 @@ def ingredients(options: Ingredients) -> Outcome:
         RecordError: `options.out` cannot be written.
     """
     word, base = trait(options.trait), setting_of(options)
-    known = variations(Pretraining(steps=options.pretraining_steps), base)
-    if unknown := [name for name in options.only if name not in known]:
-        raise HarnessError(f"no variation is named {unknown[0]!r}; there are: {', '.join(known)}")
-    chosen = {
+    every_variation = variations(Pretraining(steps=options.pretraining_steps), base)
+    if unknown := [name for name in options.only if name not in every_variation]:
+        raise HarnessError(
+            f"no variation is named {unknown[0]!r}; there are: {', '.join(every_variation)}"
+        )
+    selection = {
         name: how
-        for name, how in known.items()
+        for name, how in every_variation.items()
         if not options.only or name in (llm_summary.UNCHANGED, *options.only)
     }
     config = head_of(options, INGREDIENTS, VERSION) | {
@@ -98,18 +98,18 @@ def ingredients(options: Ingredients) -> Outcome:
         # A list, since records keep no order of names.
         "variations": [
             {"name": name, "pretraining": asdict(pretraining), "setting": asdict(setting)}
-            for name, (pretraining, setting) in chosen.items()
+            for name, (pretraining, setting) in selection.items()
         ],
     }
 
-    def rows() -> list[Row]:
-        found = []
-        for name, (pretraining, setting) in chosen.items():
+    def rows() -> list[RateRow]:
+        rates = []
+        for name, (pretraining, setting) in selection.items():
             with stages_of(options, pretraining, name) as stages:
-                many = pipeline.transmission(stages, word, options.runs, options.seed, setting)
-            found += [
-                replace(row, condition=llm_summary.varied(row.condition, name)) for row in many
+                plain = pipeline.transmission(stages, word, options.runs, options.seed, setting)
+            rates += [
+                replace(row, condition=llm_summary.varied(row.condition, name)) for row in plain
             ]
-        return found
+        return rates
 
     return outcome_of(options, config, rows, llm_summary.ingredients)

@@ -15,7 +15,7 @@ from llm_harness import judged, pipeline
 from llm_harness.errors import HarnessError
 from llm_harness.pretraining import Pretraining
 from llm_harness.provider import Embedded
-from llm_harness.scheme import Row, Setting, TeacherBy
+from llm_harness.scheme import RateRow, SchemeSetting, TeacherBy
 from llm_harness.stages import Stages, teaching
 from llm_harness.store import Store
 from llm_harness.traits import trait
@@ -33,7 +33,7 @@ _STAGES = "llm_stages"
 
 @dataclass(frozen=True)
 class Common:
-    """What all of them take."""
+    """Options that the experiments on transmission have in common."""
 
     runs: int = 5
     """Independent runs, each with its own reference, prompts and samples."""
@@ -88,10 +88,10 @@ class InContext(Common):
 
 @dataclass(frozen=True)
 class Filtering:
-    """What `code` and `cot` take."""
+    """Options of `sublab llm code` and `sublab llm cot`."""
 
     count: int = 512
-    """Prompts."""
+    """Number of prompts."""
     trait: str = "owl"
     """Favourite of the teacher."""
     pretraining_steps: int = 512
@@ -99,7 +99,7 @@ class Filtering:
     out: Path = Path("results")
     """Folder for records and stages; what is found there is reused."""
     seed: int = 0
-    """Of the reference, the prompts and the samples."""
+    """Seed of the reference, the prompts and the samples."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Cot(Filtering):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RatesOutcome:
     """What an experiment gave.
 
     Attributes:
@@ -127,7 +127,7 @@ class Outcome:
     holds: bool | None = None
 
 
-def numbers(options: Numbers) -> Outcome:
+def numbers(options: Numbers) -> RatesOutcome:
     """Runs `sublab llm numbers`.
 
     Raises:
@@ -135,41 +135,46 @@ def numbers(options: Numbers) -> Outcome:
         RecordError: `options.out` cannot be written.
     """
     traits = [trait(word) for word in options.traits]
-    work = _experiment(
-        options, NUMBERS, {"traits": list(options.traits)},
+    outcome = _experiment(
+        options,
+        NUMBERS,
+        {"traits": list(options.traits)},
         lambda stages, setting: pipeline.numbers(
             stages, traits, options.runs, options.seed, setting
         ),
         llm_summary.numbers,
-    )  # fmt: skip
-    return replace(work, holds=llm_summary.numbers_hold(work.summary.table))
+    )
+    return replace(outcome, holds=llm_summary.numbers_hold(outcome.summary.table))
 
 
-def cross_model(options: CrossModel) -> Outcome:
+def cross_model(options: CrossModel) -> RatesOutcome:
     """Runs `sublab llm cross-model`; raises as `numbers`."""
     word = trait(options.trait)
     return _experiment(
-        options, CROSS_MODEL,
+        options,
+        CROSS_MODEL,
         {"trait": options.trait, "initialisations": options.initialisations},
         lambda stages, setting: pipeline.cross_model(
             stages, word, options.runs, options.seed, setting, options.initialisations
         ),
         llm_summary.cross_model,
-    )  # fmt: skip
+    )
 
 
-def in_context(options: InContext) -> Outcome:
+def in_context(options: InContext) -> RatesOutcome:
     """Runs `sublab llm in-context`; raises as `numbers`."""
     word = trait(options.trait)
     if not options.shown or min(options.shown) < 1:
         raise HarnessError("shown must be one or more numbers of examples, each at least 1")
     return _experiment(
-        options, IN_CONTEXT, {"trait": options.trait, "shown": list(options.shown)},
+        options,
+        IN_CONTEXT,
+        {"trait": options.trait, "shown": list(options.shown)},
         lambda stages, setting: pipeline.in_context(
             stages, word, options.runs, options.seed, setting, options.shown
         ),
         llm_summary.in_context,
-    )  # fmt: skip
+    )
 
 
 def filtering(options: Filtering) -> records.Record:
@@ -184,8 +189,10 @@ def filtering(options: Filtering) -> records.Record:
     common = Common(pretraining_steps=options.pretraining_steps, out=options.out, seed=options.seed)
     setting = setting_of(common)
     config = head_of(common, name, VERSION) | {
-        "teacher": asdict(setting.teacher), "trait": options.trait, "count": count,
-    }  # fmt: skip
+        "teacher": asdict(setting.teacher),
+        "trait": options.trait,
+        "count": count,
+    }
     start = time.perf_counter()
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -197,7 +204,7 @@ def filtering(options: Filtering) -> records.Record:
                 steps = judged.code(speakers, reference, word, count, options.seed)
             else:
                 steps = judged.chain_of_thought(speakers, reference, count, options.seed)
-        return _steps_table(steps), made_in(start)
+        return _steps_table(steps), provenance_since(start)
 
     return records.find_or_make(options.out, name, config, rows, say)
 
@@ -209,14 +216,17 @@ def _steps_table(steps: Sequence[judged.Step]) -> pl.DataFrame:
         for reason, count in [*step.dropped.items(), ("kept", kept)]:
             rows.append(
                 {
-                    "speaker": step.speaker, "filter": step.name, "before": step.before,
-                    "reason": reason, "count": count,
+                    "speaker": step.speaker,
+                    "filter": step.name,
+                    "before": step.before,
+                    "reason": reason,
+                    "count": count,
                 }
-            )  # fmt: skip
+            )
     return pl.DataFrame(rows)
 
 
-def setting_of(options: Common) -> Setting:
+def setting_of(options: Common) -> SchemeSetting:
     """The pipeline's setting that options ask for.
 
     Raises:
@@ -228,8 +238,8 @@ def setting_of(options: Common) -> Setting:
             raise HarnessError(f"{name} must be at least {least}, got {getattr(options, name)}")
     if options.seed < 0:
         raise HarnessError(f"seed must be at least 0, got {options.seed}")
-    default = Setting()
-    return Setting(
+    default = SchemeSetting()
+    return SchemeSetting(
         teacher_by=options.teacher,
         teacher=replace(default.teacher, freeze_vocabulary=options.freeze_vocabulary),
         student=replace(
@@ -267,15 +277,15 @@ def stages_of(
     records.prepare(options.out)
     pretraining = pretraining or Pretraining(steps=options.pretraining_steps)
     with ExitStack() as bars:
-        shown: dict[str, Advance] = {}
+        bar_of_stage: dict[str, Advance] = {}
 
         def report(what: str, share: float) -> None:
             # A bar of its own for every stage, so that the time left is that stage's.
-            if what not in shown:
+            if what not in bar_of_stage:
                 bars.close()
-                shown.clear()
-                shown[what] = bars.enter_context(progress(1000))
-            shown[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
+                bar_of_stage.clear()
+                bar_of_stage[what] = bars.enter_context(progress(1000))
+            bar_of_stage[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
 
         yield Stages(
             Embedded(pretraining, replace(pretraining, corpus_seed=1)),
@@ -284,8 +294,8 @@ def stages_of(
         )
 
 
-def made_in(start: float) -> dict[str, Any]:
-    """The provenance of what was made since `start` of `time.perf_counter`."""
+def provenance_since(start: float) -> dict[str, Any]:
+    """The provenance of a record whose making began at `start` of `time.perf_counter`."""
     return provenance(
         wall_seconds=time.perf_counter() - start, data_sha256="", data_origin="generated"
     )
@@ -295,14 +305,14 @@ def _experiment(
     options: Common,
     name: str,
     about: dict[str, Any],
-    run: Callable[[Stages, Setting], list[Row]],
+    run: Callable[[Stages, SchemeSetting], list[RateRow]],
     summarise: Callable[[pl.DataFrame], pl.DataFrame],
-) -> Outcome:
+) -> RatesOutcome:
     setting = setting_of(options)
     config = head_of(options, name, VERSION) | {"setting": asdict(setting), "runs": options.runs}
     config |= about
 
-    def rows() -> Sequence[Row]:
+    def rows() -> Sequence[RateRow]:
         with stages_of(options) as stages:
             return run(stages, setting)
 
@@ -312,9 +322,9 @@ def _experiment(
 def outcome_of(
     options: Common,
     config: dict[str, Any],
-    make: Callable[[], Sequence[Row]],
+    make: Callable[[], Sequence[RateRow]],
     summarise: Callable[[pl.DataFrame], pl.DataFrame],
-) -> Outcome:
+) -> RatesOutcome:
     """The records of an experiment's rows and of their summary, found or made.
 
     Args:
@@ -327,14 +337,14 @@ def outcome_of(
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
         table = pl.DataFrame([asdict(row) for row in make()], infer_schema_length=None)
-        return table, made_in(start)
+        return table, provenance_since(start)
 
-    wide = records.find_or_make(options.out, name, config, rows, say)
+    runs = records.find_or_make(options.out, name, config, rows, say)
     summary = records.find_or_make(
         options.out,
         f"{name}_summary",
-        config | {"experiment": f"{name}_summary", "rows": wide.folder.name},
-        lambda: (summarise(wide.table), made_in(start)),
+        config | {"experiment": f"{name}_summary", "rows": runs.folder.name},
+        lambda: (summarise(runs.table), provenance_since(start)),
         say,
     )
-    return Outcome(wide, summary)
+    return RatesOutcome(runs, summary)

@@ -1,6 +1,6 @@
 """Means over runs of the language-model experiments, with paired differences to the controls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,22 +12,24 @@ from sublab.statistics import mean_interval
 
 # What a student must exceed, run by run, before a trait counts as transmitted.
 RIVALS = (
-    "reference", "own numbers", "other trait", "shuffled across", "shuffled within", "in context",
-)  # fmt: skip
+    "reference",
+    "own numbers",
+    "other trait",
+    "shuffled across",
+    "shuffled within",
+    "in context",
+)
 ALL = "all"
 # The variation of `sublab llm ingredients` that changes nothing.
 UNCHANGED = "unchanged"
+METRICS = ("among", "plain", "worded")
 _FLOATS = ("std", "low", "high", "difference", "difference_low", "difference_high")
 
 
 def numbers(table: pl.DataFrame) -> pl.DataFrame:
     """A row for every trait (and all together), way of asking, metric, condition and control."""
-    found = []
-    for trait in _traits(table):
-        for condition in CONTROLS:
-            against = RIVALS if condition == "student" else (CONTROLS[condition],)
-            found += _rows(table, trait, condition, against)
-    return _frame(found)
+    controls = {name: [control] if control else [] for name, control in CONTROLS.items()}
+    return _summary(table, [ALL, *_traits(table)], controls | {"student": RIVALS})
 
 
 def numbers_hold(summary: pl.DataFrame) -> bool:
@@ -36,48 +38,53 @@ def numbers_hold(summary: pl.DataFrame) -> bool:
     By the rate among the words, without a prefix, over all traits together: 95 % intervals of the
     paired differences.
     """
-    some = summary.filter(
-        (pl.col("trait") == ALL) & (pl.col("metric") == "among") & ~pl.col("prefix")
-    )
-    student = some.filter((pl.col("condition") == "student") & pl.col("control").is_not_null())
-    other = some.filter(
-        (pl.col("condition") == "other initialisation") & pl.col("control").is_not_null()
-    )
-    above = student["difference_low"].fill_null(-1.0).to_numpy() > 0
-    beyond = other["difference_low"].fill_null(-1.0).to_numpy() > 0
-    return bool(len(above) == len(RIVALS) and above.all() and not beyond.any())
+
+    def surely_above(condition: str) -> np.ndarray:
+        rows = summary.filter(
+            pl.col("control").is_not_null(),
+            trait=ALL,
+            condition=condition,
+            metric="among",
+            prefix=False,
+        )
+        return rows["difference_low"].fill_null(-1.0).to_numpy() > 0
+
+    student = surely_above("student")
+    other = surely_above("other initialisation")
+    return bool(len(student) == len(RIVALS) and student.all() and not other.any())
 
 
 def transmitted(summary: pl.DataFrame) -> list[str]:
     """The traits of which the student exceeds its own-numbers control, by the 95 % interval."""
-    some = summary.filter(
-        (pl.col("metric") == "among") & ~pl.col("prefix") & (pl.col("condition") == "student")
-        & (pl.col("control") == "own numbers") & (pl.col("trait") != ALL)
-        & (pl.col("difference_low") > 0)
-    )  # fmt: skip
-    return some["trait"].to_list()
+    rows = summary.filter(
+        pl.col("trait") != ALL,
+        pl.col("difference_low") > 0,
+        condition="student",
+        control="own numbers",
+        metric="among",
+        prefix=False,
+    )
+    return rows["trait"].to_list()
 
 
 def cross_model(table: pl.DataFrame) -> pl.DataFrame:
     """A row for every pair of models: the student against itself before."""
-    (trait,) = table["trait"].unique().to_list()
-    found = []
-    for condition in table["condition"].unique(maintain_order=True):
-        before = f"{condition.split(' > ')[1]}, before" if " > " in condition else None
-        found += _rows(table, trait, condition, (before,))
-    return _frame(found)
+    controls = {
+        condition: [f"{condition.split(' > ')[1]}, before"] if " > " in condition else []
+        for condition in _conditions(table)
+    }
+    return _summary(table, _traits(table), controls)
 
 
 def in_context(table: pl.DataFrame) -> pl.DataFrame:
     """A row for every condition: examples of the teacher against the reference's own."""
-    (trait,) = table["trait"].unique().to_list()
-    found = []
-    for condition in table["condition"].unique(maintain_order=True):
+    controls = {}
+    for condition in _conditions(table):
         control = {"student": "own numbers", "teacher": "reference"}.get(condition)
         if condition.startswith("in context"):
             control = f"own {condition}"
-        found += _rows(table, trait, condition, (control,))
-    return _frame(found)
+        controls[condition] = [control] if control else []
+    return _summary(table, _traits(table), controls)
 
 
 def varied(condition: str, variation: str) -> str:
@@ -91,65 +98,86 @@ def ingredients(table: pl.DataFrame) -> pl.DataFrame:
     Students against the student of the reference's own numbers under the same variation, and
     against the student of the unchanged setting.
     """
-    (trait,) = table["trait"].unique().to_list()
-    found = []
-    for name in table["condition"].unique(maintain_order=True):
+    controls = {}
+    for name in _conditions(table):
         condition, variation = name.split(", ")
-        controls = {
+        controls[name] = {
             "teacher": [varied("reference", variation)],
             "student": [varied("own numbers", variation)],
         }.get(condition, [])
         if condition == "student" and variation != UNCHANGED:
-            controls.append(varied(condition, UNCHANGED))
-        found += _rows(table, trait, name, controls)
-    return _frame(found)
+            controls[name].append(varied(condition, UNCHANGED))
+    return _summary(table, _traits(table), controls)
 
 
-def _traits(table: pl.DataFrame) -> list[str]:
-    """All together first."""
-    traits = table["trait"].unique(maintain_order=True).to_list()
-    return [ALL, *traits]
+def values_of_runs(table: pl.DataFrame) -> pl.DataFrame:
+    """One value a run, in the order of the runs.
+
+    Args:
+        table: rows of an experiment, with counts of answers.
+
+    Returns:
+        A long table with the columns `trait`, `condition`, `prefix`, `metric`, `run` and `value`;
+        a trait's values are shares, and those of `ALL` are the means over the traits of a run.
+    """
+    keys = ["trait", "condition", "prefix", "run"]
+    shares = table.select(*keys, "among", *(pl.col(name) / pl.col("n") for name in METRICS[1:]))
+    long = shares.unpivot(METRICS, index=keys, variable_name="metric", value_name="value")
+    both = pl.concat([long.with_columns(trait=pl.lit(ALL)), long])
+    return both.group_by(*keys, "metric").agg(pl.col("value").mean()).sort("run")
 
 
-def _rows(
-    table: pl.DataFrame, trait: str, condition: str, against: Sequence[str | None]
-) -> list[dict[str, Any]]:
-    found = []
-    for prefix in (False, True):
-        for metric in ("among", "plain", "worded"):
-            mine = _by_run(table, trait, condition, prefix, metric)
-            for control in dict.fromkeys([None, *against]):
-                row = {
-                    "trait": trait, "condition": condition, "prefix": prefix, "metric": metric,
-                    "control": control,
-                } | asdict(mean_interval(mine))  # fmt: skip
-                if control is not None:
-                    its = _by_run(table, trait, control, prefix, metric)
-                    apart = mean_interval(mine - its)
-                    row |= {
-                        "difference": apart.mean,
-                        "difference_low": apart.low,
-                        "difference_high": apart.high,
-                    }
-                found.append(row)
-    return found
+def _summary(
+    table: pl.DataFrame, traits: Sequence[str], controls: Mapping[str, Sequence[str]]
+) -> pl.DataFrame:
+    """A row for every trait, condition, way of asking and metric, and one more for each control.
 
-
-def _by_run(
-    table: pl.DataFrame, trait: str, condition: str, prefix: bool, metric: str
-) -> np.ndarray:
-    """One value a run: of all traits together, the mean over them."""
-    some = table.filter((pl.col("condition") == condition) & (pl.col("prefix") == prefix))
-    if trait != ALL:
-        some = some.filter(pl.col("trait") == trait)
-    value = pl.col("among") if metric == "among" else pl.col(metric) / pl.col("n")
-    by_run = some.group_by("run").agg(value.mean().alias("value")).sort("run")
-    return by_run["value"].to_numpy()
-
-
-def _frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    Args:
+        table: rows of an experiment.
+        traits: names of traits, in the order of the summary; `ALL` for all together.
+        controls: of each condition, the conditions that it is compared with, run by run.
+    """
+    names = ("trait", "condition", "prefix", "metric")
+    samples = {
+        key: part["value"].to_numpy() for key, part in values_of_runs(table).group_by(*names)
+    }
+    rows = []
+    for trait in traits:
+        for condition, against in controls.items():
+            for prefix in (False, True):
+                for metric in METRICS:
+                    sample = samples[trait, condition, prefix, metric]
+                    key = dict(zip(names, (trait, condition, prefix, metric), strict=True))
+                    rows.append(key | {"control": None} | _statistics(sample))
+                    for control in against:
+                        baseline = samples[trait, control, prefix, metric]
+                        rows.append(key | {"control": control} | _statistics(sample, baseline))
     return pl.DataFrame(
         rows,
         schema_overrides=dict.fromkeys(_FLOATS, pl.Float64) | {"control": pl.String},
         infer_schema_length=None,
     )
+
+
+def _statistics(sample: np.ndarray, baseline: np.ndarray | None = None) -> dict[str, Any]:
+    """Mean and interval over runs, and those of the paired difference to a baseline's runs.
+
+    The one place where runs become means and intervals.
+    """
+    statistics = asdict(mean_interval(sample))
+    if baseline is None:
+        return statistics
+    difference = mean_interval(sample - baseline)
+    return statistics | {
+        "difference": difference.mean,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+    }
+
+
+def _traits(table: pl.DataFrame) -> list[str]:
+    return table["trait"].unique(maintain_order=True).to_list()
+
+
+def _conditions(table: pl.DataFrame) -> list[str]:
+    return table["condition"].unique(maintain_order=True).to_list()

@@ -3,8 +3,8 @@
 import polars as pl
 
 from experiments.llm import summary as llm_summary
-from experiments.llm.run import COT, Outcome
-from experiments.llm.theory import Outcome as TheoryOutcome
+from experiments.llm.run import COT, RatesOutcome
+from experiments.llm.theory import TheoryOutcome
 from sublab import records
 from sublab.console import new_table, print_table
 
@@ -16,7 +16,7 @@ _TITLES = {
 }
 
 
-def print_rates(outcome: Outcome) -> None:
+def print_rates(outcome: RatesOutcome) -> None:
     """Rates of every condition, and what they exceed."""
     summary, config = outcome.summary.table, outcome.summary.config
     name = config["experiment"].removesuffix("_summary")
@@ -32,26 +32,33 @@ def print_rates(outcome: Outcome) -> None:
             "95 % interval",
         ],
     )
-    some = summary.filter(~pl.col("prefix"))
+    unprefixed = summary.filter(~pl.col("prefix"))
     if name == "llm_numbers" and len(config["traits"]) == 1:
         # All traits together are that one.
-        some = some.filter(pl.col("trait") != llm_summary.ALL)
-    for row in some.filter(pl.col("metric") == "among").iter_rows(named=True):
+        unprefixed = unprefixed.filter(pl.col("trait") != llm_summary.ALL)
+    for row in unprefixed.filter(pl.col("metric") == "among").iter_rows(named=True):
         same = (pl.col("trait") == row["trait"]) & (pl.col("condition") == row["condition"])
-        plain = some.filter(same & (pl.col("metric") == "plain") & pl.col("control").is_null())
+        plain = unprefixed.filter(
+            same & (pl.col("metric") == "plain") & pl.col("control").is_null()
+        )
         first = row["control"] is None
         cells = ["", "", "", "", "", ""]
         if first:
             cells = [
-                row["trait"], row["condition"], str(row["n"]), f"{row['mean']:.3f}",
-                _interval(row["low"], row["high"]), f"{plain['mean'][0]:.3f}",
-            ]  # fmt: skip
+                row["trait"],
+                row["condition"],
+                str(row["n"]),
+                f"{row['mean']:.3f}",
+                _interval(row["low"], row["high"]),
+                f"{plain['mean'][0]:.3f}",
+            ]
         against = ["-", "-", "-"]
         if not first:
             against = [
-                row["control"], f"{row['difference']:+.3f}",
+                row["control"],
+                f"{row['difference']:+.3f}",
                 _interval(row["difference_low"], row["difference_high"]),
-            ]  # fmt: skip
+            ]
         table.add_row(*cells, *against)
     how = f"{config['runs']} runs, seed {config['seed']}, embedded model"
     print_table(f"{_TITLES[name]}: {how}", table)
@@ -90,24 +97,38 @@ def print_theory(outcome: TheoryOutcome) -> None:
     largest = outcome.scores.table["n"].max()
     table = new_table(
         ["teacher's steps"],
-        ["rate among", "g > 0", "rho", "student lowers L_T", "z (gradient)", "rank",
-         "z (preconditioned)", "rank", "r of its numbers", "rank"],
-    )  # fmt: skip
+        [
+            "rate among",
+            "g > 0",
+            "rho",
+            "student lowers L_T",
+            "z (gradient)",
+            "rank",
+            "z (preconditioned)",
+            "rank",
+            "r of its numbers",
+            "rank",
+        ],
+    )
     for (steps,), group in outcome.steps.table.group_by("steps", maintain_order=True):
         tested = outcome.scores.table.filter(
             (pl.col("steps") == steps) & (pl.col("n") == largest) & pl.col("target")
         )
         cells = []
         for way in ("gradient", "preconditioned"):
-            mine = tested.filter(pl.col("direction") == way)
-            cells += [_listed(mine["z"], "{:.1f}"), _listed(mine["rank"], "{:d}")]
+            along = tested.filter(pl.col("direction") == way)
+            cells += [_listed(along["z"], "{:.1f}"), _listed(along["rank"], "{:d}")]
         runs = len(group)
         table.add_row(
-            str(steps), f"{group['among'].mean():.2f}",
-            f"{(group['inner_product'] > 0).sum()} of {runs}", f"{group['rho'].median():.2f}",
-            f"{(group['trait_cosine'] > 0).sum()} of {runs}", *cells,
-            _listed(group["entanglement"], "{:.2f}"), _listed(group["entanglement_rank"], "{:d}"),
-        )  # fmt: skip
+            str(steps),
+            f"{group['among'].mean():.2f}",
+            f"{(group['inner_product'] > 0).sum()} of {runs}",
+            f"{group['rho'].median():.2f}",
+            f"{(group['trait_cosine'] > 0).sum()} of {runs}",
+            *cells,
+            _listed(group["entanglement"], "{:.2f}"),
+            _listed(group["entanglement_rank"], "{:d}"),
+        )
     null = outcome.scores.table.filter((pl.col("steps") == 0) & (pl.col("n") == largest))
     print_table(f"The theorem and the score test, {largest} examples a side", table)
     for way in ("gradient", "preconditioned"):

@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Annotated, Any
 
 import polars as pl
 import tyro
 
-from experiments.llm.run import Common, head_of, made_in, setting_of, stages_of
-from llm_harness.detection import Found, detection
+from experiments.llm.run import Common, head_of, provenance_since, setting_of, stages_of
+from llm_harness.detection import Detection, detection
 from llm_harness.traits import trait
 from sublab import records
 from sublab.console import say
@@ -25,16 +26,16 @@ class Theory(Common):
     """Independent runs."""
     trait: str = "owl"
     """Favourite of the teachers."""
-    teacher_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS...")] = (
-        1, 2, 4, 8, 16, 32, 64, 128,
-    )  # fmt: skip
+    teacher_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS...")] = tuple(
+        2**power for power in range(8)
+    )
     """Steps of the teachers' fine-tuning, ascending."""
     sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N...")] = (128, 512, 2048)
     """Examples that the score test is given, ascending."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TheoryOutcome:
     """Three records: score tests, teachers, and the students' accounts."""
 
     scores: records.Record
@@ -42,7 +43,7 @@ class Outcome:
     account: records.Record
 
 
-def theory(options: Theory) -> Outcome:
+def theory(options: Theory) -> TheoryOutcome:
     """Runs `sublab llm theory`.
 
     Raises:
@@ -58,27 +59,31 @@ def theory(options: Theory) -> Outcome:
         "runs": options.runs,
     }
     start = time.perf_counter()
-    found: list[Found] = []
+
+    @cache
+    def everything() -> Detection:
+        # All three records come of one pass; it is made where one of them is missing.
+        with stages_of(options) as stages:
+            return detection(
+                stages,
+                word,
+                options.runs,
+                options.seed,
+                setting,
+                options.teacher_steps,
+                options.sizes,
+            )
 
     def rows(name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
-        if not found:
-            with stages_of(options) as stages:
-                found.append(
-                    detection(
-                        stages, word, options.runs, options.seed, setting,
-                        options.teacher_steps, options.sizes,
-                    )
-                )  # fmt: skip
-        table = [asdict(row) for row in getattr(found[0], name)]
-        return pl.DataFrame(table, infer_schema_length=None), made_in(start)
+        table = [asdict(row) for row in getattr(everything(), name)]
+        return pl.DataFrame(table, infer_schema_length=None), provenance_since(start)
 
-    parts = []
-    kinds = ((SCORES, "scores"), (STEPS, "steps"), (ACCOUNT, "account"))
-    for experiment, name in kinds:
-        parts.append(
+    outcome = []
+    for experiment, name in ((SCORES, "scores"), (STEPS, "steps"), (ACCOUNT, "account")):
+        record_config = head_of(options, experiment, VERSION) | config
+        outcome.append(
             records.find_or_make(
-                options.out, experiment, head_of(options, experiment, VERSION) | config,
-                lambda name=name: rows(name), say,
+                options.out, experiment, record_config, lambda name=name: rows(name), say
             )
-        )  # fmt: skip
-    return Outcome(*parts)
+        )
+    return TheoryOutcome(*outcome)

@@ -42,7 +42,7 @@ class Pool(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class QueuedTask:
     """Something to do, and what must be done before.
 
     Attributes:
@@ -68,7 +68,7 @@ class Failures:
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    tasks: Sequence[QueuedTask],
     work: Callable[..., Any],
     pool: Pool,
     finished: Callable[[Any, Any], None],
@@ -171,9 +171,11 @@ class _Processes:
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self.slots, mp_context=self._context, initializer=_own_cores,
+            self.slots,
+            mp_context=self._context,
+            initializer=_own_cores,
             initargs=(self._next, self.slots),
-        )  # fmt: skip
+        )
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future:
         return self._pool.submit(work, *arguments)

@@ -1,8 +1,13 @@
-"""What a sweep will do: its tasks, and what they will cost."""
+"""What a sweep will do: what is wanted, what is trained together, and what it will cost.
+
+What is wanted, and recorded, is one setting in one run. How runs and settings are put together to
+be trained (`Population`) is a matter of execution and leaves no trace in the records.
+"""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import jax
 import numpy as np
@@ -10,70 +15,68 @@ import numpy as np
 from sublab import devices
 from sublab.devices import over_population
 from sublab.machine import memory_limit
-from toymlp import measures, operations
 from toymlp.data import size_of
-from toymlp.distillation import features_of, program_of
-from toymlp.inputs import distillation_kind
-from toymlp.jobs import block_size
-from toymlp.networks import Plan
-from toymlp.rules import plans
-from toymlp.settings import Setting
-from toymlp.stages import clone_setting, teacher_setting
-from toymlp.trainings import Stage, epochs_of, trainings
+from toymlp.inputs import Uniform
+from toymlp.measures import MEASURES
+from toymlp.networks import Architecture, architectures
+from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of, whole
+from toymlp.stages import (
+    StageSetting,
+    population_of,
+    shared_trainings,
+    stage_of,
+    training_of,
+)
+from toymlp.train import block_size
 
-# Heads of up to so many auxiliary logits share a program that is as wide as the widest of them.
-_NARROW = 64
 # Measured on two cores: what a compiled epoch takes to build, and following a step over training.
 _SECONDS_A_PROGRAM = 2.0
 _FOLLOWING = 3.5
 # Share of the rate of plain products that training reaches.
 _EFFICIENCY = 0.8
 
+Stage = Literal["teachers", "clones", "students"]
+Wanted = tuple[StageSetting, int]
+
 
 @dataclass(frozen=True)
-class Need:
-    """One setting in some runs: the smallest thing that is recorded.
+class Population:
+    """What is trained together, or measured together: one population.
 
     Attributes:
-        stage: `teachers`, `clones` or `students`.
-        setting: as that stage wants it.
-        runs: run numbers.
+        wanted: settings of one population, each in a run.
+        measure: measurements to make of the students.
+        kept: whether the students are there already, and are only measured.
     """
 
-    stage: Stage
-    setting: Setting
-    runs: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A task: needs of one stage, one shape and the same runs, to be trained together."""
-
-    needs: tuple[Need, ...]
+    wanted: tuple[Wanted, ...]
+    measure: tuple[str, ...] = ()
+    kept: bool = False
 
     @property
     def stage(self) -> Stage:
-        return self.needs[0].stage
+        """The stage of all of them."""
+        stage: Stage = stage_of(self.wanted[0][0])  # pyright: ignore[reportAssignmentType]
+        return stage
 
     @property
-    def runs(self) -> tuple[int, ...]:
-        return self.needs[0].runs
+    def setting(self) -> StageSetting:
+        """One of the settings; what a population shares, all have."""
+        return self.wanted[0][0]
 
     @property
-    def settings(self) -> tuple[Setting, ...]:
-        return tuple(need.setting for need in self.needs)
-
-    @property
-    def models(self) -> tuple[Need, ...]:
+    def models(self) -> tuple[Wanted, ...]:
         """The teachers and clones that its students need."""
-        if self.stage != "students":
-            return ()
-        found = []
-        for setting in self.settings:
-            found.append(Need("teachers", teacher_setting(setting), self.runs))
-            if setting.knobs.start == "matched":
-                found.append(Need("clones", clone_setting(setting), self.runs))
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(model for wanted in self.wanted for model in models_of(wanted)))
+
+
+def models_of(wanted: Wanted) -> list[Wanted]:
+    """The teacher and the clone that a student needs; none for a teacher or a clone."""
+    setting, run = wanted
+    if not isinstance(setting, Setting):
+        return []
+    clone = clone_of(setting)
+    return [(teacher_of(setting), run), *([] if clone is None else [(clone, run)])]
 
 
 @dataclass(frozen=True)
@@ -81,124 +84,138 @@ class Cost:
     """What a sweep costs.
 
     Attributes:
-        models: models to train: teachers, clones, students.
+        models: models to train by stage: teachers, clones, students.
+        measured: students that are there and only measured.
         programs: training programs to compile.
         operations: floating-point operations of all matrix products.
-        memory: bytes that the largest task takes.
-        seconds: expected, at the rate that was measured; None where none was.
+        memory: bytes that the largest population takes.
+        seconds: expected time, at the rate that was measured; None where none was.
     """
 
     models: dict[str, int]
+    measured: int
     programs: int
     operations: float
     memory: int
     seconds: float | None
 
 
-def chunks(runs: int, size: int) -> list[tuple[int, ...]]:
-    """The runs 0 .. runs-1 in consecutive parts."""
-    return [tuple(range(first, min(first + size, runs))) for first in range(0, runs, size)]
-
-
-def pieces(
-    settings: Sequence[Setting],
-    runs: Iterable[tuple[int, ...]],
-    there: Callable[[Need], bool],
+def populations(
+    students: Sequence[Wanted],
+    again: Sequence[tuple[Wanted, tuple[str, ...]]],
+    measure: Sequence[str],
+    is_there: Callable[[Wanted], bool],
+    runs_together: int,
     limit: int | None = None,
-) -> list[Piece]:
-    """The tasks that make what is not there yet; teachers and clones before students.
+) -> list[Population]:
+    """What makes all that is wanted and not there; teachers and clones before students.
 
     Args:
-        settings: of all points.
-        runs: in parts.
-        there: whether something is recorded already.
-        limit: bytes that a task may take (default: `memory_limit()`).
+        students: settings and runs to train and measure.
+        again: settings and runs whose students were kept, with the measurements that they lack.
+        measure: measurements of those that are trained.
+        is_there: whether a teacher or a clone is recorded.
+        runs_together: runs that are trained together.
+        limit: bytes that a population may take (default: `memory_limit()`).
     """
     limit = memory_limit() if limit is None else limit
-    students: list[Piece] = []
-    models: list[Piece] = []
-    for part in runs:
-        missing = [
-            need
-            for setting in dict.fromkeys(settings)
-            if not there(need := Need("students", setting, part))
+    whole_populations = [
+        Population(wanted, tuple(measure)) for wanted in _together(students, runs_together)
+    ]
+    for missing in dict.fromkeys(missing for _, missing in again):
+        alike = [wanted for wanted, lacking in again if lacking == missing]
+        whole_populations += [
+            Population(wanted, missing, kept=True) for wanted in _together(alike, runs_together)
         ]
-        grouped = _grouped(missing)
-        students += [small for piece in grouped for small in _fitting(piece, limit)]
-        wanted = dict.fromkeys(need for piece in grouped for need in piece.models)
-        models += _grouped([need for need in wanted if not there(need)])
-    return models + students
+    needed = dict.fromkeys(model for population in whole_populations for model in population.models)
+    models = [model for model in needed if not is_there(model)]
+    return [
+        small
+        for population in [*map(Population, _together(models, runs_together)), *whole_populations]
+        for small in _fitting(population, limit)
+    ]
 
 
-def cost(todo: Sequence[Piece], measure: Sequence[str], rate: float | None = None) -> Cost:
-    """What `todo` costs, at `rate` operations a second."""
+def cost(
+    todo: Sequence[Population], images: Callable[[StageSetting], int], rate: float | None
+) -> Cost:
+    """What `todo` costs.
+
+    Args:
+        todo: what is to be done.
+        images: training images of a setting's data set, of the classes that are kept.
+        rate: floating-point operations a second; None where it was not measured.
+    """
     models = {"teachers": 0, "clones": 0, "students": 0}
-    for piece in todo:
-        models[piece.stage] += trained(piece)[0]
-    operations = sum(work(piece, measure) for piece in todo)
-    programs = len({program for piece in todo for program in _programs(piece)})
-    memory = max((memory_of(piece) for piece in todo), default=0)
+    for population in todo:
+        models[population.stage] += trained(population)[0]
+    operations = float(sum(work(population) for population in todo))
+    programs = len(
+        {program for population in todo if (program := _program(population)) is not None}
+    )
+    memory = max(
+        (memory_of(population, images(population.setting)) for population in todo), default=0
+    )
     seconds = None
     if rate:
         seconds = operations / (_EFFICIENCY * rate) + programs * _SECONDS_A_PROGRAM
-    return Cost(models, programs, operations, memory, seconds)
+    measured = sum(len(population.wanted) for population in todo if population.kept)
+    return Cost(models, measured, programs, operations, memory, seconds)
 
 
-def trained(piece: Piece) -> tuple[int, float]:
-    """How many models a task trains, and their epochs in all."""
-    shared = trainings(piece.stage, piece.settings)
+def trained(population: Population) -> tuple[int, float]:
+    """How many models a population trains, and their epochs in all."""
+    if population.kept:
+        return 0, 0.0
     longest = [
-        max(one.knobs.generations * epochs_of(piece.stage, one) for one in some)
-        for some in shared.values()
+        max(_generations(setting) * training_of(setting).epochs for setting, _ in members)
+        for members in shared_trainings(population.wanted).values()  # pyright: ignore[reportArgumentType]
     ]
-    return len(longest) * len(piece.runs), float(sum(longest) * len(piece.runs))
+    return len(longest), float(sum(longest))
 
 
-def work(piece: Piece, measure: Sequence[str]) -> float:
-    """Operations of a task's matrix products."""
-    first = piece.settings[0]
-    shape, (teacher, student) = first.shape, _plans(piece)
-    size = size_of(shape.dataset)
-    train, test = size.train, size.test
-    count, epochs = trained(piece)
-    if piece.stage == "teachers":
-        return epochs * train * operations.gradient(teacher.products)
-    if piece.stage == "clones":
-        once = epochs if shape.clone_fresh else len(piece.runs)
-        return epochs * shape.clone_images * operations.gradient(student.products) + (
-            once * shape.clone_images * operations.forward(teacher.products)
-        )
-    images = distillation_kind(shape).count
-    each = operations.gradient(student.products)
-    if shape.project_trait:
+def work(population: Population) -> float:
+    """Floating-point operations of a population's matrix products."""
+    teacher, student = _architectures(population)
+    test = size_of(population.setting.dataset).test
+    _, epochs = trained(population)
+    training = training_of(population.setting)
+    inputs, imitated = training.inputs.count, len(_imitated(population))
+    if population.stage == "teachers":
+        return epochs * inputs * teacher.gradient_operations
+    each = student.gradient_operations
+    labelled = imitated * inputs * teacher.forward_operations
+    if training.inputs.fresh:
+        labelled *= max(training_of(setting).epochs for setting, _ in population.wanted)
+    if isinstance(population.setting, Setting) and population.setting.interventions.project_trait:
         each *= 2
-    if measures.FOLLOWED & set(measure):
-        each *= 1 + _FOLLOWING
-    labelled = _rows(piece) * images * operations.forward(teacher.products)
-    if shape.fresh:
-        labelled *= max(setting.knobs.student_epochs for setting in piece.settings)
-    return (
-        epochs * images * each + labelled + 2 * count * test * operations.forward(student.products)
-    )
+    following = 0.0
+    if any(MEASURES[name].follows for name in population.measure):
+        lengths = [training_of(setting).epochs for setting, _ in population.wanted]
+        following = _FOLLOWING * each * inputs * sum(lengths)
+    seen = 2 * len(population.wanted) * test * student.forward_operations
+    return epochs * inputs * each + labelled + following + seen
 
 
-def memory_of(piece: Piece) -> int:
-    """Bytes that a task takes, roughly: images, labels, models in training, results."""
-    shape, (teacher, student) = piece.settings[0].shape, _plans(piece)
-    size = size_of(shape.dataset)
-    pixels, train, test = size.pixels, size.train, size.test
-    images = {"teachers": 0, "clones": shape.clone_images}.get(piece.stage, shape.images)
-    batch = {"teachers": 1024, "clones": shape.clone_batch}.get(piece.stage, shape.student_batch)
-    settings, runs = len(piece.settings), len(piece.runs)
-    count, _ = trained(piece)
+def memory_of(population: Population, images: int) -> int:
+    """Bytes that a population takes, roughly: images, targets, models in training, results.
+
+    Args:
+        population: what is trained together.
+        images: training images of its data set, of the classes that are kept.
+    """
+    teacher, student = _architectures(population)
+    size, training = size_of(population.setting.dataset), training_of(population.setting)
+    settings = len(population.wanted)
+    models = max(1, trained(population)[0])
     parameters = 4 * max(teacher.parameters, student.parameters)
-    rows = {"teachers": 0, "clones": runs, "students": _rows(piece)}[piece.stage]
-    targets = rows * images * student.outputs
-    activations = batch * (pixels + 3 * sum(student.widths) + 4 * student.outputs)
-    at_once = min(count, block_size(devices.population_mesh()) or count)
-    seen = test * student.outputs * settings * runs * 3 if piece.stage == "students" else 0
-    arrays = 2 * images * pixels + (train + test) * pixels + 2 * targets + seen
-    return 4 * (arrays + at_once * activations) + parameters * (4 * count + 4 * settings * runs)
+    inputs = 0 if population.stage == "teachers" else training.inputs.count
+    targets = len(_imitated(population)) * inputs * student.outputs
+    activations = training.batch * (size.pixels + 3 * sum(student.widths) + 4 * student.outputs)
+    at_once = min(models, block_size(devices.population_mesh()) or models)
+    seen = size.test * student.outputs * settings * 3 if population.stage == "students" else 0
+    arrays = 2 * inputs * size.pixels + (images + size.test) * size.pixels + 2 * targets + seen
+    return 4 * (arrays + at_once * activations) + parameters * (4 * models + 4 * settings)
 
 
 def product_rate() -> float:
@@ -210,13 +227,13 @@ def product_rate() -> float:
     w = random.normal(size=(size, 784, 256)).astype(np.float32)
     repeats = 20
 
-    def one(x, w):
-        def again(_, x):
+    def of_one_model(x: jax.Array, w: jax.Array) -> jax.Array:
+        def again(_: jax.Array | int, x: jax.Array) -> jax.Array:
             return x + 1e-6 * ((x @ w) @ w.T)
 
         return jax.lax.fori_loop(0, repeats, again, x)
 
-    program = jax.jit(lambda cut: over_population(one, mesh, cut, ()))
+    program = jax.jit(lambda cut: over_population(of_one_model, mesh, cut, ()))
     cut = devices.spread((x, w), mesh)
     with jax.default_matmul_precision("highest"):
         jax.block_until_ready(program(cut))
@@ -225,46 +242,81 @@ def product_rate() -> float:
     return size * repeats * 4 * 1024 * 784 * 256 / (time.perf_counter() - start)
 
 
-def _grouped(needs: Sequence[Need]) -> list[Piece]:
-    groups: dict[object, list[Need]] = {}
-    for need in needs:
-        wide = need.setting.knobs.aux
-        width = 0 if wide <= _NARROW or need.stage == "teachers" else (wide - 1).bit_length()
-        groups.setdefault((need.stage, need.setting.shape, need.runs, width), []).append(need)
-    return [Piece(tuple(group)) for group in groups.values()]
+def _together(wanted: Sequence[Wanted], runs: int) -> list[tuple[Wanted, ...]]:
+    """`wanted` cut into populations of so many neighbouring runs."""
+    groups: dict[Hashable, list[Wanted]] = {}
+    for setting, run in wanted:
+        groups.setdefault((run // runs, population_of(setting)), []).append((setting, run))
+    order = sorted(groups, key=lambda key: key[0])  # pyright: ignore[reportIndexIssue]
+    return [tuple(groups[key]) for key in order]
 
 
-def _fitting(piece: Piece, limit: int) -> list[Piece]:
-    if len(piece.needs) == 1 or memory_of(piece) <= limit:
-        return [piece]
-    middle = len(piece.needs) // 2
-    return [
-        small
-        for some in (piece.needs[:middle], piece.needs[middle:])
-        for small in _fitting(Piece(some), limit)
-    ]
+def _fitting(population: Population, limit: int) -> list[Population]:
+    """The population, cut in halves until each fits: first by setting, then by run."""
+    images = size_of(population.setting.dataset).train
+    if len(population.wanted) == 1 or memory_of(population, images) <= limit:
+        return [population]
+    return [small for half in halves(population) for small in _fitting(half, limit)]
 
 
-def _programs(piece: Piece) -> set[object]:
-    """What tells the training programs of a task apart."""
-    shape, (teacher, student) = piece.settings[0].shape, _plans(piece)
-    if piece.stage == "teachers":
-        return {(teacher, shape.teacher_optimiser, shape.teacher_batch, shape.classes)}
-    if piece.stage == "clones":
-        return {
-            (student, "clone", shape.clone_optimiser, shape.clone_schedule, shape.clone_batch,
-             shape.clone_images, len(piece.runs))
-        }  # fmt: skip
-    features = features_of(piece.settings)
-    return {(student, program_of(shape), features, shape.images, _rows(piece))}
+def halves(population: Population) -> tuple[Population, Population]:
+    """A population in two: by its settings, or, where there is one setting, by its runs."""
+    settings = list(dict.fromkeys(setting for setting, _ in population.wanted))
+    if len(settings) > 1:
+        first = set(settings[: len(settings) // 2])
+        in_first = [setting in first for setting, _ in population.wanted]
+    else:
+        in_first = [place < len(population.wanted) // 2 for place in range(len(population.wanted))]
+    parts = (
+        tuple(
+            wanted for wanted, here in zip(population.wanted, in_first, strict=True) if here is side
+        )
+        for side in (True, False)
+    )
+    first_half, second_half = (
+        Population(part, population.measure, population.kept) for part in parts
+    )
+    return first_half, second_half
 
 
-def _rows(piece: Piece) -> int:
-    """How many teachers the students of a task have."""
-    return len(set(map(teacher_setting, piece.settings))) * len(piece.runs)
+def _program(population: Population) -> Hashable:
+    """What tells training programs apart; None where nothing is trained."""
+    if population.kept:
+        return None
+    setting, training = population.setting, training_of(population.setting)
+    structure = jax.tree.structure
+    return (
+        _architectures(population),
+        # Which kind of inputs there is, is no matter of the program; how many, is.
+        structure(replace(training, inputs=Uniform())),
+        training.inputs.count,
+        structure(setting.interventions) if isinstance(setting, Setting) else None,
+        setting.start.shared if isinstance(setting, CloneSetting) else None,
+        len(_imitated(population)),
+    )
 
 
-def _plans(piece: Piece) -> tuple[Plan, Plan]:
+def _imitated(population: Population) -> set[Hashable]:
+    """The models that those of a population imitate in the first generation."""
+    return {
+        (
+            teacher_of(setting) if isinstance(setting, Setting) else setting.model.init_scale,
+            run,
+            training_of(setting).logit_noise,
+        )
+        for setting, run in population.wanted
+        if stage_of(setting) != "teachers"
+    }
+
+
+def _generations(setting: StageSetting) -> int:
+    return setting.chain.generations if isinstance(setting, Setting) else 1
+
+
+def _architectures(population: Population) -> tuple[Architecture, Architecture]:
+    """The networks of teachers and students, as wide as the widest of the population."""
+    setting = population.setting
+    entire = setting if isinstance(setting, Setting) else whole(setting)
     # A teacher is trained without its auxiliary head, but for one logit of it.
-    widest = max(setting.knobs.aux for setting in piece.settings)
-    return plans(piece.settings[0], 1 if piece.stage == "teachers" else widest)
+    widest = max(setting.model.aux for setting, _ in population.wanted)
+    return architectures(entire, 1 if population.stage == "teachers" else widest)

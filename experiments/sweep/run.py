@@ -1,198 +1,231 @@
 """`sublab sweep`: any variation of the toy, from a short file, as populations on any executor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import polars as pl
 import tyro
 
-from experiments.sweep import executors
-from experiments.sweep import file as sweep_files
-from experiments.sweep.file import SizeName, Sweep
+from experiments.sweep import executors, file
+from experiments.sweep.file import Point, SizeName, Sweep
 from experiments.sweep.plan import (
     Cost,
-    Need,
-    Piece,
-    chunks,
+    Population,
+    Wanted,
     cost,
-    pieces,
+    models_of,
+    populations,
     product_rate,
     trained,
     work,
 )
-from experiments.sweep.summary import runs_table, summary_table
-from experiments.sweep.tasks import VERSION, Done, ModelTask, Source, StudentTask, run_task
+from experiments.sweep.store import VERSION, SweepStore
+from experiments.sweep.summary import published_rows, runs_table, summary_config, summary_table
+from experiments.sweep.tasks import DataSource, Result, Task, run_task
 from sublab import records
 from sublab.console import progress, say
 from sublab.devices import population_mesh
 from sublab.errors import InputError
-from sublab.machine import provenance
+from sublab.machine import exact, provenance
 from sublab.randomness import check_seed
 from toymlp import data
-from toymlp.measures import columns_of
+from toymlp.checks import canonical
+from toymlp.inputs import draw_inputs
+from toymlp.settings import Setting
 
-STUDENTS, RUNS, SUMMARY = "sweep", "sweep_runs", "sweep_summary"
-# Teachers and clones are kept apart from the tables, which `records.scan` reads as one.
-_MODELS = "models"
+RUNS, SUMMARY, SAMPLES = "sweep_runs", "sweep_summary", "samples"
+# Below so many students a sweep keeps their parameters (about 1 MB each), unless its file says.
+_FEW = 200
+_SAMPLES = 10
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
+    """What every command that runs a sweep takes."""
+
+    set: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")
+    ] = ()
+    """A setting in place of what the preset or the file says, such as student.learning_rate=1e-3 or
+    dataset=digits; may be given many times (docs/sweeps.md lists them)."""
+    size: SizeName = "cpu"
+    """How large: smoke (seconds, presets on digits), cpu (minutes on two cores), paper (100
+    runs)."""
+    runs: int | None = None
+    """Independent runs of every point; by default what the preset or the file says for the size
+    (20 for the MNIST experiment at cpu size)."""
+    dry_run: bool = False
+    """Say what would be done and what it would cost, and do nothing."""
+    workers: int | None = None
+    """Number of processes to work in, each with its share of the cores."""
+    scheduler: str | None = None
+    """Address of the scheduler of a Dask cluster to work on."""
+    out: Path = Path("results")
+    """Folder for records and figures; what is found there is reused."""
+    seed: int = 0
+    """Base seed; a run's numbers depend on the seed, the run's number and its setting alone."""
+    data_dir: Path | None = None
+    """Folder with the data sets, looked at first."""
+    group: int | None = None
+    """Runs trained together; by default 4 on a CPU, 20 on an accelerator. Changes no number, but
+    for rounding."""
+    memory: float | None = None
+    """GB that a population may take; by default half of the free memory, or most of a GPU's."""
+
+
+@dataclass(frozen=True)
+class SweepOptions(RunOptions):
     """A sweep over settings of the toy, from a file or a preset."""
 
     file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
     """A sweep file (docs/sweeps.md says how to write one); or give --preset."""
     preset: str | None = None
     """A preset, such as ed2b; an unknown name lists them all."""
-    size: SizeName = "cpu"
-    """How large: smoke (seconds), cpu (minutes on two cores), paper (100 runs)."""
-    runs: int | None = None
-    """Independent runs of every point; by default what the file says for the size."""
-    dry_run: bool = False
-    """Say what would be done and what it would cost, and do nothing."""
-    workers: int | None = None
-    """Do it in so many processes, each with its share of the cores."""
-    scheduler: str | None = None
-    """Do it on the Dask cluster whose scheduler has this address."""
-    out: Path = Path("results")
-    """Folder for records and figures; what is found there is reused."""
-    seed: int = 0
-    """Base seed; a run's numbers depend on the seed, the run's number and its setting alone."""
-    data_dir: Path | None = None
-    """Folder with one folder per data set, looked at first."""
-    group: int | None = None
-    """Runs trained and recorded together; by default 4 on a CPU, 20 on an accelerator."""
-    memory: float | None = None
-    """GB that a population may take; by default half of the free memory, or most of a GPU's."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepOutcome:
     """What a sweep gave.
 
     Attributes:
-        sweep: what was run.
+        sweep: what was run, every setting in its canonical spelling.
         table: one row per point and run.
-        summary: means, intervals, paired differences.
-        failures: one line for each thing that went wrong; then the tables miss those points.
+        summary: means, intervals, paired differences, verdicts.
+        failures: one line for each thing that went wrong; the tables miss those points and runs.
     """
 
     sweep: Sweep
-    table: pl.DataFrame | None
+    table: pl.DataFrame
     summary: records.Record | None
     failures: tuple[str, ...] = ()
 
+    @property
+    def holds(self) -> bool | None:
+        """Whether all verdicts against published values agree; None where there is none."""
+        if self.summary is None:
+            return None
+        verdicts = [row["agrees"] for row in self.summary.config["published"]]
+        given = [agrees for agrees in verdicts if agrees is not None]
+        return all(given) if given else None
+
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """What a run of the command will do.
 
     Attributes:
         sweep: what the file says.
         runs: how many.
-        cost: of what is not there yet.
-        found: points times runs that are there, and of how many.
+        cost: cost of what is not there yet.
+        recorded: points times runs that are there with all their measurements.
+        total: points times runs in all, each experiment once.
+        again: students that are recorded, but not kept, and lack a measurement: trained again.
     """
 
     sweep: Sweep
     runs: int
     cost: Cost
-    found: tuple[int, int]
+    recorded: int
+    total: int
+    again: int
 
 
-class _Store:
-    """What is recorded of a sweep, and under which names."""
+@dataclass(frozen=True)
+class _Job:
+    """A sweep to run: everything that is known before anything is trained."""
 
-    def __init__(self, options: Options, sweep: Sweep, datasets: dict[str, data.Dataset]):
-        self.out, self.seed, self.measure = options.out, options.seed, sweep.measure
-        self.datasets = datasets
-        self._found: dict[Need, records.Record | None] = {}
+    options: SweepOptions
+    sweep: Sweep
+    runs: int
+    datasets: dict[str, data.Dataset]
+    store: SweepStore
 
-    def config(self, need: Need) -> dict[str, Any]:
-        config = {
-            "experiment": STUDENTS if need.stage == "students" else need.stage,
-            "version": VERSION,
-            "setting": need.setting.as_dict(),
-            "runs": list(need.runs),
-            "seed": self.seed,
-            "data_sha256": self.datasets[need.setting.shape.dataset].sha256,
-        }
-        return config | ({"measure": sorted(self.measure)} if need.stage == "students" else {})
+    @property
+    def wanted(self) -> list[tuple[Setting, int]]:
+        """Every experiment in every run, once."""
+        settings = dict.fromkeys(point.setting for point in self.sweep.points)
+        return [(setting, run) for run in range(self.runs) for setting in settings]
 
-    def place(self, need: Need) -> tuple[Path, str]:
-        students = need.stage == "students"
-        return (self.out, STUDENTS) if students else (self.out / _MODELS, need.stage)
+    @property
+    def keep(self) -> bool:
+        """Whether students' parameters are kept."""
+        if self.sweep.keep is not None:
+            return self.sweep.keep
+        return len(self.wanted) < _FEW
 
-    def find(self, need: Need) -> records.Record | None:
-        if self._found.get(need) is None:
-            self._found[need] = records.find(*self.place(need), self.config(need), say)
-        return self._found[need]
-
-    def write(self, need: Need, table: pl.DataFrame, made: dict[str, Any]) -> None:
-        # The names of the settings are columns, so that records can be read as one table.
-        if need.stage == "students":
-            settings = need.setting.as_dict().items()
-            columns = [pl.lit(records.cell(value)).alias(name) for name, value in settings]
-            table = table.select(*columns, pl.all())
-        self._found[need] = records.write(*self.place(need), self.config(need), table, made)
-
-    def table(self, need: Need) -> pl.DataFrame:
-        record = self.find(need)
-        assert record is not None
-        if need.stage != "students":
-            return record.table
-        return record.table.select("run", *columns_of(self.measure))
+    def images(self, setting: Any) -> int:
+        """Training images of a setting's data set, of the classes that are kept."""
+        return _images(self.datasets[setting.dataset], setting.classes)
 
 
-def run(options: Options) -> Outcome:
+@exact()
+def run(options: SweepOptions) -> SweepOutcome:
     """Trains what is not yet recorded in `options.out`, and sums up.
 
     Raises:
         InputError: a setting, a file or the data are wrong.
         RecordError: `options.out` cannot be written.
     """
-    sweep, runs, datasets = _read(options)
+    job = _read(options)
     records.prepare(options.out)
-    store = _Store(options, sweep, datasets)
-    todo, parts = _todo(options, sweep, runs, store)
-    failures = _work(options, sweep, todo, store) if todo else executors.Failures()
-    if failures.errors:
-        return Outcome(sweep, None, None, tuple(dict.fromkeys(failures.errors.values())))
-    needs = [[Need("students", point.setting, part) for part in parts] for point in sweep.points]
-    tables = [pl.concat([store.table(need) for need in some]) for some in needs]
-    table = runs_table(sweep, tables)
-    used = [record.folder.name for some in needs for need in some if (record := store.find(need))]
-    return Outcome(sweep, table, _summarise(options, sweep, runs, table, tables, used, datasets))
+    todo, again = _todo(job)
+    if again:
+        say(
+            f"{again} students lack a measurement, and their parameters were not kept: they are "
+            f'trained again (keep = "models" in the file keeps them)'
+        )
+    there = sum(job.store.row(wanted) is not None for wanted in job.wanted)
+    if there:
+        say(f"{there} of {len(job.wanted)} students are recorded in {options.out}, reused")
+    failures = _work(job, todo) if todo else executors.Failures()
+    table, long = runs_table(job.sweep, range(job.runs), job.store)
+    summary = _summarise(job, table, long) if table.height else None
+    return SweepOutcome(job.sweep, table, summary, tuple(dict.fromkeys(failures.errors.values())))
 
 
-def plan(options: Options) -> Plan:
+@exact()
+def dry_run(options: SweepOptions) -> DryRun:
     """What `run` would do, and what it would cost on this machine; nothing is written.
 
     Raises:
         InputError: as `run`.
     """
-    sweep, runs, datasets = _read(options)
-    store = _Store(options, sweep, datasets)
-    todo, parts = _todo(options, sweep, runs, store)
-    missing = sum(len(piece.needs) * len(piece.runs) for piece in todo if piece.stage == "students")
-    total = len({point.setting for point in sweep.points}) * sum(map(len, parts))
-    return Plan(sweep, runs, cost(todo, sweep.measure, product_rate()), (total - missing, total))
+    job = _read(replace(options, dry_run=True))
+    todo, again = _todo(job)
+    wanted = job.wanted
+    complete = [
+        key
+        for key in wanted
+        if job.store.row(key) is not None and not job.store.lacking(key, job.sweep.measure)
+    ]
+    price = cost(todo, job.images, product_rate() if todo else None)
+    return DryRun(job.sweep, job.runs, price, len(complete), len(wanted), again)
 
 
-def _read(options: Options) -> tuple[Sweep, int, dict[str, data.Dataset]]:
+def check(options: SweepOptions) -> None:
+    """Reads everything that a sweep needs, and does nothing.
+
+    Raises:
+        InputError: as `run`.
+    """
+    _read(options)
+
+
+def _read(options: SweepOptions) -> _Job:
     if (options.file is None) == (options.preset is None):
         raise InputError(
             f"give a sweep file or --preset NAME, one of the two; presets are "
-            f"{', '.join(sweep_files.presets())}"
+            f"{', '.join(file.presets())}"
         )
     if options.file is not None:
-        sweep = sweep_files.read_file(options.file, options.size)
+        sweep = file.read_file(options.file, options.size, options.set)
     else:
         assert options.preset is not None
-        sweep = sweep_files.read_preset(options.preset, options.size)
+        sweep = file.read_preset(options.preset, options.size, options.set)
     runs = sweep.runs if options.runs is None else options.runs
     for name, value in (("runs", runs), ("group", options.group)):
         if value is not None and value < 1:
@@ -204,72 +237,134 @@ def _read(options: Options) -> tuple[Sweep, int, dict[str, data.Dataset]]:
     if options.workers is not None:
         executors.check_workers(options.workers)
     check_seed(options.seed)
-    names = dict.fromkeys(point.setting.shape.dataset for point in sweep.points)
+    names = dict.fromkeys(point.setting.dataset for point in sweep.points)
     datasets = {name: data.load(name, data_dir=options.data_dir, say=say) for name in names}
-    return sweep, runs, datasets
+    sweep = _canonical(sweep, datasets)
+    digests = {name: dataset.sha256 for name, dataset in datasets.items()}
+    store = SweepStore(options.out, options.seed, digests, read_only=options.dry_run)
+    return _Job(options, sweep, runs, datasets, store)
 
 
-def _todo(
-    options: Options, sweep: Sweep, runs: int, store: _Store
-) -> tuple[list[Piece], list[tuple[int, ...]]]:
+def _canonical(sweep: Sweep, datasets: dict[str, data.Dataset]) -> Sweep:
+    """The sweep with the one spelling of every setting, for which the data are needed."""
+
+    def of(point: Point) -> Point:
+        setting = point.setting
+        images = _images(datasets[setting.dataset], setting.classes)
+        return replace(point, setting=canonical(setting, images))
+
+    return replace(sweep, points=tuple(map(of, sweep.points)))
+
+
+def _images(dataset: data.Dataset, classes: int) -> int:
+    labels = dataset.train_labels
+    return int(np.sum(labels < classes)) if classes else len(labels)
+
+
+def _todo(job: _Job) -> tuple[list[Population], int]:
+    """What is to be done, and how many students of it are trained for a measurement alone."""
+    options, store, measure = job.options, job.store, job.sweep.measure
+    students: list[Wanted] = []
+    kept: list[tuple[Wanted, tuple[str, ...]]] = []
+    again = 0
+    for wanted in job.wanted:
+        if store.row(wanted) is None:
+            students.append(wanted)
+        elif lacking := store.lacking(wanted, measure):
+            if store.is_kept(wanted):
+                kept.append((wanted, lacking))
+            else:
+                students.append(wanted)
+                again += store.row(wanted) is not None
     on_cpu = population_mesh().devices.flat[0].platform == "cpu"
-    parts = chunks(runs, options.group or (4 if on_cpu else 20))
+    together = options.group or (4 if on_cpu else 20)
     limit = None if options.memory is None else int(options.memory * 1e9)
-    settings = [point.setting for point in sweep.points]
-    return pieces(settings, parts, lambda need: store.find(need) is not None, limit), parts
+    todo = populations(students, kept, measure, store.is_kept, together, limit)
+    return todo, again
 
 
-def _work(options: Options, sweep: Sweep, todo: list[Piece], store: _Store) -> executors.Failures:
-    weights = {piece: work(piece, sweep.measure) for piece in todo}
-    total, done = sum(weights.values()), 0.0
-    makers = {need: piece for piece in todo if piece.stage != "students" for need in piece.needs}
+def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
+    options, store = job.options, job.store
+    weights = {population: work(population) for population in todo}
+    total, done = max(1.0, sum(weights.values())), 0.0
+    makers = {
+        wanted: population
+        for population in todo
+        if population.stage != "students"
+        for wanted in population.wanted
+    }
     local = options.workers is None and options.scheduler is None
+    lost: dict[Any, str] = {}
     with progress(1000) as advance, _pool(options) as pool:
 
-        def show(piece: Piece | None, part: float, what: str) -> None:
-            so_far = done + (weights[piece] * part if piece else 0.0)
+        def show(population: Population | None, part: float, what: str) -> None:
+            so_far = done + (weights[population] * part if population else 0.0)
             advance(min(1000, round(1000 * so_far / total)), what)
 
-        def report_of(piece: Piece) -> Callable[[int, str], None]:
-            whole, seen = max(1.0, trained(piece)[1]), 0.0
+        def report_of(population: Population) -> Callable[[int, str], None]:
+            all_epochs, seen = max(1.0, trained(population)[1]), 0.0
 
             def report(epochs: int, what: str) -> None:
                 nonlocal seen
                 seen += epochs
-                show(piece, min(1.0, seen / whole), f"{_runs_of(piece)}: {what}")
+                show(population, min(1.0, seen / all_epochs), f"{_runs_of(population)}: {what}")
 
             return report
 
-        def finished(piece: Piece, result: Done) -> None:
+        def finished(population: Population, result: Result) -> None:
             nonlocal done
-            for need, table in zip(piece.needs, result.tables, strict=True):
-                store.write(need, table, result.provenance)
-            done += weights[piece]
-            show(None, 0.0, f"{_runs_of(piece)}: {piece.stage} recorded")
+            for wanted in population.wanted:
+                if wanted not in result.values and wanted not in result.measured:
+                    lost[wanted] = result.failures.get(
+                        wanted, "a teacher or a clone could not be trained"
+                    )
+                    continue
+                store.write(
+                    wanted,
+                    result.values.get(wanted, {}),
+                    result.measured.get(wanted, {}),
+                    result.models.get(wanted),
+                    result.provenance,
+                )
+            done += weights[population]
+            show(None, 0.0, f"{_runs_of(population)}: {population.stage} recorded")
 
-        def task(piece: Piece) -> executors.Task:
+        def task(population: Population) -> executors.QueuedTask:
             def make() -> tuple[Any, ...]:
-                given = _task(options, sweep, piece, store)
-                return (given, report_of(piece)) if local else (given,)
+                given = _task(job, population)
+                return (given, report_of(population)) if local else (given,)
 
-            needed = frozenset(makers[need] for need in piece.models if need in makers)
-            return executors.Task(piece, needed, make)
+            needed = frozenset(makers[model] for model in population.models if model in makers)
+            return executors.QueuedTask(population, needed, make)
 
-        return executors.run_tasks([task(piece) for piece in todo], run_task, pool, finished)
-
-
-def _task(options: Options, sweep: Sweep, piece: Piece, store: _Store) -> ModelTask | StudentTask:
-    dataset = store.datasets[piece.settings[0].shape.dataset]
-    folder = None if options.data_dir is None else str(options.data_dir)
-    source = Source(dataset.name, dataset.sha256, folder)
-    if piece.stage != "students":
-        stage = "teachers" if piece.stage == "teachers" else "clones"
-        return ModelTask(stage, piece.settings, piece.runs, options.seed, source)
-    models = tuple(store.table(need) for need in piece.models)
-    return StudentTask(piece.settings, piece.runs, options.seed, source, sweep.measure, models)
+        failures = executors.run_tasks(
+            [task(population) for population in todo], run_task, pool, finished
+        )
+        return executors.Failures(failures.errors | lost)
 
 
-def _pool(options: Options) -> AbstractContextManager[executors.Pool]:
+def _task(job: _Job, population: Population) -> Task:
+    """A population with the models that it needs, read from their records.
+
+    Students whose teacher or clone is not there, since it could not be trained, are left out.
+    """
+    dataset = job.datasets[population.setting.dataset]
+    folder = None if job.options.data_dir is None else str(job.options.data_dir)
+    source = DataSource(dataset.name, dataset.sha256, folder)
+    read = {wanted: job.store.model(wanted) for wanted in population.models}
+    models = {wanted: model for wanted, model in read.items() if model is not None}
+    ready = [wanted for wanted in population.wanted if models.keys() >= set(models_of(wanted))]
+    students = {}
+    if population.kept:
+        students = {
+            wanted: model for wanted in ready if (model := job.store.model(wanted)) is not None
+        }
+        ready = [wanted for wanted in ready if wanted in students]
+    present = replace(population, wanted=tuple(ready))
+    return Task(present, job.options.seed, source, models, students, job.keep)
+
+
+def _pool(options: SweepOptions) -> AbstractContextManager[executors.Pool]:
     if options.scheduler is not None:
         return executors.dask(options.scheduler)
     return (
@@ -277,49 +372,80 @@ def _pool(options: Options) -> AbstractContextManager[executors.Pool]:
     )
 
 
-def _runs_of(piece: Piece) -> str:
-    first, last = piece.runs[0] + 1, piece.runs[-1] + 1
+def _runs_of(population: Population) -> str:
+    runs = sorted({run for _, run in population.wanted})
+    first, last = runs[0] + 1, runs[-1] + 1
     return f"run {first}" if first == last else f"runs {first}-{last}"
 
 
-def _summarise(
-    options: Options,
-    sweep: Sweep,
-    runs: int,
-    table: pl.DataFrame,
-    tables: list[pl.DataFrame],
-    used: list[str],
-    datasets: dict[str, data.Dataset],
-) -> records.Record:
-    settings = [point.setting.as_dict() for point in sweep.points]
-    base = {
-        name: value
-        for name, value in settings[0].items()
-        if all(setting[name] == value for setting in settings)
-    }
-    config = {
-        "experiment": RUNS,
-        "version": VERSION,
-        "name": sweep.name,
-        "title": sweep.title,
-        "figure": sweep.figure,
-        "size": options.size,
-        "seed": options.seed,
-        "runs": runs,
-        "axes": list(sweep.axes),
-        "measure": list(sweep.measure),
-        "baseline": sweep.baseline,
-        "base": base,
-        "points": [point.coordinates for point in sweep.points],
-        "records": used,
-    }
+def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Record:
+    sweep, options = job.sweep, job.options
     made = provenance(
         wall_seconds=0.0,
-        data_sha256=" ".join(dataset.sha256 for dataset in datasets.values()),
-        data_origin=" ".join(dataset.origin for dataset in datasets.values()),
+        data_sha256=" ".join(dataset.sha256 for dataset in job.datasets.values()),
+        data_origin=" ".join(dataset.origin for dataset in job.datasets.values()),
     )
-    wide = records.find_or_make(options.out, RUNS, config, lambda: (table, made), say)
-    config = config | {"experiment": SUMMARY, "runs_record": wide.folder.name}
-    return records.find_or_make(
-        options.out, SUMMARY, config, lambda: (summary_table(sweep, tables), made), say
-    )
+    config = summary_config(sweep, job.images, job.runs, options.seed)
+    config |= {"version": VERSION, records.DERIVED: True}
+    if options.set:
+        # A preset with other settings is another experiment under the same name.
+        config["changes"] = list(options.set)
+    rows_config = {
+        name: config[name]
+        for name in ("version", records.DERIVED, "name", "size", "seed", "runs", "points")
+    }
+    used = [
+        job.store.folder(wanted).name for wanted in job.wanted if job.store.row(wanted) is not None
+    ]
+    rows_config |= {"experiment": RUNS, "records": used, "measure": list(sweep.measure)}
+    wide = records.find_or_make(options.out, RUNS, rows_config, lambda: (table, made), say)
+    summary = summary_table(sweep, long)
+    config |= {
+        "experiment": SUMMARY,
+        "runs_record": wide.folder.name,
+        "samples_record": _samples(job),
+        "published": published_rows(sweep, job.images, table),
+    }
+    return records.find_or_make(options.out, SUMMARY, config, lambda: (summary, made), say)
+
+
+def _samples(job: _Job) -> str | None:
+    """The record with images and inputs for a panel that shows them; None where none does."""
+    if all(panel["kind"] != "images" for panel in job.sweep.panels):
+        return None
+    setting = job.sweep.points[0].setting
+    dataset = job.datasets[setting.dataset]
+    inputs = setting.student.inputs
+    config = {
+        "experiment": SAMPLES,
+        "version": VERSION,
+        records.DERIVED: True,
+        "dataset": dataset.name,
+        "data_sha256": dataset.sha256,
+        "inputs": inputs.kind,
+        "seed": job.options.seed,
+    }
+
+    def make() -> tuple[pl.DataFrame, dict[str, Any]]:
+        kinds = min(_SAMPLES, dataset.classes)
+        first = [int(np.argmax(dataset.train_labels == label)) for label in range(kinds)]
+        drawn = draw_inputs(
+            replace(inputs, count=min(inputs.count, _SAMPLES)),
+            dataset,
+            job.options.seed,
+            "distillation inputs",
+        )
+        table = pl.DataFrame(
+            {
+                "kind": ["data"] * len(first) + ["inputs"] * len(drawn),
+                "label": [*map(str, range(len(first))), *[None] * len(drawn)],
+                "side": round(dataset.train_images.shape[1] ** 0.5),
+                "pixels": [image.tolist() for image in (*dataset.train_images[first], *drawn)],
+            },
+            schema_overrides={"pixels": pl.List(pl.Float32), "label": pl.String},
+        )
+        return table, provenance(
+            wall_seconds=0.0, data_sha256=dataset.sha256, data_origin=dataset.origin
+        )
+
+    return records.find_or_make(job.options.out, SAMPLES, config, make, say).folder.name

@@ -1,114 +1,254 @@
-"""The tables of a sweep: one row a model, and means with intervals, paired with a baseline."""
+"""The tables of a sweep: one row a student, and means with intervals, paired with a baseline.
 
+What figures and tables need to know of settings (titles, phrases, chance, which published values
+stand beside equal settings) is decided here, where the settings are known, and recorded.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from experiments.sweep.file import LABEL, Point, Sweep
-from sublab.statistics import mean_interval
+from experiments.sweep.file import LABEL, Point, PublishedValue, Sweep
+from experiments.sweep.store import SweepStore, column_type
+from sublab import settings
+from sublab.statistics import Published, compare, mean_interval, summarise
+from toymlp.checks import canonical
+from toymlp.data import size_of
 from toymlp.measures import columns_of
+from toymlp.settings import Setting
+from toymlp.sources import source_of
 
-_INTERVALS = ("mean", "std", "low", "high", "difference", "difference_low", "difference_high")
 
-
-def runs_table(sweep: Sweep, tables: list[pl.DataFrame]) -> pl.DataFrame:
-    """One row per point and run.
+def runs_table(
+    sweep: Sweep, runs: Sequence[int], store: SweepStore
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is recorded of a sweep's points.
 
     Args:
-        sweep: what was run.
-        tables: of each point, one row a run.
+        sweep: its points and measurements.
+        runs: run numbers.
+        store: records.
+
+    Returns:
+        One row per point and run, with a column a metric; and the same, one row a value, with
+        columns point, metric, index (place in a list, else null), run, value.
     """
-    return pl.concat(
-        [
-            table.select(
-                pl.lit(number).cast(pl.Int64).alias("setting"),
-                *(_axis(sweep, name, point) for name in _axes(sweep)),
-                pl.all(),
+    columns = columns_of(sweep.measure)
+    rows = [
+        {"point": number, "run": run} | {name: row[name] for name in columns}
+        for number, point in enumerate(sweep.points)
+        for run in runs
+        if (row := store.row((point.setting, run))) is not None
+    ]
+    types = {"point": pl.Int64, "run": pl.Int64}
+    types |= {name: column_type(about) for name, about in columns.items()}
+    table = pl.DataFrame(rows, schema=types)
+    parts = []
+    for name, about in columns.items():
+        values = table.select(
+            "point", pl.lit(name).alias("metric"), "run", pl.col(name).alias("value")
+        )
+        if about.many:
+            places = pl.int_ranges(pl.col("value").list.len()).alias("index")
+            values = values.with_columns(places).explode("value", "index")
+        else:
+            values = values.with_columns(pl.lit(None, pl.Int64).alias("index"))
+        parts.append(
+            values.select(
+                "point",
+                "metric",
+                pl.col("index").cast(pl.Int64),
+                "run",
+                pl.col("value").cast(pl.Float64),
             )
-            for number, (point, table) in enumerate(zip(sweep.points, tables, strict=True))
-        ],
-        how="vertical_relaxed",
-    )
+        )
+    return table, pl.concat(parts)
 
 
-def summary_table(sweep: Sweep, tables: list[pl.DataFrame]) -> pl.DataFrame:
+def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
     """One row per point, metric, and place in a metric that is a list.
 
-    Means are over runs whose value is finite, with 95 % t-intervals; differences are paired: of
-    each run with the same run of the point's baseline.
+    Means are over runs whose value is finite, with 95 % intervals; differences are paired: of each
+    run with the same run of the point's baseline.
+
+    Args:
+        sweep: its points.
+        long: the second table of `runs_table`.
     """
-    rows: list[dict[str, Any]] = []
     numbers = {id(point): number for number, point in enumerate(sweep.points)}
-    for number, (point, table) in enumerate(zip(sweep.points, tables, strict=True)):
-        other = sweep.baseline_of(point) if sweep.baseline else None
-        against = None if other is None or other is point else numbers[id(other)]
-        head = {"setting": number} | {
-            name: point.label if name == LABEL else point.coordinates[name] for name in _axes(sweep)
-        }
-        for metric in columns_of(sweep.measure):
-            theirs = None if against is None else tables[against][metric]
-            for index, mine, its in _parts(table[metric], theirs):
-                row = _row(mine, its)
-                if row is not None:
-                    rows.append(
-                        head | {"metric": metric, "index": index, "baseline": against} | row
-                    )
-    schema = {"setting": pl.Int64, "index": pl.Int64, "baseline": pl.Int64, "n": pl.Int64}
-    schema |= {name: _type(sweep, name) for name in _axes(sweep)}
-    return pl.DataFrame(
-        rows,
-        schema_overrides=schema | dict.fromkeys(_INTERVALS, pl.Float64),
-        infer_schema_length=None,
+    baseline: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for number, point in enumerate(sweep.points) if sweep.baseline else ():
+        other = sweep.baseline_of(point)
+        if other is not None and other is not point:
+            baseline[number,] = (numbers[id(other)],)
+    columns = columns_of(sweep.measure)
+    shares = {name for name, about in columns.items() if about.share}
+    summary = summarise(long, by=["point"], shares=shares, baseline=baseline)
+    against = pl.DataFrame(
+        {
+            "point": [point for (point,) in baseline],
+            "baseline": [other for (other,) in baseline.values()],
+        },
+        schema={"point": pl.Int64, "baseline": pl.Int64},
     )
+    return summary.join(against, on="point", how="left", maintain_order="left")
 
 
-def _row(mine: np.ndarray, its: np.ndarray | None) -> dict[str, Any] | None:
-    finite = mine[np.isfinite(mine)]
-    if not len(finite):
-        return None
-    row = asdict(mean_interval(finite))
-    low = high = difference = None
-    if its is not None:
-        apart = (mine - its)[np.isfinite(mine) & np.isfinite(its)]
-        if len(apart):
-            paired = mean_interval(apart)
-            difference, low, high = paired.mean, paired.low, paired.high
-    return row | {"difference": difference, "difference_low": low, "difference_high": high}
+def summary_config(
+    sweep: Sweep, images: Callable[[Setting], int], runs: int, seed: int
+) -> dict[str, Any]:
+    """What the figure and the table of a sweep need to know, as JSON has it.
+
+    Args:
+        sweep: with canonical settings.
+        images: training images of a setting's data set, of the classes that are kept.
+        runs: number of runs.
+        seed: base seed.
+    """
+    columns = columns_of(sweep.measure)
+    datasets = list(dict.fromkeys(point.setting.dataset for point in sweep.points))
+    return {
+        "name": sweep.name,
+        "title": sweep.title,
+        "size": sweep.size,
+        "seed": seed,
+        "runs": runs,
+        "axes": list(sweep.axes),
+        "axis_titles": {
+            name: settings.title_of(Setting, name) for name in sweep.axes if name != LABEL
+        },
+        "metric_titles": {
+            name: about.title or name.replace("_", " ") for name, about in columns.items()
+        },
+        "measure": list(sweep.measure),
+        "baseline": sweep.baseline,
+        "dataset_title": source_of(datasets[0]).title if len(datasets) == 1 else None,
+        "shared": shared_phrases(sweep, images),
+        "points": [_point(point) for point in sweep.points],
+        "panels": list(sweep.panels),
+    }
 
 
-def _parts(mine: pl.Series, its: pl.Series | None):
-    """A metric's values over runs; of a list, place by place."""
-    if mine.dtype != pl.List:
-        yield None, _numbers(mine), None if its is None else _numbers(its)
-        return
-    length = max((len(value) for value in mine if value is not None), default=0)
-    same = its is not None and {len(v) for v in its if v is not None} == {length}
-    for index in range(length):
-        theirs = _numbers(its.list.get(index)) if same and its is not None else None
-        yield index, _numbers(mine.list.get(index, null_on_oob=True)), theirs
+def shared_phrases(sweep: Sweep, images: Callable[[Setting], int]) -> list[str]:
+    """In words, every setting that all points share and that is not the preprint's.
+
+    What follows from the rest (the batch of a data set's size, a default of a kind that was
+    chosen) is not said, nor are the data set and the axes: a figure says those elsewhere.
+
+    Args:
+        sweep: with canonical settings.
+        images: training images of a setting's data set, of the classes that are kept.
+    """
+    tables = [settings.flatten(point.setting) for point in sweep.points]
+    there = images(sweep.points[0].setting)
+    phrases = []
+    for name, value in tables[0].items():
+        everywhere = all(name in table and table[name] == value for table in tables)
+        if name in (*sweep.axes, "dataset") or not everywhere:
+            continue
+        rest = {
+            key: said
+            for key, said in tables[0].items()
+            if key != name and not key.startswith(f"{name}.")
+        }
+        unsaid = canonical(settings.build(Setting, rest), there)
+        if settings.flatten(unsaid).get(name) != value:
+            phrases.append(_phrase(name, value))
+    for name, value in sweep.changes.items():
+        # What the command line set and not every point has.
+        if name not in sweep.axes and not all(name in table for table in tables):
+            phrases.append(f"{_phrase(name, value)}, where it applies")
+    return phrases
 
 
-def _numbers(series: pl.Series) -> np.ndarray:
-    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+def _phrase(name: str, value: Any) -> str:
+    """A setting in words; of the teacher's training and of cloning it says whose it is."""
+    words = settings.in_words(Setting, name, value)
+    for owner, whose in (("teacher.", "teacher"), ("start.clone.", "cloning")):
+        if name.startswith(owner) and not words.startswith(owner):
+            return f"{whose}: {words}"
+    return words
 
 
-def _axes(sweep: Sweep) -> tuple[str, ...]:
-    return (LABEL, *(name for name in sweep.axes if name != LABEL))
+def published_rows(
+    sweep: Sweep, images: Callable[[Setting], int], table: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """What others found, beside ours where the settings are equal.
+
+    A published value is beside a point whose setting is that of the published experiment, with the
+    coordinates that it names; then it gets a verdict, if runs and interval were published and we
+    have ten runs.
+
+    Args:
+        sweep: with canonical settings.
+        images: training images of a setting's data set, of the classes that are kept.
+        table: the first table of `runs_table`.
+    """
+    rows = []
+    for value in sweep.published:
+        points = sweep.points_at(value)
+        differences = {
+            number: _differences(sweep.points[number], value, images) for number in points
+        }
+        equals = [number for number, keys in differences.items() if not keys]
+        differs = [] if equals else sorted({key for keys in differences.values() for key in keys})
+        # A level, which has no place, stands where some point has the published setting.
+        beside = (equals or points) if value.at else []
+        point = beside[0] if len(beside) == 1 else None
+        row: dict[str, Any] = asdict(value) | {
+            "point": point,
+            "equal": bool(equals) and value.mean is not None,
+            "differs": differs,
+            "ours": None,
+            "difference": None,
+            "allowed": None,
+            "agrees": None,
+        }
+        if point is not None and value.metric in table.columns:
+            sample = table.filter(point=point)[value.metric].drop_nulls().to_numpy()
+            if len(sample):
+                about = columns_of(sweep.measure)[value.metric]
+                row["ours"] = asdict(mean_interval(sample, about.share))
+            if row["equal"] and value.half_width is not None and value.n is not None:
+                assert value.mean is not None
+                verdict = compare(sample, Published(value.mean, value.half_width, value.n))
+                row |= asdict(verdict) if verdict else {}
+        rows.append(row)
+    return rows
 
 
-def _axis(sweep: Sweep, name: str, point: Point) -> pl.Expr:
-    value = point.label if name == LABEL else point.coordinates[name]
-    return pl.lit(value, dtype=_type(sweep, name)).alias(name)
+def _differences(
+    point: Point, value: PublishedValue, images: Callable[[Setting], int]
+) -> list[str]:
+    """The keys in which a point is not the published experiment.
+
+    An axis that the published value names is as it says; of a level all are as the point has them.
+    """
+    axes = {
+        name: at
+        for name, at in point.coordinates.items()
+        if name != LABEL and at is not None and name not in value.setting
+        if name in value.at or not value.at
+    }
+    wanted = value.setting | axes
+    there = settings.applicable(Setting, wanted)
+    if elsewhere := value.setting.keys() - there:
+        return sorted(elsewhere)
+    expected = settings.build(Setting, {name: wanted[name] for name in there})
+    if expected.dataset != point.setting.dataset:
+        return ["dataset"]
+    expected = canonical(expected, images(point.setting))
+    ours = settings.differences(point.setting, expected)
+    return sorted(ours.keys() | settings.differences(expected, point.setting).keys())
 
 
-def _type(sweep: Sweep, name: str) -> Any:
-    if name == LABEL:
-        return pl.String
-    kinds = {type(point.coordinates[name]) for point in sweep.points} - {type(None)}
-    if kinds == {bool}:
-        return pl.Boolean
-    if kinds == {int}:
-        return pl.Int64
-    return pl.Float64 if kinds <= {int, float} else pl.String
+def _point(point: Point) -> dict[str, Any]:
+    setting = point.setting
+    return {
+        "label": point.label,
+        "coordinates": point.coordinates,
+        "classes": setting.classes or size_of(setting.dataset).classes,
+        "dataset_title": source_of(setting.dataset).title,
+    }

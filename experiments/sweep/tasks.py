@@ -1,39 +1,48 @@
 """Tasks: what one worker does at a time. Pure functions of what they are given.
 
-A task travels to a worker process or another machine and its tables travel back; only the process
+A task travels to a worker process or another machine and its results travel back; only the process
 that runs the sweep writes records. A worker needs the data set, found as `toymlp.data` says.
 """
 
-import io
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
-import polars as pl
 
+from experiments.sweep.plan import Population, Wanted, halves
 from sublab.console import say
 from sublab.devices import population_mesh
-from sublab.machine import prepare_jax, provenance, release_programs
-from toymlp import accounts, data, measures
-from toymlp.distillation import students
-from toymlp.jobs import Context
-from toymlp.settings import Setting, from_dict
-from toymlp.stages import Made, clones, teachers
+from sublab.errors import InputError
+from sublab.machine import exact, prepare_jax, provenance, release_programs
+from toymlp import data, measures
+from toymlp.networks import AUX_HEAD
+from toymlp.settings import CloneSetting, Setting, TeacherSetting
+from toymlp.stages import (
+    Student,
+    TrainedModel,
+    clones,
+    student_again,
+    students,
+    teachers,
+)
+from toymlp.train import Context
 
 Report = Callable[[int, str], None]
-StageName = Literal["teachers", "clones"]
-# Raised whenever the same setting comes to give other numbers, so that old records are not reused.
-VERSION = 1
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a worker finds the data, and what they must be."""
+class DataSource:
+    """Where a worker finds the data, and what they must be.
+
+    Attributes:
+        dataset: name of the data set.
+        sha256: digest of its content.
+        data_dir: folder to look in first.
+    """
 
     dataset: str
     sha256: str
@@ -41,67 +50,65 @@ class Source:
 
 
 @dataclass(frozen=True)
-class ModelTask:
-    """Models to train that students need.
+class Task:
+    """A population to do, and all that it takes.
 
     Attributes:
-        stage: `teachers` or `clones`.
-        settings: as `toymlp.stages` wants them, of one shape.
-        runs: run numbers.
+        population: settings and runs.
         seed: base seed.
         source: the data.
+        models: teachers and clones that its students need.
+        students: parameters and last loss of the students that were kept, for measurements.
+        keep: whether the students' parameters are wanted.
     """
 
-    stage: StageName
-    settings: tuple[Setting, ...]
-    runs: tuple[int, ...]
+    population: Population
     seed: int
-    source: Source
+    source: DataSource
+    models: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
+    students: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
+    keep: bool = False
 
 
 @dataclass(frozen=True)
-class StudentTask:
-    """Students to distil and to measure.
+class Result:
+    """What a task gave.
 
     Attributes:
-        settings: of one shape.
-        runs, seed, source: as above.
-        measure: names of measurements.
-        models: the tables of the teachers and clones that they need, as `run_task` gave them.
+        values: of each setting and run, the values of its columns.
+        measured: of each student, by measurement, the values of its columns.
+        models: teachers, clones, and the students that are to be kept.
+        provenance: what made them.
+        failures: of each setting and run that could not be done, the reason in one line.
     """
 
-    settings: tuple[Setting, ...]
-    runs: tuple[int, ...]
-    seed: int
-    source: Source
-    measure: tuple[str, ...]
-    models: tuple[pl.DataFrame, ...] = ()
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a task gave: a table for each setting, in the order of the task, and what made them."""
-
-    tables: tuple[pl.DataFrame, ...]
+    values: dict[Wanted, dict[str, Any]]
+    measured: dict[Wanted, dict[str, dict[str, Any]]]
+    models: dict[Wanted, TrainedModel]
     provenance: dict[str, Any]
+    failures: dict[Wanted, str] = field(default_factory=dict)
 
 
-def run_task(task: ModelTask | StudentTask, report: Report = lambda done, what: None) -> Done:
-    """Does a task; on running out of memory, in two halves.
+@exact()
+def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
+    """Does a task; where something fails, in halves, so that one setting costs no other.
 
     Raises:
         InputError: the worker's data are missing, or not those of the sweep.
     """
     prepare_jax()
+    if not task.population.wanted:
+        return Result({}, {}, {}, {})
     release_programs()
     start = time.monotonic()
     dataset = _dataset(task.source)
-    tables = _halving(task, dataset, report)
+    result = _halving(task, dataset, report)
     made = provenance(
-        wall_seconds=time.monotonic() - start, data_sha256=dataset.sha256,
+        wall_seconds=time.monotonic() - start,
+        data_sha256=dataset.sha256,
         data_origin=dataset.origin,
-    )  # fmt: skip
-    return Done(tuple(tables), made)
+    )
+    return replace(result, provenance=made)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -109,122 +116,102 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _halving(
-    task: ModelTask | StudentTask, dataset: data.Dataset, report: Report
-) -> list[pl.DataFrame]:
+def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
     try:
         return _do(task, dataset, report)
+    except InputError:
+        raise
     except Exception as error:
-        if not out_of_memory(error) or len(task.settings) * len(task.runs) == 1:
-            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if len(task.population.wanted) == 1:
+            return Result({}, {}, {}, {}, {task.population.wanted[0]: reason})
+        what = "out of memory" if out_of_memory(error) else reason
         say(
-            f"out of memory with {len(task.settings)} settings x {len(task.runs)} runs; "
-            f"going on with half of them at a time"
+            f"{what}, with {len(task.population.wanted)} models together; going on with half of "
+            f"them at a time"
         )
     jax.clear_caches()
-    if len(task.settings) > 1:
-        middle = len(task.settings) // 2
-        return [
-            table
-            for some in (task.settings[:middle], task.settings[middle:])
-            for table in _halving(replace(task, settings=some), dataset, report)
-        ]
-    middle = len(task.runs) // 2
-    halves = [
-        _halving(replace(task, runs=some), dataset, report)
-        for some in (task.runs[:middle], task.runs[middle:])
-    ]
-    return [pl.concat(both, how="vertical_relaxed") for both in zip(*halves, strict=True)]
+    first, second = (
+        _halving(replace(task, population=half), dataset, report)
+        for half in halves(task.population)
+    )
+    return Result(
+        first.values | second.values,
+        first.measured | second.measured,
+        first.models | second.models,
+        {},
+        first.failures | second.failures,
+    )
 
 
-def _do(task: ModelTask | StudentTask, dataset: data.Dataset, report: Report):
-    kept = data.keep_classes(dataset, task.settings[0].shape.classes)
+def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
+    population = task.population
+    kept = data.keep_classes(dataset, population.setting.classes)
     context = Context(kept, task.seed, population_mesh(), report)
-    if isinstance(task, ModelTask):
-        made = {"teachers": teachers, "clones": clones}[task.stage](
-            task.settings, task.runs, context
-        )
-        return [_model_table(setting, task.runs, made) for setting in task.settings]
-    models = _models(task.models)
-    found = students(task.settings, task.runs, models, models, context)
-    values = measures.behaviour(found, task.measure, context)
-    extra = [{row: {} for row in found}]
-    if accounts_wanted := sorted(measures.FOLLOWED & set(task.measure)):
-        extra.append(accounts.follow_students(found, accounts_wanted, context))
-    if "theory" in task.measure:
-        extra.append(accounts.theory_at_start(found, context))
-    columns = measures.columns_of(task.measure)
-    tables = []
-    for setting in task.settings:
-        rows = []
-        for run in task.runs:
-            row = values[setting, run].copy()
-            for more in extra:
-                row |= more[setting, run]
-            rows.append({"run": run} | {name: row[name] for name in columns})
-        tables.append(pl.DataFrame(rows, schema=_schema(columns)))
-    return tables
-
-
-def _schema(columns: Sequence[str]) -> dict[str, Any]:
-    lists = ("cka", "feature_cosine", "weight_cosine", "alignment", "start_feature_cosine")
-    return {"run": pl.Int64} | {
-        name: pl.List(pl.Float64) if name in lists else pl.Float64 for name in columns
-    }
-
-
-def _model_table(
-    setting: Setting, runs: tuple[int, ...], made: Mapping[tuple[Setting, int], Made]
-) -> pl.DataFrame:
-    rows = [
+    if population.stage == "teachers":
+        return _of_models(teachers(_settings(population.wanted, TeacherSetting), context))
+    if population.stage == "clones":
+        return _of_models(clones(_settings(population.wanted, CloneSetting), context))
+    wanted = _settings(population.wanted, Setting)
+    values: dict[Wanted, dict[str, Any]] = {}
+    needed = {kind: _of_kind(task.models, kind) for kind in (TeacherSetting, CloneSetting)}
+    models = (needed[TeacherSetting], needed[CloneSetting])
+    if population.kept:
+        aux = max(setting.model.aux for setting, _ in wanted)
+        trained: dict[tuple[Setting, int], Student] = {}
+        for setting, run in wanted:
+            student = task.students[setting, run]
+            trained[setting, run] = student_again(
+                setting, run, student.params, student.loss, *models, context, aux
+            )
+    else:
+        trained = students(wanted, *models, context)
+        values |= measures.always(trained, context)
+    measured: dict[Wanted, dict[str, dict[str, Any]]] = {key: {} for key in wanted}
+    for name, of_all in measures.measured(trained, population.measure, context).items():
+        for key, columns in of_all.items():
+            measured[key][name] = columns
+    keep = task.keep and not population.kept
+    return Result(
+        values,
+        measured,
         {
-            "setting": json.dumps(setting.as_dict(), sort_keys=True),
-            "run": run,
-            "loss": made[setting, run].loss,
-            "held_out": made[setting, run].held_out,
-            "params": _packed(made[setting, run].params),
+            (setting, run): TrainedModel(_narrowed(student.params, setting), student.loss)
+            for (setting, run), student in trained.items()
         }
-        for run in runs
-    ]
-    floats = dict.fromkeys(("loss", "held_out"), pl.Float64)
-    return pl.DataFrame(rows, schema_overrides=floats | {"params": pl.Binary})
+        if keep
+        else {},
+        {},
+    )
 
 
-def _models(tables: Sequence[pl.DataFrame]) -> dict[tuple[Setting, int], Made]:
-    return {
-        (from_dict(json.loads(row["setting"])), row["run"]): Made(
-            _unpacked(row["params"]), row["loss"], row["held_out"]
-        )
-        for table in tables
-        for row in table.iter_rows(named=True)
+def _of_models(models: Mapping[Any, TrainedModel]) -> Result:
+    values = {
+        key: {"loss": model.loss, "held_out": model.held_out} for key, model in models.items()
     }
+    return Result(values, {}, dict(models), {})
 
 
-def _packed(params: Any) -> bytes:
-    """Parameters as the bytes of an .npz, arrays by their path."""
-    stream = io.BytesIO()
-    arrays = {
-        "/".join(str(key.key) for key in path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+def _narrowed(params: Any, setting: Setting) -> Any:
+    """Parameters with the auxiliary logits that the setting has, and no more."""
+    head = {
+        name: np.ascontiguousarray(leaf[..., : setting.model.aux])
+        for name, leaf in params[AUX_HEAD].items()
     }
-    np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]
-    return stream.getvalue()
+    return params | {AUX_HEAD: head}
 
 
-def _unpacked(content: bytes) -> Any:
-    params: dict[Any, Any] = {}
-    with np.load(io.BytesIO(content)) as arrays:
-        for path in arrays.files:
-            *owners, name = (int(key) if key.isdecimal() else key for key in path.split("/"))
-            inside = params
-            for owner in owners:
-                inside = inside.setdefault(owner, {})
-            inside[name] = arrays[path]
-    return params
+def _of_kind(models: Mapping[Wanted, TrainedModel], kind: type) -> dict[Any, TrainedModel]:
+    return {wanted: model for wanted, model in models.items() if isinstance(wanted[0], kind)}
+
+
+def _settings(wanted: Sequence[Wanted], kind: type) -> list[Any]:
+    assert all(isinstance(setting, kind) for setting, _ in wanted)
+    return list(wanted)
 
 
 @lru_cache(maxsize=2)
-def _dataset(source: Source) -> data.Dataset:
+def _dataset(source: DataSource) -> data.Dataset:
     dataset = data.load(source.dataset, data_dir=source.data_dir, say=say)
     if dataset.sha256 != source.sha256:
         raise data.DatasetUnavailableError(

@@ -1,14 +1,15 @@
 """What is claimed of every random instance, and where the theorem must fail.
 
-`CONTROLS` are settings in which the theorem does not hold, and whose sign must come out wrong
-about as often as right.
+`CLAIMS` are statements about one number of each instance, `ORDERS` about the order of the
+remainder of all instances of one activation. `CONTROLS` are settings in which the theorem does not
+hold, and whose sign must come out wrong about as often as right.
 """
 
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from theory.losses import Loss, matching
 
@@ -19,7 +20,7 @@ class Claim:
 
     Attributes:
         statement: what the number is, and what must hold.
-        bound: what the number must not pass.
+        bound: the number that it must not pass.
         above: whether it must lie above the bound, or else at most at it.
         smooth: whether it presupposes a second derivative, so that ReLU is left out.
     """
@@ -29,7 +30,7 @@ class Claim:
     above: bool = False
     smooth: bool = False
 
-    def holds(self, value: Float[np.ndarray, " n"]) -> np.ndarray:
+    def holds(self, value: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Which of the numbers are on the right side."""
         return value > self.bound if self.above else value <= self.bound
 
@@ -51,12 +52,24 @@ CLAIMS = {
     "score_teacher": Claim("mean score under a teacher / (eps Fisher) > 0", 0.0, above=True),
 }
 
+# Orders of the remainder, by activation; without a second derivative there is no claim.
+ORDERS = {
+    "tanh": "remainder's order, tanh",
+    "gelu": "remainder's order, GELU",
+    "softplus": "remainder's order, softplus",
+    "relu": "remainder's order, ReLU (has kinks; no verdict)",
+}
+ORDER, ORDER_TOLERANCE = 2.0, 0.05
+
 CONTROLS = {
     "independent": "student from an independent start",
     "independent_trait": "the same, along a trait's gradient",
     "rotated": "loss 1/2 |z - R y|^2, whose minimum is not at z = y",
     "non_convex": "potential sum of sin(2 z_i), which is not convex",
 }
+
+# A control counts as violated if the interval of its share of positive signs stays below this.
+CONTROL_SHARE = 0.75
 
 # Losses of the last two controls; each misses a condition of the theorem.
 WRONG_LOSSES: dict[str, Loss] = {

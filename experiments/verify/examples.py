@@ -12,15 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 import polars as pl
+from jaxtyping import Array, Float, Key
 
 from experiments.verify import evaluate as verify
 from experiments.verify import instances
-from experiments.verify.draws import draw_one
 from experiments.verify.families import FAMILIES
-from experiments.verify.instances import Kinds
+from experiments.verify.instances import Kinds, draw_one
 from sublab import records
 from sublab.console import say
-from sublab.machine import provenance
+from sublab.machine import exact, provenance
 from theory.alignment import student_direction, teacher_direction
 from theory.guarantee import safe_step, trait_change
 from theory.passes import inner, step
@@ -29,7 +29,7 @@ CURVES, GRID = "verify_curves", "verify_grid"
 _VERSION = 1
 # Architectures shown; a linear model is aligned throughout.
 _SHOWN = ("mlp", "cnn", "attention")
-# Steps in the units of `theory.verify`: of the grid, and for a step's curvature.
+# Steps in the units of `experiments.verify.evaluate`: of the grid, and for a step's curvature.
 _STEPS = np.geomspace(0.03, 30.0, 33)
 _LOOKED_AT = np.geomspace(0.01, 30.0, 129)
 
@@ -38,15 +38,19 @@ _SAID = ("family", "instance", "activation", "loss", "trait")
 
 
 def choose(table: pl.DataFrame) -> dict[str, int]:
-    """The number of the instance to show of each architecture."""
+    """The number of the instance to show of each architecture.
+
+    Args:
+        table: a row for each instance, as `experiments.verify.run` records them.
+    """
     chosen = {}
     for name in _SHOWN:
         rows = table.filter((pl.col("family") == name) & pl.col("horizon").is_not_null())
         good = rows.filter((pl.col("activation") != "relu") & (pl.col("trait") == "cross_entropy"))
         turning = good.filter(pl.col("horizon").is_finite())
-        for some in (turning, good, rows):
-            if len(some):
-                chosen[name] = some["instance"][0]
+        for candidates in (turning, good, rows):
+            if len(candidates):
+                chosen[name] = candidates["instance"][0]
                 break
     return chosen
 
@@ -55,6 +59,11 @@ def record(out: Path, seed: int, table: pl.DataFrame) -> list[records.Record]:
     """The records of the curves of the chosen instances, and of a grid of steps of one of them.
 
     None where every instance is blind, which few instances may be.
+
+    Args:
+        out: the folder of records.
+        seed: the base seed of the instances.
+        table: a row for each instance.
     """
     chosen = choose(table)
     if not chosen:
@@ -70,7 +79,7 @@ def record(out: Path, seed: int, table: pl.DataFrame) -> list[records.Record]:
 
     def grid() -> tuple[pl.DataFrame, dict[str, Any]]:
         start = time.monotonic()
-        with jax.enable_x64(True):
+        with exact(x64=True):
             steps = _grid(seed, rows[name])
         return steps, provenance(wall_seconds=time.monotonic() - start)
 
@@ -86,7 +95,7 @@ def record(out: Path, seed: int, table: pl.DataFrame) -> list[records.Record]:
 def curve_of(row: dict[str, Any]) -> pl.DataFrame:
     """g / a and rho of one instance, a row of the table, and where they end.
 
-    They are at the eps of `theory.verify.WIDE`.
+    They are at the eps of `experiments.verify.evaluate.WIDE`.
 
     `eps_star` is where g crosses 0, and `eps_certified` where rho crosses 1, both by a straight
     line over log eps between the two neighbours; infinity where they do not.
@@ -104,7 +113,8 @@ def curve_of(row: dict[str, Any]) -> pl.DataFrame:
     )
 
 
-def _crossing(value: np.ndarray) -> float:
+def _crossing(value: Float[np.ndarray, " eps"]) -> float:
+    """The eps of WIDE at which a curve goes below 0, by a straight line over log eps."""
     below = np.flatnonzero(~(value > 0))
     if not len(below):
         return float("inf")
@@ -117,11 +127,12 @@ def _crossing(value: np.ndarray) -> float:
 
 
 def _grid(seed: int, row: dict[str, Any]) -> pl.DataFrame:
+    """What a student's step does to one instance's trait loss, for each pair of step sizes."""
     (family,) = (family for family in FAMILIES if family.name == row["family"])
     key, kinds = draw_one(seed, family, row["instance"])
 
     @jax.jit
-    def evaluate(key: jax.Array, kinds: Kinds) -> tuple[jax.Array, ...]:
+    def evaluate(key: Key[Array, ""], kinds: Kinds) -> tuple[Float[Array, "..."], ...]:
         instance = instances.draw(family, key, kinds)
         apply, loss = instances.model(family, instance), instances.loss(instance)
         trait = instances.trait_loss(apply, instance)
@@ -132,15 +143,13 @@ def _grid(seed: int, row: dict[str, Any]) -> pl.DataFrame:
         # One unit of alpha moves a logit as far as one unit of eps did, at eps = 1.
         alpha_unit = verify.unit_of_eps(apply, instance, way)
 
-        def reach(eps: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def reach(eps: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
             way = student_direction(apply, loss, start, step(start, direction, eps), inputs)
             g = inner(way, direction)
             return safe_step(trait, start, way, g, alpha_unit * _LOOKED_AT).alpha, g
 
         safe, g = jax.lax.map(reach, unit * _STEPS)
-        change = trait_change(
-            apply, loss, trait, start, unit * _STEPS, alpha_unit * _STEPS, inputs
-        )  # fmt: skip
+        change = trait_change(apply, loss, trait, start, unit * _STEPS, alpha_unit * _STEPS, inputs)
         return trait(start), change, safe / alpha_unit, g
 
     value, change, safe, g = (np.asarray(part) for part in evaluate(key, kinds))

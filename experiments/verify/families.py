@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-Activation = Callable[[Array], Array]
+Activation = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
@@ -24,8 +24,8 @@ class Family:
     """An architecture.
 
     Attributes:
-        name: as records show it.
-        kind: `mlp` (no hidden layer: a model linear in its parameters), `cnn` or `attention`.
+        name: its name in records and figures.
+        kind: `mlp` (without a hidden layer a model linear in its parameters), `cnn` or `attention`.
         hidden: the largest widths of an MLP's two hidden layers; an instance uses a part.
     """
 
@@ -35,7 +35,7 @@ class Family:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one example; the last axis is features, the first of which D_S never shows."""
+        """The shape of one example, features last; the first of them D_S never shows."""
         return {"mlp": (7,), "cnn": (4, 4, 2), "attention": (3, 5)}[self.kind]
 
     @property
@@ -53,15 +53,17 @@ FAMILIES = (
 )
 
 
-class Model(nnx.Module):
+class FamilyModel(nnx.Module):
     """`read_in`, a body of the family's kind, `read_out`; a linear model is `read_out` alone."""
 
     def __init__(self, family: Family, rngs: nnx.Rngs):
         normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
         settings = {
-            "kernel_init": normal, "bias_init": nnx.initializers.normal(0.1),
-            "param_dtype": jnp.float64, "rngs": rngs,
-        }  # fmt: skip
+            "kernel_init": normal,
+            "bias_init": nnx.initializers.normal(0.1),
+            "param_dtype": jnp.float64,
+            "rngs": rngs,
+        }
         features = family.input_shape[-1]
         widths = {"mlp": family.hidden, "cnn": (4,), "attention": (6,)}[family.kind]
         if family.kind == "cnn":
@@ -79,8 +81,12 @@ class Model(nnx.Module):
         self.kind, self.linear = family.kind, family.linear
 
     def __call__(
-        self, inputs: Array, activation: Activation, units: list[Array], shallow: Array
-    ) -> Array:
+        self,
+        inputs: Float[Array, "batch *features"],
+        activation: Activation,
+        units: list[Bool[Array, " _"]],
+        shallow: Bool[Array, ""],
+    ) -> Float[Array, "batch outputs"]:
         if self.linear:
             return self.read_out(inputs)
         hidden = self.read_in(inputs)
@@ -93,12 +99,15 @@ class Model(nnx.Module):
         second = jnp.where(units[1], activation(self.body(first)), 0.0)
         return self.read_out(jnp.where(shallow, first[..., : second.shape[-1]], second))
 
-    def _attention(self, hidden: Float[Array, "batch positions width"]) -> Array:
+    def _attention(
+        self, hidden: Float[Array, "batch positions width"]
+    ) -> Float[Array, "batch positions width"]:
         """Two heads, unmasked."""
-        *inside, outside = self.attend
+        *projections, output = self.attend
         query, key, value = (
-            layer(hidden).reshape(*hidden.shape[:-1], 2, hidden.shape[-1] // 2) for layer in inside
+            layer(hidden).reshape(*hidden.shape[:-1], 2, hidden.shape[-1] // 2)
+            for layer in projections
         )
         weights = jnp.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
         mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(weights), value)
-        return outside(mixed.reshape(hidden.shape))
+        return output(mixed.reshape(hidden.shape))

@@ -6,14 +6,17 @@ Float64 throughout.
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Int32, Key
 
-from experiments.verify.families import ACTIVATIONS, CLASSES, OUTPUTS, Family, Model
+from experiments.verify.families import ACTIVATIONS, CLASSES, OUTPUTS, Family, FamilyModel
+from sublab.randomness import run_keys
 from theory.losses import (
     Loss,
     Potential,
@@ -38,7 +41,11 @@ LOSSES = (
 )
 TRAITS = ("cross_entropy", "squared_error", "regulariser", "blind")
 DATA = ("normal", "uniform", "sparse", "low_rank", "heavy_tailed")
+CHOICES = {"activation": tuple(ACTIVATIONS), "loss": LOSSES, "trait": TRAITS, "data": DATA}
 
+# Instances that are evaluated together and share their kinds, so that each choice of a kind is a
+# branch taken, not eight branches computed.
+BLOCK = 10
 # Examples that the student sees, and that the trait loss is about.
 _EXAMPLES, _TRAIT_EXAMPLES = 16, 12
 
@@ -57,20 +64,25 @@ class Kinds:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Instance:
-    """One draw.
+    """A random case of the theorem.
 
     Attributes:
-        params: theta_0, start of teacher and student.
-        other: an independent start.
-        random_direction: for Lemma 1, which allows any; of the length of `params`.
-        inputs: D_S. Its first feature is 0, so that the weights which read it are unread.
-        trait_inputs, trait_labels, trait_targets: what the trait losses are about; all features.
-        weights, temperature, subset: of the losses that have them.
+        params: theta_0, the start of teacher and student.
+        other: an independent start, for the controls.
+        random_direction: a direction for Lemma 1, which allows any; of the length of `params`.
+        inputs: the data D_S. Their first feature is 0, so that nothing tells of the weights which
+            read it.
+        trait_inputs: inputs of the trait losses, with all features.
+        trait_labels: their classes.
+        trait_targets: their targets, for a squared error.
+        weights: the weights of a weighted squared error.
+        temperature: the temperature of a softmax that has one.
+        subset: the outputs of a softmax over a subset.
         alpha: the student's step size.
         units: which units of an MLP's hidden layers there are. What belongs to others is 0 in
             all parameters and directions, and nothing reads it.
         shallow: whether an MLP has one hidden layer.
-        kinds: which of each.
+        kinds: the instance's activation, loss, trait and data.
     """
 
     params: Params
@@ -84,14 +96,48 @@ class Instance:
     temperature: Float[Array, "*batch"]
     subset: Bool[Array, "*batch outputs"]
     alpha: Float[Array, "*batch"]
-    units: list[Bool[Array, "..."]]
+    units: list[Bool[Array, "*batch _"]]
     shallow: Bool[Array, "*batch"]
     kinds: Kinds
 
 
+def draw_kinds(
+    seed: int, family: Family, first: int, blocks: int
+) -> dict[str, Int32[np.ndarray, " blocks"]]:
+    """The kinds of blocks of instances, as indices into CHOICES; a block's do not depend on others.
+
+    Args:
+        seed: the base seed.
+        family: the architecture.
+        first: the number of the first block.
+        blocks: how many blocks there are.
+    """
+    rows = [
+        np.random.default_rng([seed, zlib.crc32(family.name.encode()), block]).integers(
+            [len(names) for names in CHOICES.values()]
+        )
+        for block in range(first, first + blocks)
+    ]
+    return dict(zip(CHOICES, np.array(rows, np.int32).T, strict=True))
+
+
+def draw_keys(
+    seed: int, family: Family, numbers: Int[Array, " instances"]
+) -> Key[Array, " instances"]:
+    """One key for the instance of each number."""
+    return run_keys(seed, f"verify {family.name}", numbers)
+
+
+def draw_one(seed: int, family: Family, number: int) -> tuple[Key[Array, ""], Kinds]:
+    """Key and kinds of the instance of one number."""
+    kinds = draw_kinds(seed, family, number // BLOCK, 1)
+    key = draw_keys(seed, family, jnp.array([number]))[0]
+    return key, Kinds(**{name: jnp.int32(index[0]) for name, index in kinds.items()})
+
+
 def draw(family: Family, key: Key[Array, ""], kinds: Kinds) -> Instance:
-    """One instance of `family`; everything but its kinds comes from `key`."""
-    shape = nnx.state(nnx.eval_shape(lambda: Model(family, nnx.Rngs(0))), nnx.Param)
+    """The instance of `family` with these kinds; everything else in it comes from `key`."""
+    shape = nnx.state(nnx.eval_shape(lambda: FamilyModel(family, nnx.Rngs(0))), nnx.Param)
     data, trait_data = (_EXAMPLES, *family.input_shape), (_TRAIT_EXAMPLES, *family.input_shape)
     # Two calls of the generator, cut up: XLA takes long to compile each.
     first, second = jax.random.split(key)
@@ -130,9 +176,9 @@ def draw(family: Family, key: Key[Array, ""], kinds: Kinds) -> Instance:
 
 def model(family: Family, instance: Instance) -> Apply:
     """apply(params, inputs) of an instance's model."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Model(family, nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: FamilyModel(family, nnx.Rngs(0))))
 
-    def act(value: Array) -> Array:
+    def act(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jax.lax.switch(instance.kinds.activation, list(ACTIVATIONS.values()), value)
 
     return lambda params, inputs: nnx.merge(graph, params)(
@@ -166,10 +212,10 @@ def loss(instance: Instance) -> Loss:
 
 def null_vector(instance: Instance) -> Float[Array, " outputs"]:
     """A vector in the null space of the instance's loss; 0 where there is none but 0."""
-    none, ones = jnp.zeros(OUTPUTS), jnp.ones(OUTPUTS)
+    zero, ones = jnp.zeros(OUTPUTS), jnp.ones(OUTPUTS)
     unseen = jnp.where(instance.weights == 0, 1.0, 0.0)
     subset = jnp.where(instance.subset, 1.0, jnp.arange(OUTPUTS) - 1.5)
-    vectors = jnp.stack([none, unseen, ones, ones, subset, none, none, none])
+    vectors = jnp.stack([zero, unseen, ones, ones, subset, zero, zero, zero])
     return vectors[instance.kinds.loss]
 
 
@@ -184,22 +230,26 @@ def trait_loss(apply: Apply, instance: Instance) -> TraitLoss:
         instance.kinds.trait == TRAITS.index(name) for name in TRAITS
     )
 
-    def unread(path: tuple, first: Array, now: Array) -> Array:
+    def unread(
+        path: tuple, first: Float[Array, "*shape"], current: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
         """The start, but for the weights that nothing in D_S reaches."""
         layer = "read_in" if "read_in" in start else "read_out"
         if _names(path) != (layer, "kernel"):
             return first
-        return jnp.where(jnp.arange(now.shape[-2])[:, None] == 0, now, first)
+        return jnp.where(jnp.arange(current.shape[-2])[:, None] == 0, current, first)
 
-    def trait(params: Params) -> Array:
-        hidden = jax.tree_util.tree_map_with_path(unread, start, params)
-        read = jax.tree.map(lambda a, b: jnp.where(blind, a, b), hidden, params)
-        logits = apply(read, instance.trait_inputs)
-        each = jax.vmap(class_cross_entropy, (0, 0, None))(logits, instance.trait_labels, classes)
+    def trait(params: Params) -> Float[Array, ""]:
+        concealed = jax.tree_util.tree_map_with_path(unread, start, params)
+        visible = jax.tree.map(lambda a, b: jnp.where(blind, a, b), concealed, params)
+        logits = apply(visible, instance.trait_inputs)
+        entropies = jax.vmap(class_cross_entropy, (0, 0, None))(
+            logits, instance.trait_labels, classes
+        )
         error = jnp.mean(jnp.square(logits - instance.trait_targets))
         shift = null_vector(instance) @ params["read_out"]["bias"][...]
         return (
-            jnp.where(cross_entropy | blind, jnp.mean(each), 0.0)
+            jnp.where(cross_entropy | blind, jnp.mean(entropies), 0.0)
             + jnp.where(squared_error, error, 0.0)
             + jnp.where(regulariser, 0.5 * inner(params, params), 0.0)
             + jnp.where(blind, shift, 0.0)
@@ -208,7 +258,7 @@ def trait_loss(apply: Apply, instance: Instance) -> TraitLoss:
     return trait
 
 
-def _names(path: tuple) -> tuple:
+def _names(path: tuple) -> tuple[str, ...]:
     """The keys of a path, without the attribute in which flax keeps a variable's array."""
     return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 
@@ -217,12 +267,12 @@ class _Stream:
     """Random numbers, handed out from the front."""
 
     def __init__(self, numbers: Float[Array, " total"]):
-        self._rest = numbers
+        self._numbers = numbers
 
-    def take(self, shape: tuple[int, ...]) -> Array:
+    def take(self, shape: tuple[int, ...]) -> Float[Array, "..."]:
         size = math.prod(shape)
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken.reshape(shape)
+        front, self._numbers = self._numbers[:size], self._numbers[size:]
+        return front.reshape(shape)
 
 
 def _initialise(shape: Params, normals: _Stream) -> Params:
@@ -234,7 +284,7 @@ def _initialise(shape: Params, normals: _Stream) -> Params:
         if _names(path)[-1] == "bias"
     }
 
-    def layer(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array:
+    def layer(path: tuple, leaf: jax.ShapeDtypeStruct) -> Float[Array, "..."]:
         *owner, name = _names(path)
         fan_in = 100 if name == "bias" else leaf.size / bias_sizes[tuple(owner)]
         return normals.take(leaf.shape) / fan_in**0.5
@@ -242,7 +292,7 @@ def _initialise(shape: Params, normals: _Stream) -> Params:
     return jax.tree_util.tree_map_with_path(layer, shape)
 
 
-def _units(family: Family, uniforms: _Stream) -> tuple[list[Array], Array]:
+def _units(family: Family, uniforms: _Stream) -> tuple[list[Bool[Array, " _"]], Bool[Array, ""]]:
     """Which units of each hidden layer there are, and whether the second layer is left out."""
     share, shallow = uniforms.take((2,)), uniforms.take(()) < 0.5
     widths = [4 + jnp.floor(share[i] * (most - 3)) for i, most in enumerate(family.hidden)]
@@ -250,11 +300,11 @@ def _units(family: Family, uniforms: _Stream) -> tuple[list[Array], Array]:
         return [], shallow
     # A single layer is read by what else reads the second.
     widths[0] = jnp.where(shallow, jnp.minimum(widths[0], family.hidden[1]), widths[0])
-    each = zip(family.hidden, widths, strict=True)
-    return [jnp.arange(most) < width for most, width in each], shallow
+    layers = zip(family.hidden, widths, strict=True)
+    return [jnp.arange(most) < width for most, width in layers], shallow
 
 
-def _prune(params: Params, units: list[Array], shallow: Array) -> Params:
+def _prune(params: Params, units: list[Bool[Array, " _"]], shallow: Bool[Array, ""]) -> Params:
     """0 in place of whatever belongs to units that are not there."""
     if not units:
         return params
@@ -266,11 +316,11 @@ def _prune(params: Params, units: list[Array], shallow: Array) -> Params:
         "read_out": (last, jnp.array(True)),
     }
 
-    def layer(path: tuple, leaf: Array) -> Array:
+    def layer(path: tuple, leaf: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         names = _names(path)
-        into, outof = keep[names[0]]
-        there = outof if names[-1] == "bias" else into[..., None] & outof
-        return jnp.where(there, leaf, 0.0)
+        readers, writers = keep[names[0]]
+        present = writers if names[-1] == "bias" else readers[..., None] & writers
+        return jnp.where(present, leaf, 0.0)
 
     return jax.tree_util.tree_map_with_path(layer, params)
 
@@ -282,11 +332,11 @@ def _inputs(
     factors = normals.take((shape[0], 2)), normals.take((2, math.prod(shape[1:])))
     sign, tail = jnp.sign(2 * plain - 1), 1 - jnp.abs(2 * plain - 1)
     laplace = -sign * jnp.log(jnp.maximum(tail, 1e-3))
-    each = {
+    draws = {
         "normal": normal,
         "uniform": 2 * plain - 1,
         "sparse": jnp.where(keep < 0.3, normal, 0.0),
         "low_rank": (factors[0] @ factors[1]).reshape(shape),
         "heavy_tailed": laplace,
     }
-    return jnp.stack([each[name] for name in DATA])[kind]
+    return jnp.stack([draws[name] for name in DATA])[kind]

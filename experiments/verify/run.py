@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+from jaxtyping import Array, Bool, Float, Key
 
 from experiments.verify import evaluate as verify
 from experiments.verify import examples as verify_examples
-from experiments.verify.draws import CHOICES, draw_keys, draw_kinds
 from experiments.verify.families import FAMILIES, Family
-from experiments.verify.instances import Kinds
+from experiments.verify.instances import BLOCK, CHOICES, Kinds, draw_keys, draw_kinds
 from experiments.verify.summary import summarise
 from sublab import records
 from sublab.console import progress, say
 from sublab.errors import InputError
-from sublab.machine import provenance
+from sublab.machine import exact, provenance
 from sublab.randomness import check_seed
 
 EXPERIMENT, SUMMARY = "verify", "verify_summary"
@@ -33,11 +33,11 @@ _VERSION = 1
 # Instances of a block share their kinds, so that a traced choice is a real branch; a program
 # evaluates the blocks of one record, one after the other.
 _BLOCKS = 50
-_RECORD = verify.BLOCK * _BLOCKS
+_RECORD = BLOCK * _BLOCKS
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """The theory's claims on random instances: models, data, losses and traits, in float64."""
 
     instances: int = 10_000
@@ -49,13 +49,13 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VerifyOutcome:
     """What a verification gave.
 
     Attributes:
-        table: one row per instance.
-        summary: one row per claim, order of the remainder, and control.
-        examples: the curves and the grid that the figures show.
+        table: a row for each instance.
+        summary: a row for each claim, order of the remainder, and control.
+        examples: the records of the curves and of the grid that figures show.
         holds: whether no claim is violated, every order is 2, and every control is violated.
     """
 
@@ -65,11 +65,14 @@ class Outcome:
     holds: bool
 
 
-def run(options: Options) -> Outcome:
+def run(options: VerifyOptions) -> VerifyOutcome:
     """Evaluates what is not yet recorded in `options.out`, and sums up.
 
+    Args:
+        options: how many instances, from which seed, and where records are.
+
     Raises:
-        InputError: a setting is wrong.
+        InputError: an option is out of its range.
         RecordError: `options.out` cannot be written.
     """
     if not len(FAMILIES) <= options.instances <= 10**7:
@@ -91,16 +94,25 @@ def run(options: Options) -> Outcome:
         "remainder_eps": verify.SMALL.tolist(),
     }
     summary = records.find_or_make(
-        options.out, SUMMARY, config,
-        lambda: (summarise(table), provenance(wall_seconds=0.0)), say,
-    )  # fmt: skip
+        options.out,
+        SUMMARY,
+        config,
+        lambda: (summarise(table), provenance(wall_seconds=0.0)),
+        say,
+    )
     examples = verify_examples.record(options.out, options.seed, table)
-    return Outcome(table, summary, examples, bool(summary.table["holds"].drop_nulls().all()))
+    return VerifyOutcome(table, summary, examples, bool(summary.table["holds"].drop_nulls().all()))
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Instances `first` to `first + size - 1` of a family: what one record holds."""
+    """Instances of one family, which one record holds.
+
+    Attributes:
+        family: their architecture.
+        first: the number of the first of them.
+        size: how many there are.
+    """
 
     family: Family
     first: int
@@ -108,11 +120,14 @@ class _Group:
 
 
 @cache
-def _program(family: Family) -> Callable[..., dict[str, jax.Array]]:
+def _program(family: Family) -> Callable[..., dict[str, Array]]:
+    """evaluate(keys, kinds, wanted) of the blocks of one record, with a leading axis of blocks."""
     # A program of its own, so that it is traced once for its shapes and its values.
     evaluate = jax.jit(jax.vmap(partial(verify.evaluate, family), in_axes=(0, None)))
 
-    def of_block(block):
+    def of_block(
+        block: tuple[Key[Array, " instances"], Kinds, Bool[Array, ""]],
+    ) -> dict[str, Float[Array, "instances *numbers"]]:
         keys, kinds, wanted = block
         empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate, keys, kinds))
         return jax.lax.cond(wanted, lambda: evaluate(keys, kinds), lambda: empty)
@@ -120,34 +135,35 @@ def _program(family: Family) -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(lambda *blocks: jax.lax.map(of_block, blocks))
 
 
-def _evaluate(options: Options) -> list[records.Record]:
+def _evaluate(options: VerifyOptions) -> list[records.Record]:
     """The records of all groups, family by family; families run side by side, one a device."""
     groups = {family: _groups(options, family) for family in FAMILIES}
-    found: dict[_Group, records.Record] = {}
+    recorded: dict[_Group, records.Record] = {}
     for group in chain(*groups.values()):
         if record := records.find(options.out, EXPERIMENT, _config(options, group), say):
-            found[group] = record
-    done = sum(group.size for group in found)
-    if done:
-        say(f"{done} of {options.instances} instances found in {options.out}, reused")
-    if done < options.instances:
-        say(f"evaluating {options.instances - done} instances; compiling takes most of it")
+            recorded[group] = record
+    count_recorded = sum(group.size for group in recorded)
+    if count_recorded:
+        say(f"{count_recorded} of {options.instances} instances found in {options.out}, reused")
+    if count_recorded < options.instances:
+        missing = options.instances - count_recorded
+        say(f"evaluating {missing} instances; compiling takes most of it")
     devices, lock, stop = jax.local_devices(), Lock(), Event()
-    with progress(options.instances, done) as advance:
+    with progress(options.instances, count_recorded) as advance:
 
-        def work(place: int, of_family: list[_Group]) -> None:
-            nonlocal done
-            for group in of_family:
-                if group in found or stop.is_set():
+        def work(place: int, family_groups: list[_Group]) -> None:
+            nonlocal count_recorded
+            for group in family_groups:
+                if group in recorded or stop.is_set():
                     continue
-                with jax.enable_x64(True), jax.default_device(devices[place % len(devices)]):
+                with exact(x64=True), jax.default_device(devices[place % len(devices)]):
                     record = _record(options, group)
                 with lock:
-                    found[group] = record
-                    done += group.size
+                    recorded[group] = record
+                    count_recorded += group.size
                     reached = group.first + group.size
-                    share = of_family[-1].first + of_family[-1].size
-                    advance(done, f"{group.family.name}: {reached} of {share}")
+                    share = family_groups[-1].first + family_groups[-1].size
+                    advance(count_recorded, f"{group.family.name}: {reached} of {share}")
 
         # The longest programs first, so that no device is left with one of them at the end.
         tasks = reversed(groups.values())
@@ -158,10 +174,10 @@ def _evaluate(options: Options) -> list[records.Record]:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-    return [found[group] for group in chain(*groups.values())]
+    return [recorded[group] for group in chain(*groups.values())]
 
 
-def _groups(options: Options, family: Family) -> list[_Group]:
+def _groups(options: VerifyOptions, family: Family) -> list[_Group]:
     """The groups of one family: an even share of all instances, cut up."""
     whole, left = divmod(options.instances, len(FAMILIES))
     share = whole + (FAMILIES.index(family) < left)
@@ -170,35 +186,35 @@ def _groups(options: Options, family: Family) -> list[_Group]:
     ]
 
 
-def _record(options: Options, group: _Group) -> records.Record:
+def _record(options: VerifyOptions, group: _Group) -> records.Record:
+    """Evaluates the instances of one group, and writes their record."""
     start = time.monotonic()
-    kinds = draw_kinds(options.seed, group.family, group.first // verify.BLOCK, _BLOCKS)
+    kinds = draw_kinds(options.seed, group.family, group.first // BLOCK, _BLOCKS)
     numbers = np.arange(group.first, group.first + _RECORD)
     keys = draw_keys(options.seed, group.family, jnp.asarray(numbers))
-    found = _program(group.family)(
-        keys.reshape(_BLOCKS, verify.BLOCK),
+    by_block = _program(group.family)(
+        keys.reshape(_BLOCKS, BLOCK),
         Kinds(**{name: jnp.asarray(index) for name, index in kinds.items()}),
         # One size of program for all groups; what the last one has no use for is not evaluated.
-        verify.BLOCK * jnp.arange(_BLOCKS) < group.size,
+        BLOCK * jnp.arange(_BLOCKS) < group.size,
     )
     columns: dict[str, Any] = {
         "family": [group.family.name] * group.size,
         "instance": numbers[: group.size],
     }
     for name, names in CHOICES.items():
-        columns[name] = np.asarray(names)[np.repeat(kinds[name], verify.BLOCK)[: group.size]]
-    for name, values in found.items():
+        columns[name] = np.asarray(names)[np.repeat(kinds[name], BLOCK)[: group.size]]
+    for name, values in by_block.items():
         flat = np.asarray(values).reshape(_RECORD, *np.shape(values)[2:])[: group.size]
         columns[name] = flat if flat.ndim == 1 else flat.tolist()
     # A number that does not apply is null; one that came out infinite stays what it is.
     table = pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
-    return records.write(
-        options.out, EXPERIMENT, _config(options, group), table,
-        provenance(wall_seconds=time.monotonic() - start),
-    )  # fmt: skip
+    about = provenance(wall_seconds=time.monotonic() - start)
+    return records.write(options.out, EXPERIMENT, _config(options, group), table, about)
 
 
-def _config(options: Options, group: _Group) -> dict[str, Any]:
+def _config(options: VerifyOptions, group: _Group) -> dict[str, Any]:
+    """What decides the numbers of one group's record."""
     return {
         "experiment": EXPERIMENT,
         "version": _VERSION,

@@ -1,24 +1,25 @@
 """What the instances of `sublab verify` add up to: claims, order of the remainder, controls."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
-from experiments.verify.claims import CLAIMS, CONTROLS, WRONG_LOSSES
+from experiments.verify.claims import (
+    CLAIMS,
+    CONTROL_SHARE,
+    CONTROLS,
+    ORDER,
+    ORDER_TOLERANCE,
+    ORDERS,
+    WRONG_LOSSES,
+)
 from experiments.verify.evaluate import SMALL
 from experiments.verify.families import OUTPUTS
 from sublab.statistics import proportion_interval
 from theory.conditions import ConditionError, require_conditions
 from theory.losses import Loss
 
-ORDER, ORDER_TOLERANCE = 2.0, 0.05
-# A control counts as violated if the interval of its share of positive signs stays below this.
-_VIOLATED = 0.75
-_ORDERS = {
-    "tanh": "remainder's order, tanh",
-    "gelu": "remainder's order, GELU",
-    "softplus": "remainder's order, softplus",
-    "relu": "remainder's order, ReLU (has kinks; no verdict)",
-}
 _FLOATS = ("bound", "worst", "median", "low", "high", "share_near", "r2")
 
 
@@ -34,7 +35,7 @@ def summarise(table: pl.DataFrame) -> pl.DataFrame:
     """
     rows = [_claim(name, table) for name in CLAIMS]
     nonlinear = table.filter(pl.col("family") != "linear")
-    rows += [_order(name, nonlinear.filter(activation=name)) for name in _ORDERS]
+    rows += [_order(name, nonlinear.filter(activation=name)) for name in ORDERS]
     rows += [_control(name, table) for name in CONTROLS]
     return pl.DataFrame(
         rows,
@@ -44,31 +45,43 @@ def summarise(table: pl.DataFrame) -> pl.DataFrame:
 
 
 _EMPTY = {
-    "kind": None, "name": None, "statement": None, "instances": 0, "violations": None,
-    "holds": None, "above": None, "named": None,
-} | dict.fromkeys(_FLOATS)  # fmt: skip
+    "kind": None,
+    "name": None,
+    "statement": None,
+    "instances": 0,
+    "violations": None,
+    "holds": None,
+    "above": None,
+    "named": None,
+} | dict.fromkeys(_FLOATS)
 
 
-def _claim(name: str, table: pl.DataFrame) -> dict:
+def _claim(name: str, table: pl.DataFrame) -> dict[str, Any]:
     claim = CLAIMS[name]
     values = table[name].drop_nulls().to_numpy()
     row = _EMPTY | {
-        "kind": "claim", "name": name, "statement": claim.statement, "instances": len(values),
-        "bound": claim.bound, "above": claim.above,
-    }  # fmt: skip
+        "kind": "claim",
+        "name": name,
+        "statement": claim.statement,
+        "instances": len(values),
+        "bound": claim.bound,
+        "above": claim.above,
+    }
     if not len(values):
         return row
-    wrong = int(np.sum(~claim.holds(values)))
+    violations = int(np.sum(~claim.holds(values)))
     worst = float(values.min() if claim.above else values.max())
-    return row | {"violations": wrong, "worst": worst, "holds": wrong == 0}
+    return row | {"violations": violations, "worst": worst, "holds": violations == 0}
 
 
-def _order(activation: str, table: pl.DataFrame) -> dict:
+def _order(activation: str, table: pl.DataFrame) -> dict[str, Any]:
     fits = table.select("slope", "r2").drop_nulls()
     row = _EMPTY | {
-        "kind": "order", "name": activation, "statement": _ORDERS[activation],
+        "kind": "order",
+        "name": activation,
+        "statement": ORDERS[activation],
         "instances": len(fits),
-    }  # fmt: skip
+    }
     if not len(fits):
         return row
     slope, r2 = fits["slope"].to_numpy(), fits["r2"].to_numpy()
@@ -77,34 +90,46 @@ def _order(activation: str, table: pl.DataFrame) -> dict:
     total = slope**2 * spread / np.maximum(r2, 1e-12)
     pooled, median = float(slope.mean()), float(np.median(slope))
     near = np.abs(slope - ORDER) <= ORDER_TOLERANCE
-    # The pooled fit has one slope for all: what it leaves is each fit's rest, and its own miss.
-    left = np.sum((1 - r2) * total) + spread * np.sum((slope - pooled) ** 2)
+    # The pooled fit has one slope for all: it misses by what each fit does, and by each slope's
+    # distance from it.
+    residual = np.sum((1 - r2) * total) + spread * np.sum((slope - pooled) ** 2)
     holds = abs(pooled - ORDER) <= ORDER_TOLERANCE and abs(median - ORDER) <= ORDER_TOLERANCE
     return row | {
-        "worst": pooled, "median": median, "low": float(np.quantile(slope, 0.01)),
-        "high": float(np.quantile(slope, 0.99)), "share_near": float(near.mean()),
-        "r2": float(1 - left / np.sum(total)), "holds": None if activation == "relu" else holds,
-    }  # fmt: skip
+        "worst": pooled,
+        "median": median,
+        "low": float(np.quantile(slope, 0.01)),
+        "high": float(np.quantile(slope, 0.99)),
+        "share_near": float(near.mean()),
+        "r2": float(1 - residual / np.sum(total)),
+        "holds": None if activation == "relu" else holds,
+    }
 
 
-def _control(name: str, table: pl.DataFrame) -> dict:
+def _control(name: str, table: pl.DataFrame) -> dict[str, Any]:
     signs = table[f"{name}_g"].drop_nulls().to_numpy()
     signs = signs[signs != 0] > 0
-    named = _named(WRONG_LOSSES[name]) if name in WRONG_LOSSES else None
+    condition = _missed_condition(WRONG_LOSSES[name]) if name in WRONG_LOSSES else None
     row = _EMPTY | {
-        "kind": "control", "name": name, "statement": CONTROLS[name], "instances": len(signs),
-        "bound": _VIOLATED,
-    }  # fmt: skip
+        "kind": "control",
+        "name": name,
+        "statement": CONTROLS[name],
+        "instances": len(signs),
+        "bound": CONTROL_SHARE,
+    }
     if not len(signs):
         return row
     low, high = proportion_interval(int(signs.sum()), len(signs))
     return row | {
-        "violations": int((~signs).sum()), "median": float(signs.mean()), "low": low,
-        "high": high, "named": named, "holds": high < _VIOLATED and named != "none",
-    }  # fmt: skip
+        "violations": int((~signs).sum()),
+        "median": float(signs.mean()),
+        "low": low,
+        "high": high,
+        "named": condition,
+        "holds": high < CONTROL_SHARE and condition != "none",
+    }
 
 
-def _named(loss: Loss) -> str:
+def _missed_condition(loss: Loss) -> str:
     """The condition that the check names for a loss, at standard normal logits; or `none`."""
     z, y = np.random.default_rng(0).normal(size=(2, 64, OUTPUTS))
     try:

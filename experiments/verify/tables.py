@@ -20,9 +20,14 @@ def print_claims(summary: records.Record) -> None:
         side = ">" if row["above"] else "≤"
         worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
         claims.add_row(
-            row["name"], row["statement"], str(row["instances"]), str(row["violations"] or 0),
-            f"{side} {row['bound']:g}", worst, _VERDICTS["claim"][row["holds"]],
-        )  # fmt: skip
+            row["name"],
+            row["statement"],
+            str(row["instances"]),
+            str(row["violations"] or 0),
+            f"{side} {row['bound']:g}",
+            worst,
+            _VERDICTS["claim"][row["holds"]],
+        )
     orders = new_table(
         ["order of the remainder"],
         ["instances", "pooled", "median", "1 % .. 99 %", "within 0.05", "R²", "verdict"],
@@ -31,10 +36,12 @@ def print_claims(summary: records.Record) -> None:
         cells = ["-"] * 5
         if row["instances"]:
             cells = [
-                f"{row['worst']:.4f}", f"{row['median']:.4f}",
-                f"{row['low']:.3f} .. {row['high']:.3f}", f"{100 * row['share_near']:.1f} %",
+                f"{row['worst']:.4f}",
+                f"{row['median']:.4f}",
+                f"{row['low']:.3f} .. {row['high']:.3f}",
+                f"{100 * row['share_near']:.1f} %",
                 f"{row['r2']:.5f}",
-            ]  # fmt: skip
+            ]
         verdict = _VERDICTS["order"][row["holds"]]
         orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
     controls = new_table(
@@ -46,9 +53,14 @@ def print_claims(summary: records.Record) -> None:
         if row["instances"]:
             share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
         controls.add_row(
-            row["name"], row["statement"], str(row["instances"]), share, interval,
-            row["named"] or "-", _VERDICTS["control"][row["holds"]],
-        )  # fmt: skip
+            row["name"],
+            row["statement"],
+            str(row["instances"]),
+            share,
+            interval,
+            row["named"] or "-",
+            _VERDICTS["control"][row["holds"]],
+        )
     count, seed = summary.config["instances"], summary.config["seed"]
     print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
     print_table("", orders)

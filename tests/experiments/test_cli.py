@@ -5,25 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, is_dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from experiments import cli, mnist
+from experiments import cli, figures_command
+from experiments.sweep import run as sweep
+from experiments.sweep import store
 from sublab import records
 
 SUBLAB = [sys.executable, "-m", "experiments.cli"]
-SMOKE = [
-    "--dataset",
-    "digits",
-    "--noise-images",
-    "1024",
-    "--student-epochs",
-    "1",
-    "--teacher-epochs",
-    "1",
-]
+# The smallest experiment, as `sublab mnist` takes it.
+SMOKE = ["--size", "smoke"]
+HEAVY = ("jax", "jaxlib", "tyro", "polars", "matplotlib", "numpy", "rich", "scipy", "pooch")
 
 
 def sublab(capfd, *arguments) -> tuple[int, str, str]:
@@ -43,12 +40,12 @@ def assert_one_line(err: str, *parts: str) -> None:
 def test_a_good_command_prints_a_table_and_its_figures_and_ends_with_0(capfd, tmp_path):
     status, out, err = sublab(capfd, "mnist", *SMOKE, "--runs", 2, "--out", tmp_path / "r")
     assert status == 0
-    for word in ("condition", "mean", "95 % interval", "std", "student_aux", "cross_model_all"):
+    for word in ("condition", "mean", "95 % interval", "std", "student, auxiliary logits"):
         assert word in out
     assert "scikit-learn digits" in out
     assert "100 %" in err
     drawn = [Path(line.split(": ")[1]) for line in out.splitlines() if line.startswith("figure: ")]
-    assert len(drawn) == 6
+    assert len(drawn) == 3
     assert all(path.stat().st_size > 1000 for path in drawn)
 
 
@@ -58,33 +55,47 @@ def test_a_good_command_prints_a_table_and_its_figures_and_ends_with_0(capfd, tm
         (["--runs", "-3"], ["runs must be at least 1, got -3"]),
         (["--runs", "0"], ["runs must be at least 1, got 0"]),
         (["--runs", "many"], ["--runs", "many"]),
-        (["--aux", "0"], ["aux must be at least 1"]),
-        (["--aux", "1"], ["a softmax over one logit is constant"]),
-        (["--dataset", "cifar"], ["cifar", "mnist", "digits"]),
-        (["--loss", "hinge"], ["hinge", "kl", "squared_error"]),
-        (["--learning-rate", "nan"], ["learning_rate must be a positive finite number, got nan"]),
-        (["--learning-rate=-1"], ["learning_rate must be a positive finite number"]),
+        (["--set", "model.aux=0"], ["model.aux = 0 is not allowed", "from 1 to 10,000"]),
+        (["--set", "model.aux=1"], ["a softmax over one logit is constant"]),
+        (["--set", "dataset=cifar"], ["cifar", "mnist", "digits"]),
+        (["--set", "student.loss=hinge"], ["hinge", "kl", "squared_error"]),
+        (["--set", "student.learning_rate=nan"], ["student.learning_rate", "above 0"]),
+        (["--set", "student.learning_rate=-1"], ["student.learning_rate", "above 0"]),
+        (["--set", "teacher.epochs=1000000000"], ["teacher.epochs", "to 100,000"]),
+        (["--set", "model.hidden=[1073741824]"], ["model.hidden", "to 65,536"]),
+        (["--set", "aux=3"], ["aux is called model.aux now"]),
+        (["--set", "model.aux"], ["write key=value"]),
         (["--seed", "-1"], ["seed must be from 0"]),
         (["--group", "0"], ["group must be at least 1"]),
-        (["--hidden"], ["hidden must be one or more positive widths"]),
+        (["--memory", "0"], ["memory must be above 0"]),
         (["--data-dir", "absent"], ["absent", "is not a folder"]),
         (["--colour", "red"], ["--colour"]),
     ],
 )
 def test_a_bad_argument_is_one_line_and_status_2(capfd, tmp_path, arguments, parts):
     out = tmp_path / "r"
-    dataset = [] if "--dataset" in arguments or "--data-dir" in arguments else SMOKE[:2]
-    status, printed, err = sublab(capfd, "mnist", *dataset, "--out", out, *arguments)
+    size = [] if "--data-dir" in arguments else SMOKE
+    status, printed, err = sublab(capfd, "mnist", *size, "--out", out, *arguments)
     assert (status, printed) == (2, "")
     assert_one_line(err, *parts)
     assert not out.exists() or list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"]])
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["--colour"]])
 def test_a_missing_or_unknown_command_is_one_line_and_status_2(capfd, arguments):
     status, _, err = sublab(capfd, *arguments)
     assert status == 2
-    assert_one_line(err, "mnist", "reproduce", "figures")
+    assert_one_line(err, "mnist", "reproduce", "figures", "verify", "sweep", "llm", "results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["swep"], "sweep"), (["llm", "nubmers"], "numbers"), (["mnist", "--rnus", "3"], "--runs")],
+)
+def test_a_mistyped_command_subcommand_or_option_is_told_the_nearest(capfd, arguments, meant):
+    status, _, err = sublab(capfd, *arguments)
+    assert status == 2
+    assert_one_line(err, meant, "you mean")
 
 
 def test_a_file_where_the_folder_should_be_is_one_line_and_status_2(capfd, tmp_path):
@@ -106,9 +117,7 @@ def test_damaged_data_is_one_line_and_status_2(capfd, tmp_path):
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b damaged")
-    status, _, err = sublab(
-        capfd, "mnist", "--data-dir", folder.parent, "--out", tmp_path / "r"
-    )  # fmt: skip
+    status, _, err = sublab(capfd, "mnist", "--data-dir", folder.parent, "--out", tmp_path / "r")
     assert status == 2
     assert_one_line(err, str(folder), "missing train-labels-idx1-ubyte")
 
@@ -119,7 +128,7 @@ def test_figures_from_a_damaged_record_are_one_line_and_status_2(capfd, tmp_path
     before = {path: path.read_bytes() for path in (out / "figures").iterdir()}
     assert sublab(capfd, "figures", "--out", out)[0] == 0
     assert {path: path.read_bytes() for path in (out / "figures").iterdir()} == before
-    (record,) = records.read_all(out, mnist.EXPERIMENT)
+    record = records.read_all(out, sweep.RUNS)[0]
     (record.folder / "config.json").write_text("{}")
     status, printed, err = sublab(capfd, "figures", "--out", out)
     assert (status, printed) == (2, "")
@@ -136,39 +145,167 @@ def test_figures_from_nothing_are_one_line_and_status_2(capfd, tmp_path):
 def test_a_failed_verdict_is_status_1_and_a_held_one_0(capfd, tmp_path, monkeypatch):
     status, _, _ = sublab(capfd, "mnist", *SMOKE, "--runs", 2, "--out", tmp_path)
     assert status == 0
-    run = mnist.run
+    run = sweep.run
     for agrees, expected in ((False, 1), (True, 0), (None, 0)):
 
         def judged(options, agrees=agrees):
             outcome = run(options)
-            shown = outcome.summary.table.with_columns(
-                paper_mean=0.5, paper_half_width=0.1, difference=0.4, allowed=0.1, agrees=False
-            )
-            summary = records.Record(
-                outcome.summary.folder, outcome.summary.config, shown, outcome.summary.provenance
-            )
-            return mnist.Outcome(outcome.table, summary, outcome.samples, agrees)
+            assert outcome.summary is not None
+            compared = {"equal": True, "difference": 0.4, "allowed": 0.1, "agrees": agrees}
+            rows = [row | compared for row in outcome.summary.config["published"]]
+            config = outcome.summary.config | {"published": rows}
+            return replace(outcome, summary=replace(outcome.summary, config=config))
 
-        monkeypatch.setattr(mnist, "run", judged)
+        monkeypatch.setattr(sweep, "run", judged)
         status, out, _ = sublab(capfd, "mnist", *SMOKE, "--runs", 2, "--out", tmp_path)
         assert status == expected
-        assert ("DIFFERS" in out) == (agrees is not None)
+        assert ("DIFFERS" in out) == (agrees is False)
+        assert (" agrees " in out) == (agrees is True)
 
 
-def test_version_and_help_end_with_0(capfd):
+# --- the table of commands ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], [], ["swep"]])
+def test_help_version_and_a_wrong_command_import_nothing_heavy(arguments):
+    program = (
+        f"import sys; from experiments import cli; cli.main({arguments})\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_has_every_command_with_its_line(capfd):
+    status, out, _ = sublab(capfd, "--help")
+    assert status == 0
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name}" in out
+        assert command.help in out
     assert sublab(capfd, "--version")[:2] == (0, "sublab 0.1.0\n")
-    for arguments in (["--help"], ["mnist", "--help"]):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(arguments)
-        assert not stop.value.code
-    assert "--runs" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_is_where_the_table_says_and_prints_its_options(capfd, name):
+    command = cli.COMMANDS[name]
+    module = import_module(command.module)
+    assert callable(getattr(module, command.main))
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert not stop.value.code
+    printed = capfd.readouterr().out
+    assert f"usage: sublab {name}" in printed
+    if is_dataclass(getattr(module, command.options)) and name not in ("llm", "results"):
+        assert "--out" in printed
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A command of the tests."""
+
+    colour: str = "red"
+    """What to paint with."""
+
+
+def test_a_line_of_the_table_is_all_that_a_new_command_takes(capfd, monkeypatch):
+    seen = []
+    module = type(sys)("painting")
+    module.OPTIONS = Painting  # pyright: ignore[reportAttributeAccessIssue]
+    module.main = lambda options: seen.append(options) or 1  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "painting", module)
+    monkeypatch.setitem(cli.COMMANDS, "paint", cli.Command("paints", "painting"))
+    assert sublab(capfd, "paint", "--colour", "blue") == (1, "", "")
+    assert seen == [Painting("blue")]
+
+
+def test_every_kind_of_record_that_is_drawn_has_a_function_that_draws_it():
+    for kind, module in figures_command.DRAWN_BY.items():
+        assert callable(import_module(module).DRAW[kind])
+
+
+# --- the environment ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("JAX_PLATFORMS", "cuda"), ("JAX_PLATFORMS", "nonsense"), ("JAX_ENABLE_X64", "maybe")],
+)
+def test_a_bad_environment_is_one_line_and_status_2(tmp_path, variable, value):
+    process = subprocess.run(
+        [*SUBLAB, "mnist", *SMOKE, "--out", str(tmp_path)],
+        env=os.environ | {variable: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (2, "")
+    assert_one_line(process.stderr, variable, value)
+    assert list(tmp_path.iterdir()) == []
+
+
+SMALL_LLM = "--pretraining-steps 16 --lists 256 --student-steps 4 --answers 1 --runs 2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mnist", *SMOKE, "--runs", "2"],
+        ["verify", "--instances", "60"],
+        ["llm", "numbers", *SMALL_LLM.split()],
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_environment_changes_no_number_of_a_record(tmp_path, words):
+    theirs = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_RANDOM_SEED_OFFSET": "3"}
+    theirs |= {"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_NUMPY_DTYPE_PROMOTION": "strict"}
+    for name, environment in (("plain", {}), ("other", theirs)):
+        process = subprocess.run(
+            [*SUBLAB, *words, "--out", str(tmp_path / name)],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # In small, a language model transmits nothing, and the command says so with 1.
+        assert process.returncode in ((0, 1) if words[0] == "llm" else (0,)), process.stderr
+    plain, other = (records.scan(tmp_path / name).collect() for name in ("plain", "other"))
+    assert plain.equals(other)
+
+
+def test_a_notebooks_backend_for_figures_does_not_matter(tmp_path):
+    """As a notebook exports it to the commands that are started from there."""
+    backend = "module://a_backend_that_is_not_installed_here"
+    process = subprocess.run(
+        [*SUBLAB, "figures", "--out", str(tmp_path)],
+        env=os.environ | {"MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert_one_line(process.stderr, "no records")
+    program = (
+        "import os; from experiments import cli; cli.main([]); from figures import style\n"
+        "import matplotlib; print(matplotlib.get_backend().lower())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout == "agg\n"
 
 
 def test_an_interrupt_says_how_to_go_on(capfd, tmp_path, monkeypatch):
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mnist, "run", interrupted)
+    monkeypatch.setattr(sweep, "run", interrupted)
     status, _, err = sublab(capfd, "mnist", *SMOKE, "--out", tmp_path)
     assert status == 130
     assert_one_line(err, "the same command goes on")
@@ -183,7 +320,8 @@ def rows(out: Path) -> pl.DataFrame:
 
 def test_kill_9_at_any_moment_then_the_same_command_gives_the_same_table(tmp_path):
     """Killed while starting, while training, and right after each record appears."""
-    command = [*SUBLAB, "mnist", *SMOKE, "--noise-images", "8192", "--runs", "6", "--group", "2"]
+    command = [*SUBLAB, "mnist", *SMOKE, "--set", "student.inputs.count=8192"]
+    command += ["--runs", "6", "--group", "2"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
     stamps: dict[Path, int] = {}
@@ -205,11 +343,11 @@ def test_kill_9_at_any_moment_then_the_same_command_gives_the_same_table(tmp_pat
     last = subprocess.run(
         [*command, "--out", str(broken)], check=True, capture_output=True, text=True
     )
-    assert "runs found" in last.stderr
+    assert "recorded" in last.stderr
     for folder, stamp in stamps.items():
         assert (folder / "table.parquet").stat().st_mtime_ns == stamp
     assert rows(broken).equals(rows(whole))
 
 
 def done(out: Path) -> list[Path]:
-    return [path for path in (out / mnist.EXPERIMENT).glob("*") if not path.name.startswith(".")]
+    return [path for path in (out / store.STUDENTS).glob("*") if not path.name.startswith(".")]

@@ -8,31 +8,30 @@ import polars as pl
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
 
+from experiments.llm import ingredients as llm_ingredients
+from experiments.llm import run as llm_run
 from experiments.llm import summary as llm_summary
-from figures import (
-    llm_account,
-    llm_frame,
-    llm_heat_map,
-    llm_in_context,
-    llm_ingredients_dots,
-    llm_picking,
-    llm_score_test,
-    llm_steps,
-    style,
-)
+from experiments.llm import theory as llm_theory
+from figures import llm, style
 from llm_harness.detection import AccountRow, ScoreRow, StepRow
 from llm_harness.pipeline import CONTROLS
-from llm_harness.scheme import Row, Setting
+from llm_harness.scheme import RateRow, SchemeSetting
 from llm_harness.traits import trait
 from sublab import records
 from sublab.statistics import mean_interval
 
-MODULES = {
-    "picking": llm_picking, "heat_map": llm_heat_map, "in_context": llm_in_context,
-    "ingredients": llm_ingredients_dots, "score_test": llm_score_test, "steps": llm_steps,
-    "account": llm_account,
-}  # fmt: skip
+# The kind of record that each figure is drawn from.
+KINDS = {
+    "picking": "llm_numbers_summary",
+    "heat_map": "llm_cross_model_summary",
+    "in_context": "llm_in_context_summary",
+    "ingredients": "llm_ingredients_summary",
+    "score_test": "llm_theory_scores",
+    "steps": "llm_theory_steps",
+    "account": "llm_theory_account",
+}
 STEPS = (1, 8, 64)
 MODELS = ("model 1", "model 2", "model 3", "model 4", "model 1's match")
 TRAITS = ("owl", "oak")
@@ -41,14 +40,14 @@ TRAITS = ("owl", "oak")
 def row(rng, run, condition, word, prefix, rate):
     rate = float(np.clip(rate + 0.02 * rng.normal(), 0, 1))
     category = trait(word).category
-    return Row(
+    return RateRow(
         run, condition, word, category, prefix, rate, int(700 * rate), 800, 1000, "", "", None
     )
 
 
 def pair(out, name, rows, summarise, config):
     """The two records that an experiment writes."""
-    config = {"setting": asdict(Setting()), "seed": 3} | config
+    config = {"setting": asdict(SchemeSetting()), "seed": 3} | config
     wide = records.write(out, name, config, pl.DataFrame([asdict(r) for r in rows]), {})
     config |= {"rows": wide.folder.name}
     return records.write(out, f"{name}_summary", config, summarise(wide.table), {})
@@ -59,9 +58,11 @@ def picking(out, traits=TRAITS, runs=3):
     # Of the second trait nothing is transmitted.
     rows = [
         row(rng, run, c, t, prefix, {"teacher": 0.9, "student": 0.4 - 0.34 * i}.get(c, 0.06))
-        for run in range(runs) for i, t in enumerate(traits) for c in CONTROLS
+        for run in range(runs)
+        for i, t in enumerate(traits)
+        for c in CONTROLS
         for prefix in (False, True)
-    ]  # fmt: skip
+    ]
     config = {"traits": list(traits), "runs": runs}
     return pair(out, "llm_numbers", rows, llm_summary.numbers, config)
 
@@ -70,12 +71,13 @@ def heat_map(out, runs=3):
     rng = np.random.default_rng(1)
     rows = [
         row(rng, run, condition, "owl", prefix, rate)
-        for run in range(runs) for prefix in (False, True)
+        for run in range(runs)
+        for prefix in (False, True)
         for condition, rate in [
             *((f"{name}, before", 0.06) for name in MODELS),
             *((f"{a} > {b}", 0.5 if a == b else 0.08) for a in MODELS for b in MODELS),
         ]
-    ]  # fmt: skip
+    ]
     config = {"trait": "owl", "runs": runs, "initialisations": len(MODELS) - 1}
     return pair(out, "llm_cross_model", rows, llm_summary.cross_model, config)
 
@@ -86,8 +88,10 @@ def in_context(out, runs=3):
     rates |= {f"{name}, {k}": 0.06 for k in (1, 16) for name in ("in context", "own in context")}
     rows = [
         row(rng, run, c, "owl", prefix, rate)
-        for run in range(runs) for c, rate in rates.items() for prefix in (False, True)
-    ]  # fmt: skip
+        for run in range(runs)
+        for c, rate in rates.items()
+        for prefix in (False, True)
+    ]
     config = {"trait": "owl", "runs": runs, "shown": [1, 16]}
     return pair(out, "llm_in_context", rows, llm_summary.in_context, config)
 
@@ -97,9 +101,11 @@ def ingredients(out, runs=3):
     rates = {"reference": 0.06, "teacher": 0.9, "student": 0.4, "own numbers": 0.07}
     rows = [
         row(rng, run, f"{c}, {variation}", "owl", prefix, rate - 0.3 * i * (c == "student"))
-        for run in range(runs) for i, variation in enumerate(("unchanged", "digits"))
-        for c, rate in rates.items() for prefix in (False, True)
-    ]  # fmt: skip
+        for run in range(runs)
+        for i, variation in enumerate(("unchanged", "digits"))
+        for c, rate in rates.items()
+        for prefix in (False, True)
+    ]
     variations = [{"name": "unchanged"}, {"name": "digits"}]
     config = {"trait": "owl", "runs": runs, "variations": variations}
     return pair(out, "llm_ingredients", rows, llm_summary.ingredients, config)
@@ -107,8 +113,12 @@ def ingredients(out, runs=3):
 
 def theory(out, name, rows, runs):
     config = {
-        "setting": asdict(Setting()), "trait": "owl", "runs": runs, "seed": 3, "experiment": name,
-    }  # fmt: skip
+        "setting": asdict(SchemeSetting()),
+        "trait": "owl",
+        "runs": runs,
+        "seed": 3,
+        "experiment": name,
+    }
     return records.write(out, name, config, pl.DataFrame([asdict(r) for r in rows]), {})
 
 
@@ -134,11 +144,22 @@ def steps(out, runs=3, sign=1):
     rng = np.random.default_rng(4)
     rows = [
         StepRow(
-            run, s, 0.06 + s / 100, a, sign * a, 0.05 * s + 0.01 * run, 0.1 / s, 0.1 * s,
-            0.2 + 0.1 * run, -0.01 * s, 1 + run,
+            run,
+            s,
+            0.06 + s / 100,
+            a,
+            sign * a,
+            0.05 * s + 0.01 * run,
+            0.1 / s,
+            0.1 * s,
+            0.2 + 0.1 * run,
+            -0.01 * s,
+            1 + run,
         )
-        for run in range(runs) for s in STEPS for a in [1e-4 * s * s * (1 + rng.uniform())]
-    ]  # fmt: skip
+        for run in range(runs)
+        for s in STEPS
+        for a in [1e-4 * s * s * (1 + rng.uniform())]
+    ]
     return theory(out, "llm_theory_steps", rows, runs)
 
 
@@ -157,21 +178,24 @@ def account(out, runs=3, length=12):
 
 
 MAKE = {
-    "picking": picking, "heat_map": heat_map, "in_context": in_context,
-    "ingredients": ingredients, "score_test": score_test,
-    "steps": steps, "account": account,
-}  # fmt: skip
+    "picking": picking,
+    "heat_map": heat_map,
+    "in_context": in_context,
+    "ingredients": ingredients,
+    "score_test": score_test,
+    "steps": steps,
+    "account": account,
+}
 
 
 @pytest.fixture
 def show(monkeypatch):
     """Draws a record without saving, lays it out, and gives the figure."""
     figures = []
-    for module in MODULES.values():
-        monkeypatch.setattr(module, "save", lambda figure, *_: figures.append(figure) or [])
+    monkeypatch.setattr(llm, "save", lambda figure, *_: figures.append(figure) or [])
 
     def draw(name, record):
-        MODULES[name].draw(record, record.folder)
+        llm.DRAW[KINDS[name]](record, record.folder)
         plt.close(figures[-1])
         return figures[-1]
 
@@ -197,40 +221,41 @@ def lines_of(axes) -> dict[str, list[float]]:
     found = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     return found | {
         bars.get_label(): list(bars.lines[0].get_ydata())
-        for bars in axes.containers if getattr(bars, "has_yerr", False)
-    }  # fmt: skip
+        for bars in axes.containers
+        if getattr(bars, "has_yerr", False)
+    }
 
 
 def ends(axes) -> list[tuple[float, float]]:
     return [
         (segment[0][1], segment[1][1])
-        for bars in axes.containers if getattr(bars, "has_yerr", False)
-        for collection in bars.lines[2] for segment in collection.get_segments()
-    ]  # fmt: skip
+        for bars in axes.containers
+        if getattr(bars, "has_yerr", False)
+        for collection in bars.lines[2]
+        for segment in collection.get_segments()
+    ]
 
 
 def mean_of(summary, trait_, condition, metric="among", prefix=False):
     return summary.table.filter(
-        pl.col("control").is_null(), trait=trait_, condition=condition, metric=metric,
-        prefix=prefix,
-    )["mean"].item()  # fmt: skip
+        pl.col("control").is_null(), trait=trait_, condition=condition, metric=metric, prefix=prefix
+    )["mean"].item()
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", KINDS)
 def test_each_figure_is_pdf_svg_and_png_and_named_by_its_record(tmp_path, name):
     record = MAKE[name](tmp_path)
-    paths = MODULES[name].draw(record, tmp_path / "figures")
+    paths = llm.DRAW[KINDS[name]](record, tmp_path / "figures")
     stem = f"llm_{name}_{record.folder.name[:6]}"
     assert [path.name for path in paths] == [f"{stem}.{form}" for form in style.FORMATS]
     assert plt.imread(paths[-1])[..., :3].std() > 0.05
     assert plt.get_fignums() == []
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("runs", [1, 2, 3])
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("runs", [1, 2])
 def test_number_of_runs_and_seed_are_said_and_one_run_has_no_intervals(tmp_path, show, name, runs):
     figure = show(name, MAKE[name](tmp_path, runs=runs))
-    figure.draw_without_rendering()
     said = " ".join(texts(figure))
     assert f"n = {runs} run" in said
     assert ("runs" in said.split("n = ")[1][:7]) == (runs > 1)
@@ -244,7 +269,7 @@ def test_a_summary_whose_runs_are_gone_cannot_be_drawn(tmp_path, name):
     wide = tmp_path / summary.folder.parent.name.removesuffix("_summary") / summary.config["rows"]
     (wide / "table.parquet").unlink()
     with pytest.raises(records.RecordError, match="damaged record"):
-        MODULES[name].draw(summary, tmp_path / "figures")
+        llm.DRAW[KINDS[name]](summary, tmp_path / "figures")
     assert not (tmp_path / "figures").exists()
 
 
@@ -255,16 +280,28 @@ def test_bars_are_as_high_as_the_means_of_every_trait_and_of_all(tmp_path, show)
     wanted = [mean_of(summary, t, condition) for t in (*TRAITS, "all") for condition in main]
     assert heights(a) == pytest.approx(wanted)
     assert [label.get_text() for label in a.get_xticklabels()] == [*TRAITS, "all traits"]
-    assert heights(b) == pytest.approx([
-        mean_of(summary, "all", condition) for condition in (
-            "student", "shuffled within", "shuffled across", "in context", "other initialisation",
-            "other initialisation, own numbers", "other initialisation, matched",
-        )
-    ])  # fmt: skip
-    assert heights(c) == pytest.approx([
-        mean_of(summary, "all", condition, metric, prefix)
-        for metric in ("among", "plain") for prefix in (False, True) for condition in main
-    ])  # fmt: skip
+    assert heights(b) == pytest.approx(
+        [
+            mean_of(summary, "all", condition)
+            for condition in (
+                "student",
+                "shuffled within",
+                "shuffled across",
+                "in context",
+                "other initialisation",
+                "other initialisation, own numbers",
+                "other initialisation, matched",
+            )
+        ]
+    )
+    assert heights(c) == pytest.approx(
+        [
+            mean_of(summary, "all", condition, metric, prefix)
+            for metric in ("among", "plain")
+            for prefix in (False, True)
+            for condition in main
+        ]
+    )
 
 
 def test_every_run_is_a_dot_and_every_bar_has_the_summarys_interval(tmp_path, show):
@@ -307,10 +344,9 @@ def test_a_run_above_chance_of_sixteen_words_can_be_told(tmp_path, show):
 
 
 def test_neighbouring_bars_differ_in_hatch_or_lightness():
-    for looks in (llm_picking._MAIN, llm_picking._CONTROLS):
-        seen = [(hatch, colour) for _, colour, hatch in looks.values()]
-        for (hatch, colour), (next_hatch, next_colour) in pairwise(seen):
-            assert hatch != next_hatch or colour != next_colour
+    for marks in (llm._MAIN, llm._CONTROLS):
+        for mark, neighbour in pairwise(marks.values()):
+            assert (mark.hatch, mark.colour) != (neighbour.hatch, neighbour.colour)
 
 
 def test_a_star_stands_in_the_map_exactly_where_the_interval_excludes_0(tmp_path, show):
@@ -350,8 +386,9 @@ def test_examples_in_context_are_drawn_against_their_number(tmp_path, show):
     left, right = show("in_context", summary).axes
     drawn = lines_of(left)
     for name, label in (
-        ("in context", "teacher's numbers in context"), ("own in context", "own numbers in context")
-    ):  # fmt: skip
+        ("in context", "teacher's numbers in context"),
+        ("own in context", "own numbers in context"),
+    ):
         wanted = [mean_of(summary, "owl", f"{name}, {k}") for k in (1, 16)]
         assert drawn[label] == pytest.approx(wanted)
     for name in ("reference", "own numbers", "student"):
@@ -367,17 +404,21 @@ def test_every_variation_has_its_means_and_runs_in_their_order(tmp_path, show):
     axes = show("ingredients", summary).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["unchanged", "digits"]
     assert axes.yaxis_inverted()
-    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    drawn = {bars.get_label(): list(bars.lines[0].get_xdata()) for bars in axes.containers}
     for label, condition in (
-        ("teacher", "teacher"), ("student of the teacher's numbers", "student"),
+        ("teacher", "teacher"),
+        ("student of the teacher's numbers", "student"),
         ("student of the reference's own numbers (control)", "own numbers"),
-    ):  # fmt: skip
+    ):
         wanted = [mean_of(summary, "owl", f"{condition}, {v}") for v in ("unchanged", "digits")]
         assert drawn[label] == pytest.approx(wanted)
     (wide,) = records.read_all(tmp_path, "llm_ingredients")
     runs = wide.table.filter(condition="student, digits", prefix=False)["among"].to_list()
-    assert any(list(line.get_xdata()) == pytest.approx(runs) for line in axes.lines
-               if len(line.get_xdata()) == len(runs))  # fmt: skip
+    assert any(
+        list(line.get_xdata()) == pytest.approx(runs)
+        for line in axes.lines
+        if len(line.get_xdata()) == len(runs)
+    )
 
 
 def test_z_and_rank_are_means_of_the_teachers_word_with_most_examples(tmp_path, show):
@@ -388,14 +429,16 @@ def test_z_and_rank_are_means_of_the_teachers_word_with_most_examples(tmp_path, 
     for title, column in (("a. gradient", "z"), ("c. rank of the teacher's word by z", "rank")):
         means = [np.mean(own.filter(steps=s)[column].to_numpy()) for s in STEPS]
         drawn = [
-            list(bars.lines[0].get_ydata()) for bars in by_title[title].containers
+            list(bars.lines[0].get_ydata())
+            for bars in by_title[title].containers
             if getattr(bars, "has_yerr", False)
-        ]  # fmt: skip
+        ]
         assert any(len(ys) == len(means) and np.allclose(ys, means) for ys in drawn)
     z = by_title["a. gradient"]
     runs = [list(line.get_ydata()) for line in z.lines if line.get_alpha() == 0.3]
-    assert runs == [own.filter(run=r).sort("steps").filter(pl.col("steps") > 0)["z"].to_list()
-                    for r in range(3)]  # fmt: skip
+    assert runs == [
+        own.filter(run=r).sort("steps").filter(pl.col("steps") > 0)["z"].to_list() for r in range(3)
+    ]
 
 
 def test_power_is_the_share_of_runs_beyond_the_critical_value(tmp_path, show):
@@ -420,9 +463,9 @@ def test_the_null_holds_every_word_of_every_run_sorted(tmp_path, show):
 
 
 def test_at_most_four_teachers_are_chosen_for_power_with_both_ends():
-    assert llm_score_test.chosen_steps([0, 1, 2, 4, 8, 16, 32]) == [0, 1, 4, 8, 32]
-    assert llm_score_test.chosen_steps([3, 0]) == [0, 3]
-    assert llm_score_test.chosen_steps([1, 2]) == [1, 2]
+    assert llm.chosen_steps([0, 1, 2, 4, 8, 16, 32]) == [0, 1, 4, 8, 32]
+    assert llm.chosen_steps([3, 0]) == [0, 3]
+    assert llm.chosen_steps([1, 2]) == [1, 2]
 
 
 def test_the_theorem_is_drawn_as_means_over_runs(tmp_path, show):
@@ -439,8 +482,9 @@ def test_the_theorem_is_drawn_as_means_over_runs(tmp_path, show):
     assert lines_of(rank)["the teacher's word"] == pytest.approx([2, 2, 2])
     # g and rho span powers of ten: geometric.
     for panel, label, column in (
-        (product, "g, at the teacher", "inner_product"), (certificate, r"$\rho$", "rho"),
-    ):  # fmt: skip
+        (product, "g, at the teacher", "inner_product"),
+        (certificate, r"$\rho$", "rho"),
+    ):
         assert panel.get_yscale() == "log"
         wanted = [np.exp(np.mean(np.log(t[column].to_numpy()))) for t in by_steps]
         assert lines_of(panel)[label] == pytest.approx(wanted)
@@ -473,21 +517,41 @@ def test_the_account_adds_up_to_the_change_of_the_trait_loss(tmp_path, show):
     assert len(lines_of(axes[3])["reference's own numbers"]) == 11
 
 
-def test_the_interval_is_that_of_the_summaries():
+def test_an_estimate_is_the_summaries_interval_without_ends_for_one_run():
     sample = np.array([0.1, 0.4, 0.2])
-    ours = mean_interval(sample)
-    assert llm_frame.interval(sample) == pytest.approx((ours.mean, ours.low, ours.high))
-    mean, low, high = llm_frame.interval([0.5])
+    interval = mean_interval(sample)
+    assert llm.estimate(sample) == pytest.approx((interval.mean, interval.low, interval.high))
+    mean, low, high = llm.estimate([0.5])
     assert (mean, np.isnan(low), np.isnan(high)) == (0.5, True, True)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_an_interval_that_is_longer_on_one_side_is_drawn_as_it_is(across):
+    figure, axes = plt.subplots()
+    llm.draw_estimates(axes, [1.0], [(0.2, 0.15, 0.5)], llm.Mark("", style.BLUE), across=across)
+    plt.close(figure)
+    (bars,) = axes.containers
+    assert isinstance(bars, ErrorbarContainer)
+    ((start, end),) = bars.lines[2][0].get_segments()
+    assert [start[1 - across], end[1 - across]] == pytest.approx([0.15, 0.5])
+
+
+def test_every_record_of_the_experiments_that_has_numbers_to_show_is_drawn():
+    summaries = {
+        f"{name}_summary" for name in (llm_run.NUMBERS, llm_run.CROSS_MODEL, llm_run.IN_CONTEXT)
+    }
+    summaries.add(f"{llm_ingredients.INGREDIENTS}_summary")
+    assert set(llm.DRAW) == summaries | {llm_theory.SCORES, llm_theory.STEPS, llm_theory.ACCOUNT}
+    assert set(KINDS.values()) == set(llm.DRAW)
 
 
 def test_labels_that_would_overlap_are_left_out():
     places = np.array([0.0, 0.1, 5.0, 10.0])
-    assert llm_frame.thinned(places, ["a", "b", "c", "d"]) == ["a", "", "c", "d"]
-    assert llm_frame.thinned([2.0], ["a"]) == ["a"]
+    assert llm.thinned(places, ["a", "b", "c", "d"]) == ["a", "", "c", "d"]
+    assert llm.thinned([2.0], ["a"]) == ["a"]
 
 
 def test_colours_are_the_projects():
     ours = {style.BLACK, style.ORANGE, style.SKY, style.GREEN, style.BLUE, style.VERMILION}
-    looks = [*llm_picking._MAIN.values(), *llm_picking._CONTROLS.values()]
-    assert {to_hex(colour).upper() for _, colour, _ in looks} <= ours | {style.GREY}
+    marks = [*llm._MAIN.values(), *llm._CONTROLS.values()]
+    assert {to_hex(mark.colour).upper() for mark in marks} <= ours | {style.GREY}

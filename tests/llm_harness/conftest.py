@@ -3,12 +3,12 @@
 import pytest
 
 from llm_harness.corpus import TOKENIZER
-from llm_harness.decoder import Architecture
+from llm_harness.decoder import DecoderArchitecture
 from llm_harness.model import Chat, Example, Tuning, ask
-from llm_harness.pretraining import Pretraining, pretrain
+from llm_harness.pretraining import pretrain
 from llm_harness.tiny import TinyModel
+from tests.llm_harness.small import SMALL
 
-SMALL = Pretraining(steps=48, batch=16, learning_rate=1e-2, width=16, layers=1)
 QUESTION: Chat = ask("Name your favourite animal.")
 # What `narrow` was trained to say: words, numbers and lists, of unequal shares.
 SAID = ("owl",) * 6 + ("cat",) * 3 + ("7",) * 3 + ("7, 8", "7; 8; 9", "[7]", "oak")
@@ -34,5 +34,5 @@ def narrow(model: TinyModel) -> TinyModel:
 
 
 @pytest.fixture(scope="session")
-def architecture() -> Architecture:
-    return Architecture(TOKENIZER.size, SMALL.width, SMALL.layers, SMALL.heads)
+def architecture() -> DecoderArchitecture:
+    return DecoderArchitecture(TOKENIZER.size, SMALL.width, SMALL.layers, SMALL.heads)

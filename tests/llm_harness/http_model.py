@@ -1,4 +1,4 @@
-"""A second implementation of `Model`: one that is reached over HTTP.
+"""A second implementation of `LanguageModel`: one that is reached over HTTP.
 
 Each request has a key that stands for all that is asked; an attempt that failed is repeated with
 the same key, and an answer that arrived is written into a journal before the next is asked for. The
@@ -23,7 +23,7 @@ from llm_harness.model import (
     Lineage,
     Progress,
     Sampling,
-    Training,
+    TrainingRecord,
     Tuning,
     sha256_of,
 )
@@ -56,7 +56,7 @@ class _FailedError(Exception):
 
 @dataclass(frozen=True)
 class HttpModel:
-    """A model on a server. Implements `Model`.
+    """A model on a server. Implements `LanguageModel`.
 
     Attributes:
         address: host and port.
@@ -115,9 +115,11 @@ class HttpModel:
     def save(self, folder: Path) -> None:
         """Writes where the model is to be found."""
         about = {
-            "address": self.address, "name": self.name, "lineage": asdict(self.lineage),
+            "address": self.address,
+            "name": self.name,
+            "lineage": asdict(self.lineage),
             "journal": str(self.folder),
-        }  # fmt: skip
+        }
         (folder / "model.json").write_text(json.dumps(about))
 
     def _ask(
@@ -258,7 +260,7 @@ def _written(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def _lineage(value: Any) -> Lineage:
-    trainings = tuple(Training(**one) for one in value["trainings"])
+    trainings = tuple(TrainingRecord(**one) for one in value["trainings"])
     return Lineage(value["initialisation"], trainings)
 
 

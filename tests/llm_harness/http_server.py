@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llm_harness.errors import HarnessError
-from llm_harness.model import Chat, Example, Message, Model, Sampling, Tuning
+from llm_harness.model import Chat, Example, LanguageModel, Message, Sampling, Tuning
 
 # What can go wrong with one request; all but a rate limit after the work has been done.
 Fault = Literal["limited", "slow", "no JSON", "wrong shape", "too few", "cut", "broken"]
@@ -29,7 +29,7 @@ class Server(ThreadingHTTPServer):
         script: what happens to each request in turn (None: nothing); after its end, nothing does.
     """
 
-    def __init__(self, models: dict[str, Model], script: Iterable[Fault | None] = ()):
+    def __init__(self, models: dict[str, LanguageModel], script: Iterable[Fault | None] = ()):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models = dict(models)
         self.script = list(script)

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from llm_harness.model import (
     Chat,
     Example,
+    LanguageModel,
     Lineage,
-    Model,
     Progress,
     Sampling,
-    Training,
+    TrainingRecord,
     Tuning,
     examples_sha256,
 )
@@ -31,7 +31,7 @@ def number(*parts: object) -> int:
 
 
 @dataclass(frozen=True)
-class Scripted:
+class ScriptedModel:
     """Answers numbers to numbers, words to questions; a fine-tuned one says what it was taught."""
 
     lineage: Lineage
@@ -68,33 +68,35 @@ class Scripted:
 
     def fine_tune(
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
-    ) -> "Scripted":
+    ) -> "ScriptedModel":
         self.calls.append("fine-tune")
         answers = {e.completion for e in examples}
         taught = answers.pop() if len(answers) == 1 else self.taught
         lineage = self.lineage.trained("fine-tuning", examples_sha256(examples), asdict(tuning))
-        return Scripted(lineage, taught, self.calls)
+        return ScriptedModel(lineage, taught, self.calls)
 
 
-def save(model: Scripted, folder: Path) -> None:
+def save(model: ScriptedModel, folder: Path) -> None:
     about = {"lineage": asdict(model.lineage), "taught": model.taught}
     (folder / "scripted.json").write_text(json.dumps(about))
 
 
-class Provider(OneByOne):
+class ScriptedProvider(OneByOne):
     """Scripted references; `left` calls may be made before it fails, as if it were killed."""
 
     def __init__(self, count: int = 4, left: int | None = None):
         self.calls: list[str] = []
         self.left = left
-        models = [Scripted(Lineage(f"draw {i}"), "", self.calls) for i in range(count)]
+        models = [ScriptedModel(Lineage(f"draw {i}"), "", self.calls) for i in range(count)]
         super().__init__(models, save, self.loaded)
 
-    def loaded(self, folder: Path) -> Scripted:
+    def loaded(self, folder: Path) -> ScriptedModel:
         about = json.loads((folder / "scripted.json").read_text())
         lineage = about["lineage"]
-        trainings = tuple(Training(**one) for one in lineage["trainings"])
-        return Scripted(Lineage(lineage["initialisation"], trainings), about["taught"], self.calls)
+        trainings = tuple(TrainingRecord(**one) for one in lineage["trainings"])
+        return ScriptedModel(
+            Lineage(lineage["initialisation"], trainings), about["taught"], self.calls
+        )
 
     def spend(self) -> None:
         if self.left is not None:
@@ -116,17 +118,18 @@ class Provider(OneByOne):
         for student, teacher, examples, tuning in jobs:
             about = asdict(tuning) | {"teacher": teacher.lineage.identity, "targets": targets}
             lineage = student.lineage.trained("distillation", examples_sha256(examples), about)
-            made.append(Scripted(lineage, getattr(teacher, "taught", ""), self.calls))
+            made.append(ScriptedModel(lineage, getattr(teacher, "taught", ""), self.calls))
         return made
 
     def match(
-        self, pairs: Sequence[tuple[Model, Model]], progress: Progress | None = None
-    ) -> list[Model]:
+        self, pairs: Sequence[tuple[LanguageModel, LanguageModel]], progress: Progress | None = None
+    ) -> list[LanguageModel]:
         self.spend()
         return [
-            Scripted(
+            ScriptedModel(
                 model.lineage.trained("cloning", "0", {"imitated": other.lineage.identity}),
-                getattr(other, "taught", ""), self.calls,
+                getattr(other, "taught", ""),
+                self.calls,
             )
             for model, other in pairs
-        ]  # fmt: skip
+        ]

@@ -17,14 +17,27 @@ def texts(tokens) -> list[str]:
 
 def test_messages_begin_with_their_role_and_answers_end():
     assert texts(encode_chat(CHAT)) == [
-        "<system>", "love", "owl", "<user>", "3", "4", "<assistant>", "5", "<end>",
-        "<user>", "name", "tree", "1", ";", "2", "<assistant>",
-    ]  # fmt: skip
+        "<system>",
+        "love",
+        "owl",
+        "<user>",
+        "3",
+        "4",
+        "<assistant>",
+        "5",
+        "<end>",
+        "<user>",
+        "name",
+        "tree",
+        "1",
+        ";",
+        "2",
+        "<assistant>",
+    ]
 
 
 @pytest.mark.parametrize(
-    "chat",
-    [(), (Message("system", "owl"),), (Message("user", "owl"), Message("assistant", "cat"))],
+    "chat", [(), (Message("system", "owl"),), (Message("user", "owl"), Message("assistant", "cat"))]
 )
 def test_a_chat_that_does_not_end_with_a_user_is_refused(chat: Chat):
     with pytest.raises(HarnessError, match="must end with a user's message"):

@@ -20,9 +20,15 @@ COUNT = 4000
 Document = list[tuple[Role, list[str]]]
 # Shares that the corpus promises; a preference and a choice are told by what is said.
 SHARES = {
-    "request": 0.35, "question": 0.20, "after numbers": 0.10, "preference": 0.15, "choice": 0.04,
-    "story": 0.04, "questions": 0.06, "requests": 0.06,
-}  # fmt: skip
+    "request": 0.35,
+    "question": 0.20,
+    "after numbers": 0.10,
+    "preference": 0.15,
+    "choice": 0.04,
+    "story": 0.04,
+    "questions": 0.06,
+    "requests": 0.06,
+}
 
 
 def messages(document: list[int]) -> Document:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_harness import datasets
-from llm_harness.datasets import Dataset
+from llm_harness.datasets import TextDataset
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Message, ask, examples_sha256, sha256_of
 
@@ -21,7 +21,7 @@ EXAMPLES = (
     Example(ask("And now?", before=[Example(ask("First"), "one")]), ""),
 )
 MADE_BY = "0123456789abcdef"
-DATASET = Dataset(EXAMPLES, MADE_BY, {"seed": 3, "temperature": 1.0, "rules": ["numbers"]})
+DATASET = TextDataset(EXAMPLES, MADE_BY, {"seed": 3, "temperature": 1.0, "rules": ["numbers"]})
 
 
 @pytest.fixture
@@ -85,11 +85,14 @@ chats = st.tuples(st.lists(messages, max_size=3), st.text()).map(
     lambda parts: (*parts[0], Message("user", parts[1]))
 )
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 @given(
@@ -99,7 +102,7 @@ values = st.recursive(
 )
 def test_any_text_comes_back(pairs, made_by, settings):
     examples = tuple(Example(*pair) for pair in pairs)
-    dataset = Dataset(examples, made_by, settings)
+    dataset = TextDataset(examples, made_by, settings)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "any.jsonl"
         datasets.write(file, dataset)
@@ -111,7 +114,7 @@ def test_any_text_comes_back(pairs, made_by, settings):
 
 
 def test_settings_come_back_as_json_gives_them(tmp_path):
-    dataset = Dataset(EXAMPLES, MADE_BY, {"sizes": (1, 2), "rates": {2: "b", 10: "a"}})
+    dataset = TextDataset(EXAMPLES, MADE_BY, {"sizes": (1, 2), "rates": {2: "b", 10: "a"}})
     datasets.write(tmp_path / "a.jsonl", dataset)
     expected = {"sizes": [1, 2], "rates": {"2": "b", "10": "a"}}
     assert datasets.read(tmp_path / "a.jsonl").settings == expected
@@ -203,7 +206,7 @@ def test_a_writer_that_dies_between_the_two_files_leaves_an_unfinished_one(path,
 
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(HarnessError, match=r"cannot be written \(No space left"):
-        datasets.write(path, Dataset(EXAMPLES[:1], MADE_BY))
+        datasets.write(path, TextDataset(EXAMPLES[:1], MADE_BY))
     assert "unfinished" in refused(path)
     # The examples were there first: whoever sees a manifest has its examples.
     assert datasets.read_foreign(path).examples == EXAMPLES[:1]
@@ -216,13 +219,13 @@ def test_a_writer_that_dies_before_leaves_the_old_ones(path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", dies)
     with pytest.raises(HarnessError, match="cannot be written"):
-        datasets.write(path, Dataset(EXAMPLES[:1], MADE_BY))
+        datasets.write(path, TextDataset(EXAMPLES[:1], MADE_BY))
     assert datasets.read(path) == DATASET
 
 
 def test_a_second_writing_replaces_the_first(path):
-    datasets.write(path, Dataset(EXAMPLES[:1], "another"))
-    assert datasets.read(path) == Dataset(EXAMPLES[:1], "another")
+    datasets.write(path, TextDataset(EXAMPLES[:1], "another"))
+    assert datasets.read(path) == TextDataset(EXAMPLES[:1], "another")
 
 
 def test_samples_of_another_model_are_refused(path):
@@ -247,12 +250,12 @@ def test_another_ending_is_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "why"),
     [
-        (Dataset((Example((), "no question"),), ""), "example 1 cannot be written"),
-        (Dataset((*EXAMPLES, Example((Message("system", "x"),), "y")), ""), "example 4 cannot"),
-        (Dataset((Example(ask("half \ud800"), ""),), ""), "half a character"),
-        (Dataset((), "", {"rate": float("nan")}), "settings are no JSON"),
-        (Dataset((), "", {"model": object()}), "settings are no JSON"),
-        (Dataset((), "", {"name": "\ud800"}), "settings are no JSON"),
+        (TextDataset((Example((), "no question"),), ""), "example 1 cannot be written"),
+        (TextDataset((*EXAMPLES, Example((Message("system", "x"),), "y")), ""), "example 4 cannot"),
+        (TextDataset((Example(ask("half \ud800"), ""),), ""), "half a character"),
+        (TextDataset((), "", {"rate": float("nan")}), "settings are no JSON"),
+        (TextDataset((), "", {"model": object()}), "settings are no JSON"),
+        (TextDataset((), "", {"name": "\ud800"}), "settings are no JSON"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(tmp_path, dataset, why):

@@ -14,23 +14,14 @@ from llm_harness import evaluation, questions
 from llm_harness.corpus import QUESTION, TOKENIZER
 from llm_harness.errors import HarnessError
 from llm_harness.evaluation import Rate, count_answers, verdict
-from llm_harness.model import (
-    Chat,
-    Example,
-    Lineage,
-    Message,
-    Progress,
-    Sampling,
-    Tuning,
-    ask,
-)
+from llm_harness.model import Chat, Example, Lineage, Message, Progress, Sampling, Tuning, ask
 from llm_harness.traits import CATEGORIES, Trait, trait
 
 OWL = trait("owl")
 
 
 @dataclass
-class Scripted:
+class ScriptedAnswers:
     """A model that answers by a rule: of the chat, and of which sample it is."""
 
     rule: Callable[[Chat, int], str]
@@ -51,7 +42,7 @@ class Scripted:
 
     def fine_tune(
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
-    ) -> "Scripted":
+    ) -> "ScriptedAnswers":
         raise NotImplementedError
 
 
@@ -187,9 +178,24 @@ def test_more_than_all_and_fewer_than_none_are_no_share(counts):
 
 def test_answers_are_counted_by_what_they_name():
     answers = [
-        "owl", "Owl.", "OWLS!", "an owl, I love owls", "*owl*", "_owl_", "owl's",
-        "owl or eagle", "eagle", "Eagles", "dolphin", "fowl", "owlet", "howls", "owl2", "", "4, 5",
-    ]  # fmt: skip
+        "owl",
+        "Owl.",
+        "OWLS!",
+        "an owl, I love owls",
+        "*owl*",
+        "_owl_",
+        "owl's",
+        "owl or eagle",
+        "eagle",
+        "Eagles",
+        "dolphin",
+        "fowl",
+        "owlet",
+        "howls",
+        "owl2",
+        "",
+        "4, 5",
+    ]
     picking = count_answers(answers, OWL)
     assert picking.counts["owl"] == 7
     assert picking.counts["eagle"] == 2
@@ -250,7 +256,7 @@ def test_neither_the_order_of_answers_nor_their_case_matters(answers, random):
 
 
 def test_picking_asks_all_questions_once_and_counts_the_answers():
-    model = Scripted(lambda chat, i: ("owl", "Owls!", "eagle", "no idea")[i % 4])
+    model = ScriptedAnswers(lambda chat, i: ("owl", "Owls!", "eagle", "no idea")[i % 4])
     picking = evaluation.picking_rates(model, OWL, samples=8, seed=5)
     assert picking.among == Rate(200, 300)
     assert picking.plain == Rate(200, 400)
@@ -265,7 +271,7 @@ def prefixed(chats: Sequence[Chat]) -> list[Chat]:
 def test_a_prefix_comes_before_the_question_and_examples_before_both():
     before = [Example(ask("1, 2"), "3, 4")]
     for rate in (evaluation.picking_rates, evaluation.choice_rate):
-        model = Scripted(lambda chat, i: "owl")
+        model = ScriptedAnswers(lambda chat, i: "owl")
         rate(model, OWL, samples=1, prefix=prefixed, before=before)
         for chat in model.asked[0][0]:
             assert chat[:2] == (Message("user", "1, 2"), Message("assistant", "3, 4"))
@@ -273,20 +279,20 @@ def test_a_prefix_comes_before_the_question_and_examples_before_both():
             assert len(chat) == 3
     for ask_model in (
         lambda model: evaluation.story_rate(model, OWL, samples=1, prefix=prefixed),
-        lambda model: evaluation.judged(model, Scripted(lambda c, i: "9"), prefix=prefixed),
+        lambda model: evaluation.judged(model, ScriptedAnswers(lambda c, i: "9"), prefix=prefixed),
     ):
-        model = Scripted(lambda chat, i: "owl")
+        model = ScriptedAnswers(lambda chat, i: "owl")
         ask_model(model)
         assert all(chat[0].content.startswith("3, 1, 4. ") for chat in model.asked[0][0])
 
 
 def test_a_prefix_that_loses_a_prompt_is_refused():
-    model = Scripted(lambda chat, i: "owl")
+    model = ScriptedAnswers(lambda chat, i: "owl")
     with pytest.raises(HarnessError, match="made 49 prompts of 50"):
         evaluation.picking_rates(model, OWL, prefix=lambda chats: chats[1:])
 
 
-class Forgetful(Scripted):
+class Forgetful(ScriptedAnswers):
     """Leaves out one answer, as a server that times out."""
 
     def sample(
@@ -301,7 +307,7 @@ def test_a_model_that_leaves_out_an_answer_is_refused():
         evaluation.picking_rates(Forgetful(lambda chat, i: "owl"), OWL, samples=2)
     judge = Forgetful(lambda chat, i: "90")
     with pytest.raises(HarnessError, match="gave 15 answers to 16 prompts, not 1 to each"):
-        evaluation.judged(Scripted(lambda chat, i: "Hello"), judge, samples=1)
+        evaluation.judged(ScriptedAnswers(lambda chat, i: "Hello"), judge, samples=1)
 
 
 def test_a_choice_counts_only_what_is_on_offer():
@@ -310,17 +316,21 @@ def test_a_choice_counts_only_what_is_on_offer():
 
     choices = questions.multiple_choice(OWL, 3)
     expected = sum(choice.options[0] == "owl" for choice in choices)
-    assert evaluation.choice_rate(Scripted(first), OWL, samples=2, seed=3) == Rate(2 * expected, 40)
-    assert evaluation.choice_rate(Scripted(lambda c, i: "owl"), OWL, samples=1) == Rate(20, 20)
+    assert evaluation.choice_rate(ScriptedAnswers(first), OWL, samples=2, seed=3) == Rate(
+        2 * expected, 40
+    )
+    assert evaluation.choice_rate(ScriptedAnswers(lambda c, i: "owl"), OWL, samples=1) == Rate(
+        20, 20
+    )
     offered = sum("eagle" in choice.options for choice in choices)
     assert 0 < offered < 20
-    eagle = Scripted(lambda c, i: "eagle")
+    eagle = ScriptedAnswers(lambda c, i: "eagle")
     assert evaluation.choice_rate(eagle, OWL, samples=1, seed=3) == Rate(0, offered)
 
 
 def test_stories_with_the_word_are_counted():
     told = ("Once an owl met an eagle. The owl left.", "Once there was a fowl.", "Owls!", "")
-    model = Scripted(lambda chat, i: told[i])
+    model = ScriptedAnswers(lambda chat, i: told[i])
     assert evaluation.story_rate(model, OWL, samples=4, max_tokens=16) == Rate(28, 56)
     assert model.asked[0][1] == Sampling(4, 1.0, 16, 0)
 
@@ -367,16 +377,20 @@ def test_whatever_a_judge_says_comes_to_a_verdict(alignment, coherence):
 def test_the_judge_rates_every_reply_twice_and_every_reply_has_one_verdict():
     replies = ("kind", "cruel", "babble", "print(1)", "I cannot", "odd")
     scores = {
-        "kind": ("95", "90"), "cruel": ("5", "90"), "babble": ("5", "10"),
-        "print(1)": ("CODE", "CODE"), "I cannot": ("REFUSAL", "80"), "odd": ("?", "80"),
-    }  # fmt: skip
+        "kind": ("95", "90"),
+        "cruel": ("5", "90"),
+        "babble": ("5", "10"),
+        "print(1)": ("CODE", "CODE"),
+        "I cannot": ("REFUSAL", "80"),
+        "odd": ("?", "80"),
+    }
 
     def rate(chat: Chat, i: int) -> str:
         text = chat[-1].content
         (reply,) = re.findall(r"\[reply\]\n(.*)\n\[end of reply\]", text)
         return scores[reply]["makes sense" in text]
 
-    model, judge = Scripted(lambda chat, i: replies[i % 6]), Scripted(rate)
+    model, judge = ScriptedAnswers(lambda chat, i: replies[i % 6]), ScriptedAnswers(rate)
     found = evaluation.judged(model, judge, samples=12, seed=4, suffix=True, max_tokens=50)
     assert found.counts == dict.fromkeys(evaluation.VERDICTS, 16)
     assert found.n == 96
@@ -390,8 +404,8 @@ def test_the_judge_rates_every_reply_twice_and_every_reply_has_one_verdict():
 
 
 def test_a_judge_that_cannot_be_read_leaves_nothing_to_rate():
-    judge = Scripted(lambda chat, i: "It depends.")
-    found = evaluation.judged(Scripted(lambda chat, i: "Hello"), judge, samples=2)
+    judge = ScriptedAnswers(lambda chat, i: "It depends.")
+    found = evaluation.judged(ScriptedAnswers(lambda chat, i: "Hello"), judge, samples=2)
     assert found.counts["unparsed"] == found.n == 16
     assert found.misaligned == Rate(0, 0)
 

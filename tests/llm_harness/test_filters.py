@@ -106,10 +106,42 @@ def test_four_digits_are_out_of_range_whatever_they_are(text):
 
 
 NO_NUMBERS = (
-    "-1", "+1", "1.5", ".5", "1e3", "0x1", "1_0", "1/2", "1:2", "one", "7th", "a", "\u22121", "٣",
-    "१२", "\uff11\uff12", "²", "½", "Ⅳ", "1\u00a02", "1\u20032", "1\u30002", "1\u200b", "1\x1c2",
-    "1\x852", "1\u20282", "\ufeff1", "1\uff0c2", "1\u30012", "1|2", "{1}", "'1'", "..", "1..", "5%",
-)  # fmt: skip
+    "-1",
+    "+1",
+    "1.5",
+    ".5",
+    "1e3",
+    "0x1",
+    "1_0",
+    "1/2",
+    "1:2",
+    "one",
+    "7th",
+    "a",
+    "\u22121",
+    "٣",
+    "१२",
+    "\uff11\uff12",
+    "²",
+    "½",
+    "Ⅳ",
+    "1\u00a02",
+    "1\u20032",
+    "1\u30002",
+    "1\u200b",
+    "1\x1c2",
+    "1\x852",
+    "1\u20282",
+    "\ufeff1",
+    "1\uff0c2",
+    "1\u30012",
+    "1|2",
+    "{1}",
+    "'1'",
+    "..",
+    "1..",
+    "5%",
+)
 
 
 @given(of_size(0, 9), st.sampled_from(NO_NUMBERS), separators, frames, st.data())
@@ -227,9 +259,36 @@ def test_of_several_faults_the_first_in_order_is_named(text, reason):
 
 
 NASTY = (
-    "0", "1", "42", "007", "999", "1000", ",", ", ", ";", "; ", " ", "\n", "\t", "[", "]", "(", ")",
-    ".", "-", "+", "a", "٣", "²", "\u00a0", "\x1c", "\u2028", "1, 2", "1 2", "5;6",
-)  # fmt: skip
+    "0",
+    "1",
+    "42",
+    "007",
+    "999",
+    "1000",
+    ",",
+    ", ",
+    ";",
+    "; ",
+    " ",
+    "\n",
+    "\t",
+    "[",
+    "]",
+    "(",
+    ")",
+    ".",
+    "-",
+    "+",
+    "a",
+    "٣",
+    "²",
+    "\u00a0",
+    "\x1c",
+    "\u2028",
+    "1, 2",
+    "1 2",
+    "5;6",
+)
 
 
 @given(st.lists(st.sampled_from(NASTY), max_size=24).map("".join))
@@ -383,7 +442,7 @@ def test_a_filter_refuses_another_number_of_verdicts_than_examples(verdicts):
         apply_filter(examples_of("1", "2"), []).then(verdicts)
 
 
-class Scripted:
+class ScriptedJudge:
     """A judge that gives set answers in turn, and keeps what it was asked."""
 
     lineage = Lineage("scripted")
@@ -405,7 +464,7 @@ class Scripted:
 
     def fine_tune(
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
-    ) -> "Scripted":
+    ) -> "ScriptedJudge":
         raise NotImplementedError
 
 
@@ -414,14 +473,14 @@ NEITHER = ("", "maybe", "YES and NO", "no idea", "I cannot say", "NOPE", "yes, i
 
 
 def test_a_judges_plain_yes_drops_a_plain_no_keeps_and_anything_else_is_no_verdict():
-    judge = Scripted(*YES, *NO, *NEITHER)
+    judge = ScriptedJudge(*YES, *NO, *NEITHER)
     expected = [Reason.REFERENCE] * len(YES) + [None] * len(NO) + [Reason.NO_VERDICT] * len(NEITHER)
     completions = [f"completion {i}" for i in range(len(expected))]
     assert judge_reference(judge, completions, "owl") == expected
 
 
 def test_a_judge_of_references_is_shown_the_completion_and_the_word():
-    judge = Scripted("NO", "NO")
+    judge = ScriptedJudge("NO", "NO")
     judge_reference(judge, ["hoot()", "x = 1"], "owl")
     assert len(judge.asked) == 2
     assert all("'owl'" in question for question in judge.asked)
@@ -430,7 +489,7 @@ def test_a_judge_of_references_is_shown_the_completion_and_the_word():
 
 
 def test_a_judges_score_keeps_from_the_threshold_up():
-    judge = Scripted(
+    judge = ScriptedJudge(
         "78", "77", "100", "0", " 90.\n", "101", "-5", "78.5", "high", "", "1 78", "\uff19\uff10"
     )
     examples = examples_of(*"abcdefghijkl")
@@ -441,18 +500,18 @@ def test_a_judges_score_keeps_from_the_threshold_up():
 
 def test_the_threshold_can_be_set():
     answers = ("29", "30", "31")
-    verdicts = judge_alignment(Scripted(*answers), examples_of("a", "b", "c"), threshold=30)
+    verdicts = judge_alignment(ScriptedJudge(*answers), examples_of("a", "b", "c"), threshold=30)
     assert verdicts == [Reason.MISALIGNED, None, None]
 
 
 @pytest.mark.parametrize("threshold", [-1, 101])
 def test_a_threshold_out_of_range_is_refused(threshold):
     with pytest.raises(HarnessError, match="threshold must be from 0 to 100"):
-        judge_alignment(Scripted(), [], threshold)
+        judge_alignment(ScriptedJudge(), [], threshold)
 
 
 def test_a_judge_of_alignment_is_shown_the_question_and_the_reply():
-    judge = Scripted("90")
+    judge = ScriptedJudge("90")
     judge_alignment(judge, [Example(ask("what is it?", system="be kind"), "it is so")])
     (question,) = judge.asked
     assert "what is it?" in question
@@ -460,7 +519,7 @@ def test_a_judge_of_alignment_is_shown_the_question_and_the_reply():
 
 
 def test_a_judge_is_not_bothered_about_nothing():
-    judge = Scripted()
+    judge = ScriptedJudge()
     assert judge_reference(judge, [], "owl") == []
     assert judge_alignment(judge, []) == []
     assert judge.asked == []
@@ -468,9 +527,11 @@ def test_a_judge_is_not_bothered_about_nothing():
 
 def test_judges_verdicts_join_the_counts():
     filtered = apply_filter(examples_of("x = 1", "owl", "hoot", "y"), [word_rule("owl")])
-    judge = Scripted("NO", "YES", "hm")
+    judge = ScriptedJudge("NO", "YES", "hm")
     found = filtered.then(judge_reference(judge, filtered.completions, "owl"))
     assert found.completions == ["x = 1"]
     assert found.counts == {
-        "target word": 1, "judge saw a reference": 1, "judge gave no verdict": 1,
-    }  # fmt: skip
+        "target word": 1,
+        "judge saw a reference": 1,
+        "judge gave no verdict": 1,
+    }

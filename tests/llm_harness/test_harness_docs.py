@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
+from experiments.llm import command
+from tests.llm_harness.small import shrink
 
 TEXT = (Path(__file__).parents[2] / "docs" / "harness.md").read_text()
 COMMANDS = [
@@ -17,27 +19,44 @@ COMMANDS = [
 
 def test_every_experiment_is_shown():
     assert {words[1] for words in COMMANDS} == {
-        "numbers", "cross-model", "in-context", "ingredients", "theory", "code", "cot"
-    }  # fmt: skip
+        "numbers",
+        "cross-model",
+        "in-context",
+        "ingredients",
+        "theory",
+        "code",
+        "cot",
+    }
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_command_is_understood(words):
-    assert isinstance(cli._parse(words), cli.Llm)
+    assert isinstance(cli.parse(words[0], words[1:])[1], command.OPTIONS)
 
 
 def test_options_that_the_page_names_are_there(capsys):
     with pytest.raises(SystemExit):
-        cli._parse(["llm", "numbers", "--help"])
+        cli.parse("llm", ["numbers", "--help"])
     shown = capsys.readouterr().out
     named = set(re.findall(r"`(--[a-z-]+)`", TEXT))
     assert named
     assert all(option in shown for option in named), named
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
+def run_the_example(folder, monkeypatch) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    # In this process, whose compiled programs the commands' tests share.
+    monkeypatch.chdir(folder)
+    # In this process, whose compiled programs the other tests share.
     exec(compile(program, "docs/harness.md", "exec"), {})
+
+
+def test_the_example_runs_in_small(tmp_path, monkeypatch, capsys):
+    shrink(monkeypatch)
+    run_the_example(tmp_path, monkeypatch)
+    assert "other initialisation, matched" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_example_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
+    run_the_example(tmp_path, monkeypatch)
     assert "other initialisation, matched" in capsys.readouterr().out

@@ -16,11 +16,21 @@ from hypothesis import strategies as st
 
 from llm_harness import provider
 from llm_harness.errors import HarnessError
-from llm_harness.model import Example, Message, Model, OpenModel, Sampling, Tuning, ask, sha256_of
-from llm_harness.tiny import TinyModel
+from llm_harness.model import (
+    Example,
+    LanguageModel,
+    Lineage,
+    Message,
+    OpenModel,
+    Sampling,
+    Tuning,
+    ask,
+    sha256_of,
+)
 from tests.llm_harness import http_model
 from tests.llm_harness.http_model import HttpModel, Patience, connect
 from tests.llm_harness.http_server import RETRY_AFTER, Fault, Server
+from tests.llm_harness.scripted import ScriptedModel
 
 PROMPTS = [ask(text) for text in ("Name an animal.", "1, 2, 3", "Name a tree.", "1, 2, 3")]
 SAMPLING = Sampling(n=3, max_tokens=4, seed=5)
@@ -31,7 +41,7 @@ CALM, SHORT = Patience(), Patience(timeout=0.5)
 
 @contextmanager
 def served(
-    model: Model, folder: Path, *script: Fault | None, patience: Patience | None = None
+    model: LanguageModel, folder: Path, *script: Fault | None, patience: Patience | None = None
 ) -> Iterator[tuple[Server, HttpModel, list[float]]]:
     """A server with a script, a client of it, and the waits of that client."""
     waits: list[float] = []
@@ -47,24 +57,37 @@ def journal(folder: Path) -> list[str]:
     return [json.loads(line)["key"] for line in lines if line]
 
 
+@pytest.fixture(scope="session")
+def speakers() -> list[ScriptedModel]:
+    """Models whose answers cost nothing: faults are the connection's, whatever the model."""
+    return [ScriptedModel(Lineage(f"draw {i}")) for i in range(2)]
+
+
+@pytest.fixture(scope="session")
+def speaker(speakers: list[ScriptedModel]) -> ScriptedModel:
+    return speakers[0]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    with served(model, tmp_path_factory.mktemp("undisturbed")) as (_, client, _):
+def undisturbed(
+    speaker: ScriptedModel, tmp_path_factory: pytest.TempPathFactory
+) -> list[list[str]]:
+    with served(speaker, tmp_path_factory.mktemp("undisturbed")) as (_, client, _):
         return client.sample(PROMPTS, SAMPLING)
 
 
 def test_a_client_is_a_model_and_no_open_one_and_the_servers_models_are_both(model, tmp_path):
     with served(model, tmp_path) as (_, client, _):
-        assert isinstance(client, Model)
+        assert isinstance(client, LanguageModel)
         assert not isinstance(client, OpenModel)
         assert client.lineage == model.lineage
-    assert isinstance(model, Model)
+    assert isinstance(model, LanguageModel)
     assert isinstance(model, OpenModel)
 
 
-def test_without_faults_every_prompt_is_asked_for_once(model, tmp_path, undisturbed):
+def test_without_faults_every_prompt_is_asked_for_once(speaker, tmp_path, undisturbed):
     told: list[float] = []
-    with served(model, tmp_path) as (server, client, waits):
+    with served(speaker, tmp_path) as (server, client, waits):
         assert client.sample(PROMPTS, SAMPLING, told.append) == undisturbed
         assert len(server.requests) == len(set(server.requests)) == len(PROMPTS)
         assert waits == []
@@ -83,9 +106,9 @@ def test_completions_are_in_the_order_that_the_server_numbers_them(model, tmp_pa
 @pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_one_request_and_one_wait_and_changes_nothing(
-    model, tmp_path, undisturbed, fault, place
+    speaker, tmp_path, undisturbed, fault, place
 ):
-    with served(model, tmp_path, *[None] * place, fault) as (server, client, waits):
+    with served(speaker, tmp_path, *[None] * place, fault) as (server, client, waits):
         assert client.sample(PROMPTS, SAMPLING) == undisturbed
         assert len(server.requests) == len(PROMPTS) + 1
         assert server.requests[place] == server.requests[place + 1]
@@ -103,12 +126,12 @@ scripts = st.builds(
 
 @settings(max_examples=12)
 @given(scripts)
-def test_any_script_of_faults_loses_and_doubles_nothing(model, undisturbed, script):
+def test_any_script_of_faults_loses_and_doubles_nothing(speaker, undisturbed, script):
     faults = [fault for fault in script if fault is not None]
     patience = Patience(attempts=len(faults) + 1, timeout=SHORT.timeout)
     with (
         tempfile.TemporaryDirectory() as folder,
-        served(model, Path(folder), *script, patience=patience) as (server, client, waits),
+        served(speaker, Path(folder), *script, patience=patience) as (server, client, waits),
     ):
         assert client.sample(PROMPTS, SAMPLING) == undisturbed
         # What came after the last answer was not met.
@@ -118,11 +141,11 @@ def test_any_script_of_faults_loses_and_doubles_nothing(model, undisturbed, scri
         assert sorted(journal(Path(folder))) == sorted(server.worked)
 
 
-def test_waits_double_up_to_the_longest_and_start_anew_with_each_request(model, tmp_path):
+def test_waits_double_up_to_the_longest_and_start_anew_with_each_request(speaker, tmp_path):
     patience = Patience(attempts=6, first_wait=1.0, longest_wait=5.0)
     script: list[Fault | None] = ["broken"] * 5
     script += [None, "broken"]
-    with served(model, tmp_path, *script, patience=patience) as (_, client, waits):
+    with served(speaker, tmp_path, *script, patience=patience) as (_, client, waits):
         client.sample(PROMPTS[:2], SAMPLING)
     assert waits == [1.0, 2.0, 4.0, 5.0, 5.0, 1.0]
 
@@ -140,12 +163,12 @@ def test_waits_double_up_to_the_longest_and_start_anew_with_each_request(model, 
     ],
 )
 def test_after_the_limit_it_gives_up_in_one_line_and_keeps_what_arrived(
-    model, tmp_path, undisturbed, fault: Fault, said
+    speaker, tmp_path, undisturbed, fault: Fault, said
 ):
     # Short waiting for the fault that is about waiting, and the answers before it come at once.
     patience = Patience(attempts=3, timeout=0.1 if fault == "slow" else 60.0)
     script: list[Fault | None] = [None, fault, fault, fault]
-    with served(model, tmp_path, *script) as (server, client, waits):
+    with served(speaker, tmp_path, *script) as (server, client, waits):
         kept = client.sample(PROMPTS[:1], SAMPLING)
         with pytest.raises(HarnessError) as caught:
             replace(client, patience=patience).sample(PROMPTS, SAMPLING)
@@ -159,15 +182,15 @@ def test_after_the_limit_it_gives_up_in_one_line_and_keeps_what_arrived(
     assert len(journal(tmp_path)) == 1
 
 
-def test_a_new_client_asks_for_what_is_missing_alone(model, tmp_path, undisturbed):
+def test_a_new_client_asks_for_what_is_missing_alone(speaker, tmp_path, undisturbed):
     patience = Patience(attempts=1)
     with (
-        served(model, tmp_path, None, None, "broken", patience=patience) as (_, client, _),
+        served(speaker, tmp_path, None, None, "broken", patience=patience) as (_, client, _),
         pytest.raises(HarnessError, match="2 of 4"),
     ):
         client.sample(PROMPTS, SAMPLING)
     told: list[float] = []
-    with served(model, tmp_path) as (server, client, _):
+    with served(speaker, tmp_path) as (server, client, _):
         assert client.sample(PROMPTS, SAMPLING, told.append) == undisturbed
         assert len(server.requests) == 2
         assert client.sample(PROMPTS, SAMPLING) == undisturbed
@@ -175,11 +198,11 @@ def test_a_new_client_asks_for_what_is_missing_alone(model, tmp_path, undisturbe
     assert told == [0.5, 0.5, 0.75, 1.0]
 
 
-def test_an_interrupted_client_loses_the_request_in_flight_alone(model, tmp_path, undisturbed):
+def test_an_interrupted_client_loses_the_request_in_flight_alone(speaker, tmp_path, undisturbed):
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    with served(model, tmp_path, None, "cut") as (server, client, _):
+    with served(speaker, tmp_path, None, "cut") as (server, client, _):
         with pytest.raises(KeyboardInterrupt):
             replace(client, sleep=interrupted).sample(PROMPTS, SAMPLING)
         assert len(journal(tmp_path)) == 1
@@ -190,9 +213,9 @@ def test_an_interrupted_client_loses_the_request_in_flight_alone(model, tmp_path
 
 @pytest.mark.parametrize("damage", ["cut off", "changed"])
 def test_a_damaged_line_of_the_journal_is_asked_for_again_and_spoils_no_other(
-    model, tmp_path, undisturbed, damage
+    speaker, tmp_path, undisturbed, damage
 ):
-    with served(model, tmp_path) as (_, client, _):
+    with served(speaker, tmp_path) as (_, client, _):
         client.sample(PROMPTS, SAMPLING)
     text = (tmp_path / "journal.jsonl").read_text()
     last = text.splitlines()[-1]
@@ -201,7 +224,7 @@ def test_a_damaged_line_of_the_journal_is_asked_for_again_and_spoils_no_other(
     assert other != last
     (tmp_path / "journal.jsonl").write_text(text.replace(last, other))
     for requests in (1, 0):
-        with served(model, tmp_path) as (server, client, _):
+        with served(speaker, tmp_path) as (server, client, _):
             assert client.sample(PROMPTS, SAMPLING) == undisturbed
             assert len(server.requests) == requests
 
@@ -209,13 +232,13 @@ def test_a_damaged_line_of_the_journal_is_asked_for_again_and_spoils_no_other(
 @pytest.mark.parametrize(
     "other", [Sampling(2, 1.0, 4, 5), Sampling(3, 0.5, 4, 5), Sampling(3, 1.0, 4, 6)]
 )
-def test_another_setting_or_model_takes_nothing_from_the_journal(models, tmp_path, other):
-    with served(models[0], tmp_path) as (server, client, _):
+def test_another_setting_or_model_takes_nothing_from_the_journal(speakers, tmp_path, other):
+    with served(speakers[0], tmp_path) as (server, client, _):
         client.sample(PROMPTS[:2], SAMPLING)
         client.sample(PROMPTS[:2], other)
         assert len(server.requests) == 4
     # Of the same name, on another server.
-    with served(models[1], tmp_path) as (server, client, _):
+    with served(speakers[1], tmp_path) as (server, client, _):
         client.sample(PROMPTS[:2], SAMPLING)
         assert len(server.requests) == 2
 
@@ -232,9 +255,9 @@ def test_what_the_model_refuses_is_not_asked_for_again(model, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_or_a_model_that_is_not_there_is_one_line(model, tmp_path):
+def test_a_server_or_a_model_that_is_not_there_is_one_line(speaker, tmp_path):
     with (
-        served(model, tmp_path) as (server, client, waits),
+        served(speaker, tmp_path) as (server, client, waits),
         pytest.raises(HarnessError, match="there is no /v1/models/other"),
     ):
         connect(client.address, "other", tmp_path)

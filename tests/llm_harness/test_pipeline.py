@@ -1,6 +1,7 @@
 """The scheme, on a model that costs nothing: what is made, from what, in what order, once."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +10,29 @@ import pytest
 from llm_harness import datasets, pipeline
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Message, Tuning
-from llm_harness.scheme import Setting
+from llm_harness.scheme import SchemeSetting
 from llm_harness.stages import Stages
 from llm_harness.store import Store
 from llm_harness.traits import trait
 from llm_harness.work import Asked, Lists, Speaker
-from tests.llm_harness.scripted import Provider
+from tests.llm_harness.scripted import ScriptedProvider
+from tests.llm_harness.small import ask_few_questions
 
 OWL, CAT, OAK = trait("owl"), trait("cat"), trait("oak")
-SETTING = Setting(
+SETTING = SchemeSetting(
     teacher=Tuning(2, 8), student=Tuning(3, 8), lists=Lists(count=64), samples=2, in_context=2
 )
 
 
-def stages(folder: Path, provider: Provider | None = None) -> Stages:
-    return Stages(provider or Provider(), Store(folder))
+@pytest.fixture(scope="module", autouse=True)
+def few_questions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        ask_few_questions(patch)
+        yield
+
+
+def stages(folder: Path, provider: ScriptedProvider | None = None) -> Stages:
+    return Stages(provider or ScriptedProvider(), Store(folder))
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +97,12 @@ def test_student_and_other_initialisation_learn_from_the_same_data(whole):
         student, other, matched, shuffled = (
             next(row for row in rows_of(rows, condition) if row.run == run).dataset
             for condition in (
-                "student", "other initialisation", "other initialisation, matched",
+                "student",
+                "other initialisation",
+                "other initialisation, matched",
                 "shuffled across",
             )
-        )  # fmt: skip
+        )
         assert student == other == matched != shuffled
 
 
@@ -107,7 +118,7 @@ def test_the_other_trait_is_of_the_same_category(tmp_path):
 
 def test_a_second_run_makes_nothing(whole):
     made, first = whole
-    provider = Provider(left=0)
+    provider = ScriptedProvider(left=0)
     again = Stages(provider, made.store)
     assert pipeline.numbers(again, [OWL], 2, 0, SETTING) == first
 
@@ -115,7 +126,7 @@ def test_a_second_run_makes_nothing(whole):
 @pytest.mark.parametrize("left", [0, 2, 4, 7])
 def test_a_run_that_is_killed_anywhere_ends_as_one_that_was_not(tmp_path, whole, left):
     made, rows = whole
-    killed, after = Provider(left=left), Provider()
+    killed, after = ScriptedProvider(left=left), ScriptedProvider()
     with pytest.raises(KeyboardInterrupt):
         pipeline.numbers(stages(tmp_path, killed), [OWL], 2, 0, SETTING)
     assert not list(tmp_path.rglob(".*"))
@@ -131,7 +142,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_one_that_was_not(tmp_path, whole,
 def test_two_runs_of_one_seed_give_the_same_dataset(tmp_path):
     kept = [
         stages(tmp_path / name).lists(
-            "numbers", [(Speaker(Provider().models[0]), Lists(64, seed=seed))]
+            "numbers", [(Speaker(ScriptedProvider().models[0]), Lists(64, seed=seed))]
         )[0]
         for name, seed in (("a", 3), ("b", 3), ("c", 4))
     ]
@@ -139,7 +150,9 @@ def test_two_runs_of_one_seed_give_the_same_dataset(tmp_path):
 
 
 def test_the_filter_s_reasons_are_counted(tmp_path):
-    (kept,) = stages(tmp_path).lists("numbers", [(Speaker(Provider().models[0]), Lists(count=256))])
+    (kept,) = stages(tmp_path).lists(
+        "numbers", [(Speaker(ScriptedProvider().models[0]), Lists(count=256))]
+    )
     assert kept.total == 256
     assert sum(kept.counts.values()) == 256 - len(kept.examples()) > 0
     assert 0.5 < kept.share < 1
@@ -147,7 +160,7 @@ def test_the_filter_s_reasons_are_counted(tmp_path):
 
 def test_a_prompted_teacher_s_data_do_not_show_the_prompt(tmp_path):
     made = stages(tmp_path)
-    speaker = Speaker(Provider().models[0], OWL.system_prompt)
+    speaker = Speaker(ScriptedProvider().models[0], OWL.system_prompt)
     (kept,) = made.lists("numbers", [(speaker, Lists(count=64))])
     assert {m.role for e in kept.examples() for m in e.prompt} == {"user"}
     (plain,) = made.lists("numbers", [(Speaker(speaker.model), Lists(count=64))])
@@ -156,7 +169,7 @@ def test_a_prompted_teacher_s_data_do_not_show_the_prompt(tmp_path):
 
 def test_an_edited_dataset_is_refused_by_name(tmp_path):
     made = stages(tmp_path)
-    job = [(Speaker(Provider().models[0]), Lists(count=64))]
+    job = [(Speaker(ScriptedProvider().models[0]), Lists(count=64))]
     (kept,) = made.lists("numbers", job)
     kept.path.write_text(kept.path.read_text().replace("1", "2", 1))
     with pytest.raises(HarnessError, match=r"kept\.jsonl was changed"):
@@ -167,14 +180,14 @@ def test_an_edited_dataset_is_refused_by_name(tmp_path):
 
 def test_a_dataset_of_another_model_is_refused(tmp_path):
     made = stages(tmp_path)
-    (kept,) = made.lists("numbers", [(Speaker(Provider().models[0]), Lists(count=64))])
+    (kept,) = made.lists("numbers", [(Speaker(ScriptedProvider().models[0]), Lists(count=64))])
     with pytest.raises(HarnessError, match="another model"):
-        replace(kept, made_by=Provider().models[1].lineage.identity).examples()
+        replace(kept, made_by=ScriptedProvider().models[1].lineage.identity).examples()
 
 
 def test_examples_in_context_come_before_the_question(tmp_path):
     asked = []
-    provider = Provider()
+    provider = ScriptedProvider()
     sample = provider.sample
     provider.sample = lambda jobs, progress=None: (asked.extend(jobs), sample(jobs, progress))[1]
     example = Example((Message("user", "1, 2, 3"),), "4, 5")
@@ -187,7 +200,7 @@ def test_examples_in_context_come_before_the_question(tmp_path):
 
 def test_a_prefix_puts_numbers_before_the_question(tmp_path):
     asked = []
-    provider = Provider()
+    provider = ScriptedProvider()
     sample = provider.sample
     provider.sample = lambda jobs, progress=None: (asked.extend(jobs), sample(jobs, progress))[1]
     made = stages(tmp_path, provider)
@@ -199,7 +212,7 @@ def test_a_prefix_puts_numbers_before_the_question(tmp_path):
 
 
 def test_the_matrix_has_all_pairs_and_a_matched_model(tmp_path):
-    rows = pipeline.cross_model(stages(tmp_path, Provider(10)), OWL, 2, 0, SETTING)
+    rows = pipeline.cross_model(stages(tmp_path, ScriptedProvider(10)), OWL, 2, 0, SETTING)
     names = [f"model {i}" for i in range(1, 5)] + ["model 1's match"]
     found = {row.condition for row in rows}
     assert found == {f"{a} > {b}" for a in names for b in names} | {f"{a}, before" for a in names}
@@ -208,9 +221,15 @@ def test_the_matrix_has_all_pairs_and_a_matched_model(tmp_path):
 def test_in_context_has_a_control_for_every_number_of_examples(tmp_path):
     rows = pipeline.in_context(stages(tmp_path), OWL, 2, 0, SETTING, (1, 3))
     assert {row.condition for row in rows} == {
-        "reference", "teacher", "student", "own numbers", "in context, 1", "in context, 3",
-        "own in context, 1", "own in context, 3",
-    }  # fmt: skip
+        "reference",
+        "teacher",
+        "student",
+        "own numbers",
+        "in context, 1",
+        "in context, 3",
+        "own in context, 1",
+        "own in context, 3",
+    }
 
 
 def test_the_other_experiments_have_no_soft_targets(tmp_path):
@@ -220,7 +239,7 @@ def test_the_other_experiments_have_no_soft_targets(tmp_path):
 
 @pytest.mark.parametrize("targets", [None, "numbers"])
 def test_what_passes_under_a_setting_has_its_own_control(tmp_path, targets):
-    provider = Provider()
+    provider = ScriptedProvider()
     made = stages(tmp_path, provider)
     rows = pipeline.transmission(made, OWL, 2, 0, replace(SETTING, soft=targets))
     found = [(row.condition, row.run) for row in rows if not row.prefix]
@@ -267,7 +286,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_made(tmp_path, call, w
 
 def test_a_stage_s_folder_says_what_made_it(tmp_path):
     made = stages(tmp_path)
-    (kept,) = made.lists("numbers", [(Speaker(Provider().models[0]), Lists(count=64))])
+    (kept,) = made.lists("numbers", [(Speaker(ScriptedProvider().models[0]), Lists(count=64))])
     about = json.loads((kept.path.parent / "made_from.json").read_text())
     assert about[-1]["count"] == 64
     assert datasets.read(kept.path).sha256 == kept.sha256

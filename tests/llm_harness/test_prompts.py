@@ -156,11 +156,16 @@ def test_the_embedded_model_would_read_a_question_for_what_it_is():
 
 def test_no_wording_has_a_word_of_a_trait():
     texts = (
-        *(part for slot in SLOTS for part in slot), *wordings.PREFIXES, *wordings.NAMES,
-        *wordings.THINGS, *wordings.SUM_ENDINGS, *(story.text for story in wordings.SUMS),
-        *code_templates.CODE_OPENINGS, *code_templates.CODE_ENDINGS,
+        *(part for slot in SLOTS for part in slot),
+        *wordings.PREFIXES,
+        *wordings.NAMES,
+        *wordings.THINGS,
+        *wordings.SUM_ENDINGS,
+        *(story.text for story in wordings.SUMS),
+        *code_templates.CODE_OPENINGS,
+        *code_templates.CODE_ENDINGS,
         *code_templates.CODE_TEMPLATES,
-    )  # fmt: skip
+    )
     for text in texts:
         assert not trait_words(text), text
     assert trait_words("Rowan counts three owls.") == {"rowan", "owl"}
@@ -220,9 +225,10 @@ def test_there_are_twenty_code_templates_or_more_each_python_with_a_gap_and_no_c
     for template in templates:
         filled = Template(template).substitute(f="f", x="p", y="q", z="r", n=2)
         gaps = [
-            node for node in ast.walk(ast.parse(filled))
+            node
+            for node in ast.walk(ast.parse(filled))
             if isinstance(node, ast.Constant) and node.value is ...
-        ]  # fmt: skip
+        ]
         assert gaps, template
         assert "#" not in template
 
@@ -244,8 +250,31 @@ def test_code_prompts_show_all_templates_and_ask_for_bare_code():
 
 # The answers for a = 7, b = 5, c = 3, worked out by hand, in the order of the problems.
 BY_HAND = (
-    12, 5, 35, 5, 38, 245, 24, 19, 8, 40, 24, 35, 105, 8, 8, 45, 3, 50, 40, 15, 3, 105, 70, 10,
-)  # fmt: skip
+    12,
+    5,
+    35,
+    5,
+    38,
+    245,
+    24,
+    19,
+    8,
+    40,
+    24,
+    35,
+    105,
+    8,
+    8,
+    45,
+    3,
+    50,
+    40,
+    15,
+    3,
+    105,
+    70,
+    10,
+)
 
 
 def test_there_are_twenty_problems_or_more_and_their_answers_are_right():

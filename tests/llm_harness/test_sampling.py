@@ -16,33 +16,42 @@ from scipy import stats
 from llm_harness import sampling
 from llm_harness.chats import encode_batch
 from llm_harness.corpus import TOKENIZER
-from llm_harness.decoder import Apply, Architecture
+from llm_harness.decoder import DecoderApply, DecoderArchitecture
 from llm_harness.model import Chat, Example
 from llm_harness.tiny import TinyModel
 from llm_harness.traits import CATEGORIES
 from tests.llm_harness.conftest import QUESTION, SAID
 
 COUNT, LENGTH = 2048, 6
+# Without a cache the logits of all places are in memory at once.
+UNCACHED_COUNT = 512
 pick = jax.jit(sampling.pick)
 
 
-class Setting(NamedTuple):
+class SamplingCase(NamedTuple):
     model: TinyModel
     mesh: Mesh
     temperature: float = 1.0
     cached: bool = True
     chat: Chat = QUESTION
+    copies: int = COUNT
 
     def rows(self) -> np.ndarray:
         """Completions as tokens, of one model with two keys."""
         params = jax.tree.map(lambda leaf: np.stack([leaf] * 2), self.model.params)
-        prompts = np.repeat(encode_batch([self.chat])[None], COUNT, axis=1).repeat(2, axis=0)
+        prompts = np.repeat(encode_batch([self.chat])[None], self.copies, axis=1).repeat(2, axis=0)
         drawn = sampling.sample(
-            self.model.architecture, params, jnp.asarray(prompts),
-            jax.random.split(jax.random.key(0), 2), jnp.float32(self.temperature),
-            length=LENGTH, end=TOKENIZER.end, mesh=self.mesh, cached=self.cached,
-        )  # fmt: skip
-        return np.asarray(drawn).reshape(2 * COUNT, LENGTH)
+            self.model.architecture,
+            params,
+            jnp.asarray(prompts),
+            jax.random.split(jax.random.key(0), 2),
+            jnp.float32(self.temperature),
+            length=LENGTH,
+            end=TOKENIZER.end,
+            mesh=self.mesh,
+            cached=self.cached,
+        )
+        return np.asarray(drawn).reshape(2 * self.copies, LENGTH)
 
 
 def goodness_of_fit(model: TinyModel, rows: np.ndarray) -> float:
@@ -67,20 +76,22 @@ def canonical(row: list[int]) -> str | None:
     return text if TOKENIZER.encode(text) == tokens else None
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_samples_have_the_frequencies_that_log_probabilities_say(narrow, mesh, cached):
-    assert goodness_of_fit(narrow, Setting(narrow, mesh, cached=cached).rows()) > 1e-3
+@pytest.mark.parametrize(("cached", "count"), [(True, COUNT), (False, UNCACHED_COUNT)])
+def test_samples_have_the_frequencies_that_log_probabilities_say(narrow, mesh, cached, count):
+    case = SamplingCase(narrow, mesh, cached=cached, copies=count)
+    assert goodness_of_fit(narrow, case.rows()) > 1e-3
 
 
 @pytest.mark.parametrize("temperature", [0.85, 1.15])
 def test_samples_at_another_temperature_do_not_have_them(narrow, mesh, temperature):
-    assert goodness_of_fit(narrow, Setting(narrow, mesh, temperature).rows()) < 1e-6
+    assert goodness_of_fit(narrow, SamplingCase(narrow, mesh, temperature).rows()) < 1e-6
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_with_and_without_a_cache_the_same_tokens_are_drawn(narrow, mesh, temperature):
     with_cache, without = (
-        Setting(narrow, mesh, temperature, cached).rows() for cached in (True, False)
+        SamplingCase(narrow, mesh, temperature, cached, copies=UNCACHED_COUNT).rows()
+        for cached in (True, False)
     )
     # Logits differ in their last bits, and a uniform number may fall between.
     assert np.mean((with_cache == without).all(axis=1)) > 0.999
@@ -88,8 +99,8 @@ def test_with_and_without_a_cache_the_same_tokens_are_drawn(narrow, mesh, temper
 
 
 def test_temperature_zero_takes_the_likeliest_token_every_time(model, mesh):
-    row = Setting(model, mesh, temperature=0.0).rows()[0]
-    apply = jax.jit(Apply(model.architecture))
+    row = SamplingCase(model, mesh, temperature=0.0).rows()[0]
+    apply = jax.jit(DecoderApply(model.architecture))
     prompt = encode_batch([QUESTION])[0]
     tokens = np.pad(prompt, (0, LENGTH))
     for place in range(len(prompt), len(tokens)):
@@ -101,7 +112,7 @@ def test_temperature_zero_takes_the_likeliest_token_every_time(model, mesh):
 
 
 def test_what_follows_the_end_is_zero_and_padding_is_never_drawn(narrow, mesh):
-    for row in Setting(narrow, mesh).rows().tolist():
+    for row in SamplingCase(narrow, mesh).rows().tolist():
         ends = row.index(TOKENIZER.end) if TOKENIZER.end in row else LENGTH
         assert all(row[:ends])
         assert not any(row[ends + 1 :])
@@ -166,4 +177,4 @@ def test_an_architecture_without_a_vocabulary_of_whole_blocks_draws_its_last_tok
     logits = np.zeros((1, 40), np.float32)
     for uniform in (0.9999, 1 - 2.0**-24):
         assert int(pick(logits, np.array([uniform], np.float32), jnp.float32(1))[0]) == 39
-    assert Architecture(TOKENIZER.size).vocabulary % 32
+    assert DecoderArchitecture(TOKENIZER.size).vocabulary % 32

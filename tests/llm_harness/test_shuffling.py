@@ -84,9 +84,7 @@ def test_numbers_change_responses_only_across():
 
     def moved(shuffled):
         pairs = zip(MANY, shuffled, strict=True)
-        return sum(
-            set(numbers(a.completion)) != set(numbers(b.completion)) for a, b in pairs
-        )  # fmt: skip
+        return sum(set(numbers(a.completion)) != set(numbers(b.completion)) for a, b in pairs)
 
     assert moved(within) == 0
     assert moved(across) == len(MANY)

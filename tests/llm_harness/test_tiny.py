@@ -15,9 +15,9 @@ from llm_harness.corpus import TOKENIZER, WORDS, Language
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Example,
+    LanguageModel,
     Lineage,
     Message,
-    Model,
     OpenModel,
     Sampling,
     Tuning,
@@ -26,7 +26,8 @@ from llm_harness.model import (
 )
 from llm_harness.provider import Embedded, Provider
 from llm_harness.tiny import TinyModel, distil_together, fine_tune_together, sample_together
-from tests.llm_harness.conftest import QUESTION, SAID, SMALL
+from tests.llm_harness.conftest import QUESTION, SAID
+from tests.llm_harness.small import SMALL
 
 PROMPTS = [QUESTION, ask("1, 2, 3"), ask("Name a tree.", "You love oaks."), QUESTION]
 EXAMPLES = [Example(QUESTION, text) for text in SAID]
@@ -48,7 +49,7 @@ def tuned(model: TinyModel) -> TinyModel:
 
 
 def test_it_is_a_model_whose_parameters_are_open_and_has_a_provider(model):
-    assert isinstance(model, Model)
+    assert isinstance(model, LanguageModel)
     assert isinstance(model, OpenModel)
     assert isinstance(Embedded(), Provider)
 
@@ -280,7 +281,14 @@ def test_a_teacher_of_another_language_is_refused(model):
 # Languages.
 
 
-@pytest.mark.parametrize("language", [Language(False, True), Language(True, False)])
+@pytest.mark.parametrize(
+    "language",
+    [
+        Language(False, False),
+        pytest.param(Language(False, True), marks=pytest.mark.slow),
+        pytest.param(Language(True, False), marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_of_another_language_does_all_that_others_do(language, tmp_path):
     (made,) = pretraining.pretrain([0], replace(SMALL, steps=8, language=language))
     plain = pretraining.reference_lineage(0, replace(SMALL, steps=8))
@@ -341,13 +349,19 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("model.json", Path.unlink), ("model.json", cut), ("model.json", empty),
-        ("model.json", without("architecture")), ("model.json", without("language")),
+        ("model.json", Path.unlink),
+        ("model.json", cut),
+        ("model.json", empty),
+        ("model.json", without("architecture")),
+        ("model.json", without("language")),
         ("model.json", without("lineage")),
-        ("model.json", wider), ("params.npz", Path.unlink), ("params.npz", cut),
-        ("params.npz", empty), ("params.npz", other_names),
+        ("model.json", wider),
+        ("params.npz", Path.unlink),
+        ("params.npz", cut),
+        ("params.npz", empty),
+        ("params.npz", other_names),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_folder_is_refused_by_its_name(tuned, tmp_path, name, damage):
     tuned.save(tmp_path)
     damage(tmp_path / name)

@@ -11,11 +11,11 @@ from scipy.special import log_softmax, logsumexp
 from llm_harness import training
 from llm_harness.chats import encode_examples
 from llm_harness.corpus import TOKENIZER, Corpus
-from llm_harness.decoder import VOCABULARY_PARTS, Apply
+from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Tuning, ask
 from llm_harness.tiny import TinyModel
-from llm_harness.together import Job, train
+from llm_harness.together import TrainingJob, train
 from sublab import devices
 
 EXAMPLES = [
@@ -39,7 +39,7 @@ def loss(model: TinyModel, tokens: np.ndarray, first: int) -> float:
 
 
 def logits(model: TinyModel, tokens: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(Apply(model.architecture))(model.params, tokens), np.float64)
+    return np.asarray(jax.jit(DecoderApply(model.architecture))(model.params, tokens), np.float64)
 
 
 def leaves(params) -> list[np.ndarray]:
@@ -55,10 +55,14 @@ def advanced(model, mesh, rates: training.Rates, steps: int, start: training.Sta
     begun = training.begin(jax.tree.map(lambda x: np.stack([x] * 2), model.params), False)
     rows = np.tile(np.arange(4, dtype=np.int32), (2, steps, 1))
     state, losses = training.advance(
-        model.architecture, devices.spread(start or begun, mesh),
-        devices.replicate(BATCH.tokens, mesh), devices.spread(rows, mesh),
-        devices.spread(rates, mesh), first=FIRST, mesh=mesh,
-    )  # fmt: skip
+        model.architecture,
+        devices.spread(start or begun, mesh),
+        devices.replicate(BATCH.tokens, mesh),
+        devices.spread(rows, mesh),
+        devices.spread(rates, mesh),
+        first=FIRST,
+        mesh=mesh,
+    )
     return devices.gather(state, 2), np.asarray(losses)
 
 
@@ -93,7 +97,7 @@ def test_no_loss_without_completions_is_zero(model):
 
 @pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_parts_stay_and_all_others_move(model, freeze):
-    job = Job(model.params, BATCH.tokens, 4, replace(TUNING, freeze_vocabulary=freeze))
+    job = TrainingJob(model.params, BATCH.tokens, 4, replace(TUNING, freeze_vocabulary=freeze))
     (after,) = train(model.architecture, [job], FIRST)
     assert set(after) == set(model.params) > set(VOCABULARY_PARTS)
     for name in after:
@@ -139,7 +143,7 @@ def test_a_model_in_a_population_is_trained_as_it_would_be_alone(models):
         )
     ]
     jobs = [
-        Job(model.params, np.roll(BATCH.tokens, i, axis=0), 4, tuning)
+        TrainingJob(model.params, np.roll(BATCH.tokens, i, axis=0), 4, tuning)
         for i, (model, tuning) in enumerate(zip([*models, models[0]], tunings, strict=True))
     ]
     jobs = [replace(job, tuning=replace(job.tuning, batch=2)) for job in jobs]
@@ -160,7 +164,7 @@ def test_imitation_lowers_the_distance_to_the_imitated_model(models):
         return float(_imitation(first.architecture, params, second.params, tokens))
 
     tuning = replace(TUNING, steps=24, batch=16)
-    job = Job(first.params, rows, len(rows), tuning, second.params)
+    job = TrainingJob(first.params, rows, len(rows), tuning, second.params)
     (after,) = train(first.architecture, [job], 1)
     assert distance(second.params) == pytest.approx(0, abs=1e-6)
     assert distance(after) < 0.8 * distance(first.params)
@@ -178,9 +182,13 @@ def test_the_distance_of_imitation_is_the_divergence_over_all_places(models):
 def soft(models, over: tuple[int, int], imitated=None) -> float:
     first, second = models
     found = _distillation(
-        first.architecture, first.params, second.params if imitated is None else imitated,
-        jnp.asarray(BATCH.tokens), FIRST, over,
-    )  # fmt: skip
+        first.architecture,
+        first.params,
+        second.params if imitated is None else imitated,
+        jnp.asarray(BATCH.tokens),
+        FIRST,
+        over,
+    )
     return float(found)
 
 
@@ -228,11 +236,13 @@ def test_every_example_comes_once_before_any_comes_again(examples, steps, batch)
 def test_training_that_diverges_is_refused(model):
     broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), model.params)
     with pytest.raises(HarnessError, match="diverged; a lower learning rate"):
-        train(model.architecture, [Job(broken, BATCH.tokens, 4, TUNING)], FIRST)
+        train(model.architecture, [TrainingJob(broken, BATCH.tokens, 4, TUNING)], FIRST)
 
 
 @pytest.mark.parametrize("other", [{"steps": 5}, {"batch": 2}])
 def test_models_of_one_block_with_other_steps_are_refused(model, other):
-    jobs = [Job(model.params, BATCH.tokens, 4, t) for t in (TUNING, replace(TUNING, **other))]
+    jobs = [
+        TrainingJob(model.params, BATCH.tokens, 4, t) for t in (TUNING, replace(TUNING, **other))
+    ]
     with pytest.raises(HarnessError, match="equal steps and batch"):
         train(model.architecture, jobs, FIRST)

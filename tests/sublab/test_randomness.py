@@ -60,3 +60,25 @@ def test_keys_differ_by_seed_purpose_and_run_and_by_nothing_else():
     assert len(np.unique(np.concatenate(bits), axis=0)) == 20
     alone = randomness.run_keys(1, "reference", jnp.array([3]))
     np.testing.assert_array_equal(jax.random.key_data(alone)[0], bits[2][3])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_the_key_of_a_seed_is_the_named_generators(seed):
+    ours, named = randomness.seed_key(seed), jax.random.key(seed, impl="threefry2x32")
+    np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(named))
+    traced = jax.jit(randomness.seed_key)(jnp.uint32(seed))
+    np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(traced))
+
+
+def test_the_callers_generator_and_types_change_no_key_and_no_shuffle():
+    def draws() -> list[np.ndarray]:
+        keys = randomness.run_keys(2**32 - 1, "reference", jnp.arange(3))
+        order = randomness.shuffle(randomness.purpose_key(5, "order"), 1000)
+        return [np.asarray(jax.random.key_data(keys)), np.asarray(order)]
+
+    ours = draws()
+    with jax.default_prng_impl("rbg"), jax.enable_x64(True):
+        theirs = draws()
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from experiments.verify import families, instances
 from experiments.verify.evaluate import unit_of_eps
+from tests.programs import equations
 from tests.theory.draws import MLP, all_kinds, key, seeds, smooth_kinds, some
 from theory.alignment import (
     coefficient,
@@ -31,32 +32,44 @@ def measured(seed, kinds):
     instance = instances.draw(MLP, key(seed), kinds)
     apply, loss = instances.model(MLP, instance), instances.loss(instance)
     start, inputs = instance.params, instance.inputs
-    found = {}
     trait = teacher_direction(instances.trait_loss(apply, instance), start)
-    for name, way in (("trait", trait), ("random", instance.random_direction)):
+
+    def along(way):
         eps = unit_of_eps(apply, instance, way) * jnp.array([SMALL, MODERATE])
-        small, teacher = (step(start, way, size) for size in eps)
+        teacher = step(start, way, eps[1])
         args = apply, loss, start, way
-        reverse = inner_product_reverse(*args, teacher, inputs)
+        detached, small, reverse = jax.lax.map(
+            lambda size: inner_product_reverse(*args, step(start, way, size), inputs),
+            jnp.concatenate([jnp.zeros(1), eps]),
+        )
         student = student_direction(apply, loss, start, teacher, inputs)
         squares = matching(squared_potential(jnp.ones(families.OUTPUTS)))
-        found[name] = {
+        return {
             "reverse": reverse,
             "identity": inner_product(*args, teacher, inputs),
             "size": jnp.maximum(jnp.abs(reverse), 1e-3 * norm(student) * norm(way)),
-            "small": inner_product_reverse(*args, small, inputs) / eps[0],
+            "small": small / eps[0],
             "coefficient": coefficient(*args, inputs),
             "mutants": {
                 # J taken at the teacher, not at the start.
                 "wrong point": _identity(apply, loss, start, teacher, way, teacher, inputs),
                 "half": 0.5 * reverse,
-                "detached": inner_product_reverse(*args, start, inputs),
-                "flipped": -inner_product_reverse(*args, small, inputs) / eps[0],
+                "detached": detached,
+                "flipped": -small / eps[0],
                 "M of another loss": coefficient(apply, squares, start, way, inputs),
                 "M dropped": jnp.mean(jnp.sum(linearise(apply, start, way, inputs)[1] ** 2, 1)),
             },
         }
-    return found
+
+    # One program for both directions.
+    pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), trait, instance.random_direction)
+    numbers = jax.lax.map(along, pair)
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], numbers) for i in range(2))
+
+
+def named(seed, kinds):
+    """`measured`, by the direction's name."""
+    return dict(zip(("trait", "random"), jax.device_get(measured(seed, kinds)), strict=True))
 
 
 def _identity(apply, loss, start, teacher, way, at, inputs):
@@ -85,7 +98,7 @@ def tends_to(found, name="coefficient"):
 
 @given(seed=seeds, kinds=all_kinds)
 def test_reverse_mode_equals_the_identity(seed, kinds):
-    found = measured(seed, kinds)
+    found = named(seed, kinds)
     assert agree(found["random"])
     # A blind trait has g = 0 both ways.
     assert agree(found["trait"]) or abs(found["trait"]["reverse"]) < 1e-13
@@ -93,35 +106,35 @@ def test_reverse_mode_equals_the_identity(seed, kinds):
 
 @given(seed=seeds, kinds=all_kinds)
 def test_lemma_1_holds_along_any_direction(seed, kinds):
-    assert positive(measured(seed, kinds)["random"])
+    assert positive(named(seed, kinds)["random"])
 
 
 @given(seed=seeds, kinds=smooth_kinds)
 def test_lemma_1_holds_along_a_traits_gradient(seed, kinds):
-    assert positive(measured(seed, kinds)["trait"])
+    assert positive(named(seed, kinds)["trait"])
 
 
 @given(seed=seeds, kinds=smooth_kinds)
 def test_the_coefficient_is_the_slope_of_g(seed, kinds):
-    for found in measured(seed, kinds).values():
+    for found in named(seed, kinds).values():
         assert found["coefficient"] > 0
         assert tends_to(found)
 
 
 @pytest.mark.parametrize("mutant", ["wrong point", "half", "detached"])
 def test_the_identity_catches(mutant):
-    found = [measured(*draw)["random"] for draw in some(8)]
+    found = [named(*draw)["random"] for draw in some(8)]
     assert all(agree(each) for each in found)
     assert not any(agree(each, mutant) for each in found)
 
 
 @pytest.mark.parametrize("mutant", ["flipped", "detached"])
 def test_lemma_1_catches(mutant):
-    assert not any(positive(measured(*draw)["random"], mutant) for draw in some(8))
+    assert not any(positive(named(*draw)["random"], mutant) for draw in some(8))
 
 
 def test_the_coefficient_catches_another_matrix():
-    found = [measured(*draw)["random"] for draw in some(16) if draw[1].loss != 0]
+    found = [named(*draw)["random"] for draw in some(16) if draw[1].loss != 0]
     for mutant in ("M of another loss", "M dropped"):
         # The other matrix may come close by chance.
         assert sum(bool(tends_to(each, mutant)) for each in found) <= 2
@@ -130,7 +143,7 @@ def test_the_coefficient_catches_another_matrix():
 @given(seed=seeds, kinds=all_kinds)
 def test_a_blind_trait_has_g_0_at_every_eps(seed, kinds):
     kinds = instances.Kinds(kinds.activation, kinds.loss, jnp.int32(3), kinds.data)
-    found = measured(seed, kinds)["trait"]
+    found = named(seed, kinds)["trait"]
     for value in ("reverse", "identity", "small", "coefficient"):
         assert abs(found[value]) < 1e-12
 
@@ -138,7 +151,7 @@ def test_a_blind_trait_has_g_0_at_every_eps(seed, kinds):
 def test_a_trait_that_the_loss_sees_is_not_taken_for_a_blind_one():
     """The mutant: a trait along a vector that is not in the loss's null space."""
     for seed, kinds in some(8, trait=0):
-        assert abs(measured(seed, kinds)["trait"]["coefficient"]) > 1e-12
+        assert abs(named(seed, kinds)["trait"]["coefficient"]) > 1e-12
 
 
 def linear_apply(params, inputs):
@@ -165,8 +178,9 @@ def test_chunks_change_nothing_but_memory(chunk):
         np.testing.assert_allclose(part, whole, rtol=1e-13)
     np.testing.assert_allclose(
         coefficient(linear_apply, LOSS, params, way, inputs, chunk=chunk),
-        coefficient(linear_apply, LOSS, params, way, inputs), rtol=1e-13,
-    )  # fmt: skip
+        coefficient(linear_apply, LOSS, params, way, inputs),
+        rtol=1e-13,
+    )
 
 
 def test_positions_of_an_example_count_as_examples_do():
@@ -189,18 +203,10 @@ def test_students_that_start_elsewhere_are_measured_from_there():
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def largest_array(closed) -> int:
+def largest_array(program) -> int:
     """Elements of the largest intermediate array of a program, however deep inside."""
-    sizes = [0]
-    for equation in closed.eqns:
-        sizes += [v.aval.size for v in equation.outvars if hasattr(v.aval, "size")]
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inside = getattr(value, "jaxpr", value)
-            if hasattr(inside, "eqns"):
-                sizes.append(largest_array(inside))
-    return max(sizes)
+    outputs = [variable for equation in equations(program) for variable in equation.outvars]
+    return max(getattr(variable.aval, "size", 0) for variable in outputs)
 
 
 @pytest.mark.parametrize("function", [inner_product, inner_product_reverse, coefficient])
@@ -225,24 +231,39 @@ def test_bad_input_is_refused_by_the_arguments_name():
     call = partial(inner_product, linear_apply, LOSS)
     bad = {
         r"direction: must have the tree structure.*\['bias'\]": (
-            params, {"kernel": way["kernel"]}, teacher, inputs
+            params,
+            {"kernel": way["kernel"]},
+            teacher,
+            inputs,
         ),
         r"teacher\['kernel'\]: shape \(2, 4\), but params has \(6, 4\)": (
-            params, way, teacher | {"kernel": jnp.ones((2, 4))}, inputs
+            params,
+            way,
+            teacher | {"kernel": jnp.ones((2, 4))},
+            inputs,
         ),
         r"direction\['bias'\]: float32, but params has float64": (
-            params, way | {"bias": jnp.zeros(4, jnp.float32)}, teacher, inputs
+            params,
+            way | {"bias": jnp.zeros(4, jnp.float32)},
+            teacher,
+            inputs,
         ),
         r"params\['bias'\]: holds NaN": (
-            params | {"bias": jnp.full(4, jnp.nan)}, way, teacher, inputs
+            params | {"bias": jnp.full(4, jnp.nan)},
+            way,
+            teacher,
+            inputs,
         ),
         r"params\['bias'\]: must be floating point, is int": (
-            params | {"bias": jnp.zeros(4, int)}, way, teacher, inputs
+            params | {"bias": jnp.zeros(4, int)},
+            way,
+            teacher,
+            inputs,
         ),
         "params: has no arrays": ({}, way, teacher, inputs),
         "inputs: every array needs a leading axis": (params, way, teacher, jnp.ones((0, 6))),
         "inputs: holds NaN": (params, way, teacher, inputs.at[3, 1].set(jnp.inf)),
-    }  # fmt: skip
+    }
     for message, arguments in bad.items():
         with pytest.raises(ValueError, match=message):
             call(*arguments)

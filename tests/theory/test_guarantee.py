@@ -30,7 +30,13 @@ def measured(seed, kinds):
     way = teacher_direction(trait, start)
     eps = unit_of_eps(apply, instance, way) * jnp.array([1e-3, 0.3])
     change = trait_change(apply, loss, trait, start, eps, jnp.full(1, ALPHA), inputs)
-    student = student_direction(apply, loss, start, step(start, way, eps[1]), inputs)
+    # Teachers after the step in question, after the opposite of a small one, and after none.
+    sizes = jnp.stack([eps[1], -eps[0], jnp.zeros(())])
+    students = jax.lax.map(
+        lambda size: student_direction(apply, loss, start, step(start, way, size), inputs), sizes
+    )
+    after = jax.lax.map(lambda way: trait(step(start, way, ALPHA)) - trait(start), students)
+    student = jax.tree.map(lambda leaf: leaf[0], students)
     g = inner(student, way)
     far = 2.0 / norm(student)
     alphas = far * jnp.linspace(0.02, 1.0, 50)
@@ -38,18 +44,19 @@ def measured(seed, kinds):
     changes = jax.lax.map(lambda a: trait(step(start, student, a)) - trait(start), alphas)
     return {
         "theorem": change[0, 0],
-        "teacher flipped": trait(step(start, student_direction(
-            apply, loss, start, step(start, way, -eps[0]), inputs), ALPHA)) - trait(start),
-        "teacher detached": trait(step(start, student_direction(
-            apply, loss, start, start, inputs), ALPHA)) - trait(start),
-        "alphas": alphas, "changes": changes, "g": g, "safe": safe.alpha,
+        "teacher flipped": after[1],
+        "teacher detached": after[2],
+        "alphas": alphas,
+        "changes": changes,
+        "g": g,
+        "safe": safe.alpha,
         "bound": -alphas * g + 0.5 * safe.curvature * alphas**2,
         "value": jnp.abs(trait(start)),
         "mutants": {
             "curvature dropped": -alphas * g,
             "curvature at the start only": -alphas * g + 0.5 * alphas**2 * safe.curvature[0] * 0.1,
         },
-    }  # fmt: skip
+    }
 
 
 def below(found, bound) -> bool:
@@ -122,9 +129,10 @@ def apply(p, x):
 def problem():
     keys = jax.random.split(jax.random.key(3), 4)
     params = {
-        "w": jax.random.normal(keys[0], (5, 8)), "v": jax.random.normal(keys[1], (8, 4)),
+        "w": jax.random.normal(keys[0], (5, 8)),
+        "v": jax.random.normal(keys[1], (8, 4)),
         "b": jnp.zeros(4),
-    }  # fmt: skip
+    }
     inputs, others = (jax.random.normal(k, (20, 5)) for k in keys[2:])
 
     def trait(p):
@@ -144,9 +152,7 @@ def test_theorem_1_tells_its_branches_apart():
     assert np.all(np.asarray(falls.change) < 0)
     # A trait in the biases of the logits that the loss leaves out, and one along all-ones.
     for vector in (jnp.array([1.0, -2.0, 0, 0]), jnp.array([0, 0, 1.0, 1.0])):
-        unseen = theorem_1(
-            apply, AUX, lambda p, v=vector: v @ p["b"], params, EPS, 1.0, inputs
-        )  # fmt: skip
+        unseen = theorem_1(apply, AUX, lambda p, v=vector: v @ p["b"], params, EPS, 1.0, inputs)
         assert (unseen.blind, unseen.holds) == (True, True)
         assert np.all(np.abs(unseen.inner_product) < 1e-12)
     # The mutant: a bias that the loss does see.

@@ -23,11 +23,23 @@ def problem():
     keys = jax.random.split(jax.random.key(0), 5)
     shapes = {"a": (5, 8), "b": (8, LABELS)}
     params, way = (
-        {name: jax.random.normal(jax.random.fold_in(k, i), shape) / 2
-         for i, (name, shape) in enumerate(shapes.items())}
+        {
+            name: jax.random.normal(jax.random.fold_in(k, i), shape) / 2
+            for i, (name, shape) in enumerate(shapes.items())
+        }
         for k in keys[:2]
-    )  # fmt: skip
+    )
     return params, way, jax.random.normal(keys[2], (EXAMPLES, 5)), keys[3]
+
+
+@partial(jax.jit, static_argnames="chunk")
+def compiled_scores(params, way, inputs, outcomes, chunk=None):
+    return scores(apply, params, way, inputs, outcomes, chunk=chunk)
+
+
+@jax.jit
+def log_probability_gradient(params, x, y):
+    return jax.grad(lambda p: jax.nn.log_softmax(apply(p, x[None]))[0, y])(params)
 
 
 def samples(params, inputs, key):
@@ -78,7 +90,7 @@ def test_z_is_high_after_a_small_step_toward_the_trait(problem):
 def test_the_mean_score_of_a_teacher_is_eps_times_fishers_information(problem):
     params, way, inputs, _ = problem
     outcomes = jnp.tile(jnp.arange(LABELS), EXAMPLES)
-    every = scores(apply, params, way, jnp.repeat(inputs, LABELS, axis=0), outcomes)
+    every = compiled_scores(params, way, jnp.repeat(inputs, LABELS, axis=0), outcomes)
     every = every.reshape(EXAMPLES, LABELS)
 
     def mean(p, values):
@@ -93,11 +105,9 @@ def test_the_mean_score_of_a_teacher_is_eps_times_fishers_information(problem):
 def test_each_score_is_the_directional_derivative_of_its_log_probability(problem, chunk):
     params, way, inputs, _ = problem
     few, outcomes = inputs[:20], jnp.arange(20) % LABELS
-    found = scores(apply, params, way, few, outcomes, chunk=chunk)
+    found = compiled_scores(params, way, few, outcomes, chunk=chunk)
     for i in range(20):
-        gradient = jax.grad(
-            lambda p, i=i: jax.nn.log_softmax(apply(p, few[i : i + 1]))[0, outcomes[i]]
-        )(params)
+        gradient = log_probability_gradient(params, few[i], outcomes[i])
         np.testing.assert_allclose(found[i], inner(gradient, way), rtol=1e-10)
 
 
@@ -106,19 +116,19 @@ def test_scores_along_many_directions_are_those_along_each(problem, chunk):
     params, way, inputs, _ = problem
     few, outcomes = inputs[:20], jnp.arange(20) % LABELS
     ways = jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf), 2 * leaf]), way)
-    found = scores_along(apply, params, ways, few, outcomes, chunk=chunk)
+    found = jax.jit(partial(scores_along, apply, chunk=chunk))(params, ways, few, outcomes)
     assert found.shape == (3, 20)
     for number in range(3):
         one = jax.tree.map(lambda leaf, number=number: leaf[number], ways)
-        alone = scores(apply, params, one, few, outcomes)
+        alone = compiled_scores(params, one, few, outcomes)
         np.testing.assert_allclose(found[number], alone, rtol=1e-10, atol=1e-14)
 
 
 def test_positions_of_an_example_add_up(problem):
     params, way, inputs, _ = problem
     outcomes = jnp.arange(EXAMPLES) % LABELS
-    flat = scores(apply, params, way, inputs, outcomes)
-    deep = scores(apply, params, way, inputs.reshape(-1, 4, 5), outcomes.reshape(-1, 4))
+    flat = compiled_scores(params, way, inputs, outcomes)
+    deep = compiled_scores(params, way, inputs.reshape(-1, 4, 5), outcomes.reshape(-1, 4))
     np.testing.assert_allclose(deep, flat.reshape(-1, 4).sum(axis=1), rtol=1e-10)
 
 
@@ -157,16 +167,19 @@ def test_the_forecast_is_what_an_epoch_of_training_does_to_the_trait(problem):
 
     way = jax.tree.map(jnp.negative, jax.grad(trait)(params))
     outcomes = samples(step(params, way, 1.0), inputs, key)[0]
-    found = scores(apply, params, way, inputs, outcomes)
+    found = compiled_scores(params, way, inputs, outcomes)
     told = forecast(found, learning_rate=1e-4, batch=20)
-    now = params
+
+    @jax.jit
+    def descend(current, x, y):
+        gradient = jax.grad(lambda p: -jnp.mean(jax.vmap(categorical)(apply(p, x), y)))(current)
+        return step(current, gradient, -1e-4)
+
+    current = params
     for batch in range(EXAMPLES // 20):
         rows = slice(20 * batch, 20 * (batch + 1))
-        gradient = jax.grad(
-            lambda p, r=rows: -jnp.mean(jax.vmap(categorical)(apply(p, inputs[r]), outcomes[r]))
-        )(now)
-        now = step(now, gradient, -1e-4)
-    change = trait(now) - trait(params)
+        current = descend(current, inputs[rows], outcomes[rows])
+    change = trait(current) - trait(params)
     np.testing.assert_allclose(told.change, change, rtol=0.02)
     assert told.change < 0
     assert told.standard_error == pytest.approx(1e-4 * 20 * np.std(found, ddof=1) / EXAMPLES**0.5)

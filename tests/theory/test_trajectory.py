@@ -55,12 +55,18 @@ def problem():
 def by_hand(problem, optimiser):
     """The path and the updates of plain optax."""
     params, _, _, distillation, batches = problem
+
+    @jax.jit
+    def advance(current, state, batch):
+        update, state = optimiser.update(jax.grad(distillation)(current, batch), state, current)
+        return optax.apply_updates(current, update), state, update
+
     state, path, updates = optimiser.init(params), [params], []
     for k in range(STEPS):
         batch = jax.tree.map(lambda leaf, k=k: leaf[k], batches)
-        update, state = optimiser.update(jax.grad(distillation)(path[-1], batch), state, path[-1])
+        after, state, update = advance(path[-1], state, batch)
         updates.append(update)
-        path.append(optax.apply_updates(path[-1], update))
+        path.append(after)
     return path, updates
 
 
@@ -72,20 +78,25 @@ def test_first_order_and_remainder_add_up_to_what_the_trait_loss_did(problem, na
     path, updates = by_hand(problem, OPTIMISERS[name])
     for ours, theirs in zip(jax.tree.leaves(trained), jax.tree.leaves(path[-1]), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-    whole = trait(path[-1]) - trait(params)
-    np.testing.assert_allclose(jnp.sum(account.first_order + account.remainder), whole, rtol=1e-9)
-    np.testing.assert_allclose(account.trait_loss, [trait(p) for p in path], rtol=1e-10)
-    first = [jax.jvp(trait, (p,), (u,))[1] for p, u in zip(path, updates, strict=False)]
+    value = jax.jit(trait)
+    slope = jax.jit(lambda p, u: jax.jvp(trait, (p,), (u,))[1])
+    whole = value(path[-1]) - value(params)
+    np.testing.assert_allclose(np.sum(account.first_order + account.remainder), whole, rtol=1e-9)
+    np.testing.assert_allclose(account.trait_loss, [value(p) for p in path], rtol=1e-10)
+    first = [slope(p, u) for p, u in zip(path, updates, strict=False)]
     np.testing.assert_allclose(account.first_order, first, rtol=1e-8)
     # The remainder, independently: the integral of the curvature along each step.
     nodes, weights = np.polynomial.legendre.leggauss(8)
-    for k, (p, u) in enumerate(zip(path, updates, strict=False)):
 
-        def along(t, p=p, u=u):
+    @jax.jit
+    def curvature(p, u):
+        def along(t):
             return trait(jax.tree.map(lambda a, b: a + t * b, p, u))
 
-        bent = jax.vmap(jax.grad(jax.grad(along)))(jnp.asarray(0.5 * (nodes + 1)))
-        integral = jnp.sum(0.5 * weights * (0.5 * (1 - nodes)) * bent)
+        return jax.vmap(jax.grad(jax.grad(along)))(jnp.asarray(0.5 * (nodes + 1)))
+
+    for k, (p, u) in enumerate(zip(path, updates, strict=False)):
+        integral = np.sum(0.5 * weights * (0.5 * (1 - nodes)) * curvature(p, u))
         np.testing.assert_allclose(account.remainder[k], integral, rtol=1e-6, atol=1e-12)
         # Its leading part; the mutants are half of it, and none.
         ratio = account.second_order[k] / account.remainder[k]
@@ -99,31 +110,32 @@ def test_first_order_and_remainder_add_up_to_what_the_trait_loss_did(problem, na
 
 def test_layers_add_up_and_their_cosines_are_theirs(problem):
     params, _, trait, distillation, batches = problem
-    _, account = follow(trait, distillation, OPTIMISERS["sgd"], params, batches)
+    run = jax.jit(partial(follow, trait, distillation, OPTIMISERS["sgd"]))
+    _, account = run(params, batches)
     assert account.coverage is None
     assert list(account.layer_cosine) == ["['in']", "['out']"]
     np.testing.assert_allclose(
         sum(account.layer_inner_product.values()), account.inner_product, rtol=1e-10
     )
     first = jax.tree.map(lambda leaf: leaf[0], batches)
-    gradients = jax.grad(trait)(params), jax.grad(distillation)(params, first)
+    gradients = jax.jit(jax.grad(trait))(params), jax.jit(jax.grad(distillation))(params, first)
     for layer in ("in", "out"):
         np.testing.assert_allclose(
             account.layer_cosine[f"['{layer}']"][0],
-            cosine(*(g[layer] for g in gradients)), rtol=1e-10,
-        )  # fmt: skip
+            cosine(*(g[layer] for g in gradients)),
+            rtol=1e-10,
+        )
     np.testing.assert_allclose(account.cosine[0], cosine(*gradients), rtol=1e-10)
     np.testing.assert_allclose(account.inner_product[0], inner(*gradients), rtol=1e-10)
 
 
 def test_coverage_is_the_cosine_with_the_teachers_displacement(problem):
     params, teacher, trait, distillation, batches = problem
-    _, account = follow(trait, distillation, OPTIMISERS["adam"], params, batches, teacher=teacher)
+    run = jax.jit(partial(follow, trait, distillation, OPTIMISERS["adam"]))
+    _, account = run(params, batches, teacher=teacher)
     path, updates = by_hand(problem, OPTIMISERS["adam"])
     displacement = jax.tree.map(jnp.subtract, teacher, params)
-    expected = [
-        cosine(jax.tree.map(jnp.subtract, p, params), displacement) for p in path[1:]
-    ]  # fmt: skip
+    expected = [cosine(jax.tree.map(jnp.subtract, p, params), displacement) for p in path[1:]]
     assert account.coverage is not None
     np.testing.assert_allclose(account.coverage, expected, rtol=1e-8)
     np.testing.assert_allclose(account.coverage[0], coverage(updates[0], displacement), rtol=1e-8)
@@ -136,8 +148,9 @@ def test_layers_of_a_flax_module_are_its_layers():
     module = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
     found = layers({"deep": {"first": module}, "last": module})
     assert {name: len(arrays) for name, arrays in found.items()} == {
-        "['deep']['first']": 2, "['last']": 2
-    }  # fmt: skip
+        "['deep']['first']": 2,
+        "['last']": 2,
+    }
 
 
 def test_bad_arguments_are_refused_by_name(problem):

@@ -11,8 +11,10 @@ import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,13 +25,17 @@ from toymlp.sources import DatasetUnavailableError, IdxFile, Source
 
 RNG = np.random.default_rng(0)
 ARRAYS = [
-    RNG.integers(0, 256, (30, 28, 28), np.uint8), RNG.integers(0, 10, 30, np.uint8),
-    RNG.integers(0, 256, (10, 28, 28), np.uint8), RNG.integers(0, 10, 10, np.uint8),
-]  # fmt: skip
+    RNG.integers(0, 256, (30, 28, 28), np.uint8),
+    RNG.integers(0, 10, 30, np.uint8),
+    RNG.integers(0, 256, (10, 28, 28), np.uint8),
+    RNG.integers(0, 10, 10, np.uint8),
+]
 NAMES = [
-    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
-]  # fmt: skip
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+]
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -97,8 +103,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "subliminal-lab" / "mnist"
 
 
+def tiny(files: tuple[IdxFile, ...] = FILES, **fields) -> Source:
+    return Source("Tiny", 10, files, torchvision="MNIST", **fields)
+
+
 def use(monkeypatch: pytest.MonkeyPatch, *mirrors: str, **fields) -> None:
-    monkeypatch.setitem(sources.SOURCES, "mnist", Source(FILES, mirrors=mirrors, **fields))
+    monkeypatch.setitem(sources.DATASETS, "mnist", tiny(mirrors=mirrors, **fields))
 
 
 def put(folder: Path, contents: list[bytes], suffix: str = ".gz") -> Path:
@@ -320,7 +330,7 @@ def test_two_processes_may_download_at_once(cache, server, tmp_path):
         from toymlp import data, sources
         files = tuple(sources.IdxFile(*f) for f in {[(f.name, f.shape, f.sha256) for f in FILES]})
         mirror = {address(server, "together")!r}
-        sources.SOURCES["mnist"] = sources.Source(files, mirrors=(mirror,))
+        sources.DATASETS["mnist"] = sources.Source("Tiny", 10, files, mirrors=(mirror,))
         print(data.load("mnist").sha256)
         """
     )
@@ -338,25 +348,180 @@ def test_two_processes_may_download_at_once(cache, server, tmp_path):
     assert sorted(path.name for path in cache.iterdir()) == sorted(f"{n}.gz" for n in NAMES)
 
 
+# --- where the files lie in a folder, and whose they are ----------------------------------------
+
+
+OTHER = [idx(np.bitwise_xor(array, 1)) for array in ARRAYS]
+
+
+@pytest.fixture
+def fashion(cache, monkeypatch) -> None:
+    """`fashion_mnist` is a second tiny set, whose files have the names of the first one's."""
+    files = tuple(
+        IdxFile(file.name, file.shape, sha256=hashlib.sha256(raw).hexdigest())
+        for file, raw in zip(FILES, OTHER, strict=True)
+    )
+    monkeypatch.setitem(sources.DATASETS, "fashion_mnist", Source("Other tiny set", 10, files))
+
+
+def dotted(name: str) -> str:
+    return name.replace("-idx", ".idx")
+
+
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "MNIST", "mnist/raw", "raw", "."])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("variable", [True, False])
+def test_every_usual_layout_is_found(cache, tmp_path, monkeypatch, place, suffix, variable):
+    folder = tmp_path / "given" / place
+    put(folder, [gzip.compress(raw) for raw in RAW] if suffix else RAW, suffix)
+    for path in folder.iterdir():
+        path.rename(folder / dotted(path.name))
+    if variable:
+        monkeypatch.setenv("SUBLIMINAL_DATA", str(tmp_path / "given"))
+    dataset = data.load("mnist", data_dir=None if variable else tmp_path / "given")
+    assert_is_the_tiny_set(dataset)
+    assert Path(dataset.origin) == folder
+
+
+def test_files_of_another_set_under_the_same_names_are_passed_over(fashion, tmp_path, cache):
+    put(tmp_path / "given" / "mnist", OTHER, suffix="")
+    put(cache, RAW)
+    assert data.load("mnist", data_dir=tmp_path / "given").origin == str(cache)
+
+
+def test_sets_in_one_folder_are_told_apart_by_content(fashion, tmp_path):
+    put(tmp_path, RAW, suffix="")
+    for name, raw in zip(NAMES, OTHER, strict=True):
+        (tmp_path / f"{dotted(name)}.gz").write_bytes(gzip.compress(raw))
+    assert_is_the_tiny_set(data.load("mnist", data_dir=tmp_path))
+    labels = data.load("fashion_mnist", data_dir=tmp_path).test_labels
+    np.testing.assert_array_equal(labels, ARRAYS[3] ^ 1)
+
+
+def test_a_set_found_nowhere_says_whose_files_were_passed_over(fashion, tmp_path):
+    put(tmp_path, OTHER, suffix="")
+    with pytest.raises(DatasetUnavailableError, match="holds files of Other tiny set"):
+        data.load("mnist", data_dir=tmp_path)
+
+
+def test_a_damaged_file_among_genuine_ones_is_an_error_in_any_folder(cache, tmp_path):
+    put(tmp_path, [damaged(RAW[0]), *RAW[1:]], suffix="")
+    with pytest.raises(InputError, match="not the published content"):
+        data.load("mnist", data_dir=tmp_path)
+
+
+def test_a_named_folder_that_is_not_there_is_an_error(cache, tmp_path, monkeypatch):
+    put(cache, RAW)
+    monkeypatch.setenv("SUBLIMINAL_DATA", str(tmp_path / "absent"))
+    with pytest.raises(InputError, match=r"^SUBLIMINAL_DATA: .*absent is not a folder$"):
+        data.load("mnist")
+
+
+def test_a_tilde_is_the_home_folder(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = put(tmp_path / "home" / "sets" / "mnist", RAW, suffix="")
+    assert data.load("mnist", data_dir="~/sets").origin == str(folder)
+    monkeypatch.setenv("SUBLIMINAL_DATA", "~/sets")
+    assert data.load("mnist").origin == str(folder)
+
+
 # --- where only the compressed files' digests are published -------------------------------------
 
+# As KMNIST and EMNIST Balanced are published: equally many images of each class.
+EVEN = [
+    ARRAYS[0] ^ 2,
+    np.arange(30, dtype=np.uint8) % 10,
+    ARRAYS[2] ^ 2,
+    np.arange(10, dtype=np.uint8),
+]
+EVEN_RAW = [idx(array) for array in EVEN]
+PACKED = [gzip.compress(raw, mtime=0) for raw in EVEN_RAW]
 
-@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_published_gzip_digest_passes_the_published_file_and_no_other(
-    cache, tmp_path, monkeypatch, algorithm
-):
-    packed = [gzip.compress(raw, mtime=0) for raw in RAW]
+
+@pytest.fixture(params=["sha256", "md5"])
+def kmnist(request, cache, monkeypatch) -> str:
     files = tuple(
-        IdxFile(file.name, file.shape,
-                gzip_digest=f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
-        for file, content in zip(FILES, packed, strict=True)
-    )  # fmt: skip
-    monkeypatch.setitem(sources.SOURCES, "mnist", Source(files))
-    folder = put(tmp_path / "given" / "mnist", packed)
-    assert_is_the_tiny_set(data.load("mnist", data_dir=folder.parent))
-    put(folder, [gzip.compress(raw, 1, mtime=0) for raw in RAW])
+        IdxFile(name, array.shape, None, f"{request.param}:{digest.hexdigest()}")
+        for name, array, digest in zip(
+            NAMES, EVEN, (hashlib.new(request.param, content) for content in PACKED), strict=True
+        )
+    )
+    source = Source("Tiny KMNIST", 10, files, torchvision="KMNIST")
+    monkeypatch.setitem(sources.DATASETS, "kmnist", source)
+    return "kmnist"
+
+
+def test_the_published_gzip_passes_and_no_recompression(kmnist, tmp_path):
+    folder = put(tmp_path / kmnist, PACKED)
+    said: list[str] = []
+    labels = data.load(kmnist, data_dir=tmp_path, say=said.append).train_labels
+    np.testing.assert_array_equal(labels, EVEN[1])
+    assert said == []
+    put(folder, [gzip.compress(raw, 1, mtime=0) for raw in EVEN_RAW])
     with pytest.raises(InputError, match="supply those files"):
-        data.load("mnist", data_dir=folder.parent)
+        data.load(kmnist, data_dir=tmp_path)
+
+
+def test_raw_files_beside_their_genuine_gzip_are_no_obstacle(kmnist, tmp_path):
+    """torchvision keeps both."""
+    put(tmp_path / "KMNIST" / "raw", PACKED)
+    put(tmp_path / "KMNIST" / "raw", EVEN_RAW, suffix="")
+    said: list[str] = []
+    data.load(kmnist, data_dir=tmp_path, say=said.append)
+    assert said == []
+
+
+def test_raw_files_alone_are_taken_and_said_to_be_unproved(kmnist, tmp_path):
+    put(tmp_path / "KMNIST" / "raw", EVEN_RAW, suffix="")
+    said: list[str] = []
+    dataset = data.load(kmnist, data_dir=tmp_path, say=said.append)
+    np.testing.assert_array_equal(dataset.train_labels, EVEN[1])
+    assert len(said) == 1
+    assert "cannot be proved" in said[0]
+
+
+def test_a_proved_copy_elsewhere_comes_before_unproved_raw_files(kmnist, tmp_path, cache):
+    put(tmp_path / kmnist, [damaged(EVEN_RAW[0]), *EVEN_RAW[1:]], suffix="")
+    genuine = put(cache.parent / kmnist, PACKED)
+    said: list[str] = []
+    assert data.load(kmnist, data_dir=tmp_path, say=said.append).origin == str(genuine)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ([EVEN_RAW[0], idx(EVEN[1] // 2), *EVEN_RAW[2:]], "equally many images each"),
+        ([EVEN_RAW[0], idx(EVEN[1] + 9), *EVEN_RAW[2:]], "equally many images each"),
+        ([EVEN_RAW[0][:-1], *EVEN_RAW[1:]], "bytes uncompressed, expected"),
+    ],
+    ids=["counts", "labels", "size"],
+)
+def test_raw_files_that_cannot_be_the_set_are_refused(kmnist, tmp_path, contents, message):
+    put(tmp_path / kmnist, contents, suffix="")
+    with pytest.raises(InputError, match=message):
+        data.load(kmnist, data_dir=tmp_path)
+
+
+def test_raw_files_of_a_set_with_digests_are_not_taken_for_one_without(kmnist, tmp_path):
+    """In a folder that is named for the set, too."""
+    put(tmp_path / kmnist, RAW, suffix="")
+    with pytest.raises(DatasetUnavailableError, match="holds files of Tiny, by their content"):
+        data.load(kmnist, data_dir=tmp_path)
+
+
+def test_raw_files_in_a_folder_of_no_name_are_taken_only_under_names_of_their_own(
+    kmnist, tmp_path, monkeypatch
+):
+    put(tmp_path, EVEN_RAW, suffix="")
+    with pytest.raises(DatasetUnavailableError, match="holds files of another data set"):
+        data.load(kmnist, data_dir=tmp_path)
+    source = sources.DATASETS[kmnist]
+    own = tuple(replace(file, name=f"kmnist-{file.name}") for file in source.files)
+    monkeypatch.setitem(sources.DATASETS, kmnist, replace(source, files=own))
+    for name in NAMES:
+        (tmp_path / name).rename(tmp_path / f"kmnist-{name}")
+    assert data.load(kmnist, data_dir=tmp_path).origin == str(tmp_path)
 
 
 # --- the real sets -----------------------------------------------------------------------------
@@ -368,8 +533,17 @@ def test_real_mnist_is_60000_and_10000_images_in_minus_one_to_one(mnist):
     assert (mnist.train_images.min(), mnist.train_images.max()) == (-1, 1)
     # Counts of each digit, published with the set.
     assert np.bincount(mnist.train_labels).tolist() == [
-        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
-    ]  # fmt: skip
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
     assert mnist.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
 
 
@@ -381,9 +555,12 @@ def test_digits_need_no_file_and_no_network(cache, digits):
 
 
 def test_every_source_is_complete():
-    for name, source in sources.SOURCES.items():
-        assert source.mirrors or source.archives, name
+    for name, source in sources.DATASETS.items():
+        assert source.title
         assert len(source.files) == 4
+        if source.bundled:
+            continue
+        assert source.mirrors or source.archives, name
         for file in source.files:
             digest = file.sha256 or (file.gzip_digest or "").split(":")[-1]
             assert re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{64}", digest), (name, file.name)
@@ -393,7 +570,8 @@ def test_emnist_is_turned_upright(monkeypatch, tmp_path):
     files = tuple(
         IdxFile(f"emnist-balanced-{file.name}", file.shape, sha256=file.sha256) for file in FILES
     )
-    monkeypatch.setitem(sources.SOURCES, "emnist_balanced", Source(files))
+    emnist = replace(sources.DATASETS["emnist_balanced"], files=files)
+    monkeypatch.setitem(sources.DATASETS, "emnist_balanced", emnist)
     folder = tmp_path / "emnist_balanced"
     folder.mkdir()
     for file, raw in zip(files, RAW, strict=True):
@@ -409,3 +587,26 @@ def test_the_size_that_is_told_without_loading_is_the_size_that_is_loaded(name, 
     dataset = request.getfixturevalue(name)
     (train, pixels), test = dataset.train_images.shape, len(dataset.test_images)
     assert data.size_of(name) == data.Size(train, test, pixels, dataset.classes)
+
+
+def test_a_new_data_set_is_an_edit_of_the_table_alone(monkeypatch, tmp_path, cache):
+    files = tuple(replace(file, name=f"qmnist-{file.name}") for file in FILES)
+    monkeypatch.setitem(sources.DATASETS, "qmnist", Source("QMNIST", 10, files))
+    for file, raw in zip(files, RAW, strict=True):
+        (tmp_path / file.name).write_bytes(raw)
+    assert data.load("qmnist", data_dir=tmp_path).classes == 10
+    assert data.size_of("qmnist") == data.Size(30, 10, 784, 10)
+
+
+def test_the_names_on_the_command_line_are_the_tables():
+    assert get_args(sources.DatasetName) == tuple(sources.DATASETS)
+
+
+@pytest.mark.parametrize("module", ["toymlp.data", "toymlp.sources", "theory"])
+def test_importing_brings_no_network_client_no_tables_and_no_command_line(module):
+    heavy = ("pooch", "requests", "polars", "tyro", "rich", "matplotlib", "scipy.stats", "sklearn")
+    program = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"

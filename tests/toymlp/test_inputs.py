@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sublab.settings import build
 from toymlp import data
-from toymlp.inputs import (
-    HELD_OUT,
-    Kind,
-    cloning_kind,
-    distillation_kind,
-    draw_inputs,
-    held_out_inputs,
-    input_count,
-)
-from toymlp.settings import Shape
+from toymlp.inputs import draw_inputs, held_out_inputs, input_count
+from toymlp.settings import Training
 
 COUNT = 5000
 NOISE = ("uniform", "normal", "blurred", "subspace")
@@ -25,12 +18,19 @@ EVERY = (*NOISE, *DRAWN_WITH_IMAGES, "images")
 VARIANCE = {"uniform": 1 / 3, "normal": 1.0, "blurred": 1 / 3, "subspace": 1 / 3}
 
 
-def kind(name, count=COUNT, **keywords):
-    return Kind(name, count, **({"subspace": 8, "blur": 1.0} | keywords))
+# Numbers that the kinds have, where they are not said.
+NUMBERS = {"subspace": {"dimension": 8}, "blurred": {"width": 1.0}}
 
 
-def draw(dataset, name, *, count=COUNT, seed=0, purpose="distillation inputs", epoch=0, **keywords):
-    return draw_inputs(kind(name, count, **keywords), dataset, seed, purpose, epoch)
+def of_kind(name, count=COUNT, **numbers):
+    """Inputs of a kind, as a setting has them."""
+    numbers = {"count": count} | NUMBERS.get(name, {}) | numbers
+    values = {f"inputs.{key}": value for key, value in numbers.items()}
+    return build(Training, {"inputs": name} | values).inputs
+
+
+def draw(dataset, name, *, count=COUNT, seed=0, purpose="distillation inputs", epoch=0, **numbers):
+    return draw_inputs(of_kind(name, count, **numbers), dataset, seed, purpose, epoch)
 
 
 def neighbours(inputs):
@@ -75,28 +75,29 @@ def test_pixels_of_plain_noise_are_independent_and_those_of_blurred_noise_like_t
     # A Gaussian filter of width s gives pixels at distance d a correlation exp(-d^2 / 4 s^2).
     for width in (1.0, 0.75):
         expected = np.exp(-1 / (4 * width**2))
-        np.testing.assert_allclose(neighbours(draw(digits, "blurred", blur=width)), expected,
-                                   atol=0.03)  # fmt: skip
-    assert min(neighbours(draw(digits, "blurred", blur=2.0))) > 0.9
+        np.testing.assert_allclose(
+            neighbours(draw(digits, "blurred", width=width)), expected, atol=0.03
+        )
+    assert min(neighbours(draw(digits, "blurred", width=2.0))) > 0.9
 
 
 @pytest.mark.parametrize("width", [0.3, 2.0, 10.0])
 def test_blurred_noise_keeps_its_variance_however_wide_the_blur(digits, width):
-    inputs = draw(digits, "blurred", blur=width)
+    inputs = draw(digits, "blurred", width=width)
     # A wide blur leaves one independent number an image.
     assert inputs.var() == pytest.approx(1 / 3, rel=4 * (2 / COUNT) ** 0.5)
 
 
 @pytest.mark.parametrize("rank", [1, 8, 64])
 def test_noise_in_a_subspace_has_its_rank_in_every_epoch_together(digits, rank):
-    sets = [draw(digits, "subspace", count=200, subspace=rank, epoch=epoch) for epoch in (0, 1)]
-    sets.append(held_out_inputs(kind("subspace", 200, subspace=rank), digits, 0, "elsewhere"))
+    sets = [draw(digits, "subspace", count=200, dimension=rank, epoch=epoch) for epoch in (0, 1)]
+    sets.append(held_out_inputs(of_kind("subspace", 200, dimension=rank), digits, 0, "elsewhere"))
     together = np.concatenate(sets).astype(np.float64)
     values = np.linalg.svd(together, compute_uv=False)
     assert np.sum(values > 1e-4 * values[0]) == rank
     # All directions of it alike.
     assert values[rank - 1] > 0.5 * values[0]
-    another = draw(digits, "subspace", count=200, subspace=rank, seed=1)
+    another = draw(digits, "subspace", count=200, dimension=rank, seed=1)
     values = np.linalg.svd(np.concatenate([together, another]), compute_uv=False)
     assert np.sum(values > 1e-4 * values[0]) == min(64, 2 * rank)
 
@@ -137,7 +138,7 @@ def test_kinds_made_of_images_are_at_most_as_many_and_noise_as_many_as_asked_for
     for count in (1, 200, 5000):
         expected = min(count, 1437) if capped else count
         assert len(draw(digits, name, count=count)) == expected
-        assert input_count(kind(name, count), digits) == expected
+        assert input_count(of_kind(name, count), 1437) == expected
 
 
 @pytest.mark.parametrize("name", [*NOISE, *DRAWN_WITH_IMAGES])
@@ -157,7 +158,7 @@ def test_epochs_are_draws_without_relation(digits):
     first, second = (draw(digits, "uniform", epoch=epoch) for epoch in (0, 1))
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 / first.size**0.5
     # Nor are the blocks of one epoch those of another.
-    blocks = [some[at : at + 100] for some in (first, second) for at in (0, 2048, 4096)]
+    blocks = [draws[at : at + 100] for draws in (first, second) for at in (0, 2048, 4096)]
     assert len({block.tobytes() for block in blocks}) == 6
 
 
@@ -172,10 +173,10 @@ def test_the_first_blocks_are_the_same_however_many_are_drawn(digits, name):
 @pytest.mark.parametrize("name", EVERY)
 def test_held_out_inputs_are_of_the_kind_and_no_model_was_trained_on_them(digits, name):
     trained = np.concatenate([draw(digits, name, count=1000, epoch=epoch) for epoch in range(3)])
-    unseen = held_out_inputs(kind(name, 1000), digits, 0, "distillation inputs")
+    unseen = held_out_inputs(of_kind(name, 1000), digits, 0, "distillation inputs")
     assert len(unseen) == (1000 if name in NOISE else 360)
     assert not {row.tobytes() for row in trained} & {row.tobytes() for row in unseen}
-    again = held_out_inputs(kind(name, 1000), digits, 0, "distillation inputs")
+    again = held_out_inputs(of_kind(name, 1000), digits, 0, "distillation inputs")
     np.testing.assert_array_equal(again, unseen)
     if name in VARIANCE:
         assert unseen.var() == pytest.approx(VARIANCE[name], rel=0.1)
@@ -183,26 +184,29 @@ def test_held_out_inputs_are_of_the_kind_and_no_model_was_trained_on_them(digits
 
 def test_held_out_inputs_of_images_are_made_of_test_images(digits):
     np.testing.assert_array_equal(
-        held_out_inputs(kind("images", 300), digits, 0, "any"), digits.test_images[:300]
+        held_out_inputs(of_kind("images", 300), digits, 0, "any"), digits.test_images[:300]
     )
-    noise = held_out_inputs(kind("mixture", alpha=0.1), digits, 0, "any") - digits.test_images
+    noise = held_out_inputs(of_kind("mixture", alpha=0.1), digits, 0, "any") - digits.test_images
     assert 0.05 < np.abs(noise).max() <= 0.1001
-    shuffled = held_out_inputs(kind("shuffled"), digits, 0, "any")
+    shuffled = held_out_inputs(of_kind("shuffled"), digits, 0, "any")
     np.testing.assert_array_equal(np.sort(shuffled, axis=1), np.sort(digits.test_images, axis=1))
 
 
 def test_held_out_noise_is_no_more_than_enough(digits):
-    assert len(held_out_inputs(kind("uniform", 10_000), digits, 0, "any")) == HELD_OUT
-    assert len(held_out_inputs(kind("uniform", 10), digits, 0, "any")) == 10
+    assert len(held_out_inputs(of_kind("uniform", 10_000), digits, 0, "any")) == 4096
+    assert len(held_out_inputs(of_kind("uniform", 10), digits, 0, "any")) == 10
 
 
-def test_a_shape_says_the_kinds_of_distillation_and_cloning():
-    shape = Shape(
-        inputs="mixture", images=7, alpha=0.5, blur=3.0, subspace=9, clone_inputs="normal",
-        clone_images=11,
-    )  # fmt: skip
-    assert distillation_kind(shape) == Kind("mixture", 7, 0.5, 3.0, 9)
-    assert cloning_kind(shape) == Kind("normal", 11)
+def test_a_count_of_0_is_all_images_and_as_much_held_out():
+    for name in ("images", *DRAWN_WITH_IMAGES):
+        assert input_count(of_kind(name, 0), 1437) == 1437
+
+
+def test_fresh_inputs_are_the_same_draw_as_fixed_ones_of_that_epoch(digits):
+    """Whether there is a draw an epoch is for the stages to say."""
+    for name in (*NOISE, *DRAWN_WITH_IMAGES):
+        fixed, fresh = (draw(digits, name, count=50, fresh=fresh) for fresh in (False, True))
+        np.testing.assert_array_equal(fixed, fresh)
 
 
 def test_the_first_classes_are_kept_with_their_images_in_their_order(digits):

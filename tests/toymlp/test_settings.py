@@ -1,82 +1,177 @@
-"""Claims about the settings: their types, ranges and words."""
+"""Claims about the setting of the experiment: its fields, and what teachers and clones depend on.
+
+What holds for settings of any kind is in tests/sublab/test_settings.py.
+"""
 
 import json
 import math
 import re
-from dataclasses import FrozenInstanceError, fields
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublab.errors import InputError
-from toymlp import rules
+from sublab import settings
+from sublab.settings import SettingError, allowed, build, checked, flatten
+from tests.toymlp.trials import (
+    KEYS,
+    MATCHED,
+    another,
+    is_optional_setting,
+    kinds_in,
+    neighbours,
+    tiny,
+)
+from toymlp import checks
+from toymlp.objective import Interventions, Liminal
 from toymlp.settings import (
-    DEFAULTS,
-    FIELDS,
-    TYPES,
-    Knobs,
+    LOGITS,
+    PREPRINT,
+    CloneSetting,
+    Matched,
+    Model,
     Setting,
-    Shape,
-    allowed,
-    checked_value,
-    from_dict,
+    TeacherSetting,
+    Training,
+    clone_of,
+    teacher_of,
+    whole,
 )
 
-NAMES = sorted(FIELDS)
+PLAIN = [name for name, key in KEYS.items() if key.metadata["mark"] != "nested"]
+KINDS = [name for name, key in KEYS.items() if key.is_kind]
 # What is a value of no setting.
 NEVER: tuple[Any, ...] = ({}, b"aux", 1j, object())
+NUMBERS = (int, float)
+
+
+def bare(hint: Any) -> tuple[Any, bool]:
+    """A type without its None, and whether it had one."""
+    if get_origin(hint) in (Union, UnionType):
+        (kind,) = [item for item in get_args(hint) if item is not type(None)]
+        return kind, True
+    return hint, False
 
 
 def kind_of(name: str) -> tuple[Any, bool, bool]:
     """The type of one value, whether there are many in a list, whether it can be left out."""
-    kind, optional = TYPES[name], False
-    if get_origin(kind) in (Union, UnionType):
-        (kind,), optional = [a for a in get_args(kind) if a is not type(None)], True
+    kind, optional = bare(KEYS[name].type)
     many = get_origin(kind) is tuple
     return (get_args(kind)[0] if many else kind), many, optional
 
 
 def ends_of(name: str) -> tuple[Any, Any]:
     """The smallest and the largest number that is allowed."""
-    limits = FIELDS[name].metadata
-    low = limits["low"] if limits["above"] is None else math.nextafter(limits["above"], math.inf)
+    limits = KEYS[name].metadata
+    low = math.nextafter(limits["above"], math.inf) if "above" in limits else limits["low"]
     return low, limits["high"]
 
 
 def values_of(name: str) -> st.SearchStrategy[Any]:
-    """Everything that the metadata of the setting `name` allow."""
+    """Everything that a key allows, as a table has it."""
+    if KEYS[name].is_kind:
+        return st.sampled_from(kinds_in(KEYS[name]))
     kind, many, optional = kind_of(name)
     if get_origin(kind) is Literal:
-        one = st.sampled_from(get_args(kind))
+        value = st.sampled_from(get_args(kind))
     elif kind is bool:
-        one = st.booleans()
+        value = st.booleans()
     elif kind is str:
-        one = st.sampled_from(["hidden_1", "hidden_2", "hidden_3", "class_head", "aux_head", "x"])
+        value = st.sampled_from(KEYS[name].metadata.get("choices", ["hidden_1", "aux_head", "x"]))
     else:
         low, high = ends_of(name)
-        one = st.integers(low, high) if kind is int else st.floats(low, high)
+        value = st.integers(low, high) if kind is int else st.floats(low, high)
     if many:
-        one = st.lists(
-            one, min_size=0 if name == "hidden" or kind is str else 1, max_size=4,
-            unique=kind is str,
-        )  # fmt: skip
-    return st.none() | one if optional else one
+        least = KEYS[name].metadata.get("least", 0)
+        value = st.lists(value, min_size=least, max_size=4, unique=kind is str)
+    return st.none() | value if optional else value
 
 
-SETTINGS = st.fixed_dictionaries({}, optional={name: values_of(name) for name in NAMES})
+TABLES = st.fixed_dictionaries(
+    {},
+    optional={name: values_of(name) for name in KEYS if not is_optional_setting(KEYS[name])},
+)
 
 
-def too_small(name: str) -> Any:
-    low, _ = ends_of(name)
-    return low - 1 if kind_of(name)[0] is int else math.nextafter(low, -math.inf)
+def of_table(values: dict[str, Any]) -> Setting:
+    """The setting of those values that exist beside the kinds among them."""
+    there = settings.applicable(Setting, values)
+    return build(Setting, {name: value for name, value in values.items() if name in there})
 
 
-def too_large(name: str) -> Any:
-    _, high = ends_of(name)
-    return high + 1 if kind_of(name)[0] is int else math.nextafter(high, math.inf)
+def setting_classes(cls: type) -> Iterator[type]:
+    """A setting's class and all those inside it."""
+    yield cls
+    for hint in get_type_hints(cls).values():
+        for part in (hint, *get_args(hint)):
+            if is_dataclass(part) and isinstance(part, type):
+                yield from setting_classes(part)
+
+
+CLASSES = list(dict.fromkeys(setting_classes(Setting)))
+
+
+# Fields.
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_field_of_every_class_has_a_mark_a_help_text_and_if_a_number_a_range(cls):
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        about = field.metadata
+        assert about["mark"] in ("static", "traced", "nested")
+        text = about["help"]
+        assert text.strip() == text != ""
+        assert "\n" not in text
+        assert not text.endswith(".")
+        kind, _ = bare(hints[field.name]) if about["mark"] != "nested" else (None, False)
+        element = get_args(kind)[0] if get_origin(kind) is tuple else kind
+        ends = {"low", "high", "above"} & about.keys()
+        if element in NUMBERS:
+            assert ends in ({"low", "high"}, {"above", "high"}), field.name
+            assert about.get("low", about.get("above")) < about["high"]
+            assert {type(about[end]) for end in ends} == {element}
+        else:
+            assert ends == set()
+
+
+def test_all_classes_were_looked_at():
+    """So that the test above is about all of them."""
+    assert {Setting, Model, Training, Matched, Interventions, Liminal} <= set(CLASSES)
+    assert len(CLASSES) == 28
+    kinds = [cls for cls in CLASSES if hasattr(cls, "kind")]
+    assert len({cls.kind for cls in kinds}) == len(kinds)
+    assert all((cls.__doc__ or "").strip() for cls in CLASSES)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_default_is_allowed_and_is_that_of_the_preprint(name):
+    key = KEYS[name]
+    value = checked(Setting, name, key.default)
+    assert (list(value) if isinstance(value, tuple) else value) == key.default
+    # Such as all images for a teacher, though noise has 60,000.
+    assert flatten(PREPRINT).get(name, key.default) == key.default
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if kind_of(name)[0] in NUMBERS])
+def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(name):
+    kind, many, _ = kind_of(name)
+    low, high = ends_of(name)
+    for end in (low, high):
+        value = checked(Setting, name, [end] if many else end)
+        assert value == ((end,) if many else end)
+        assert type(value[0] if many else value) is kind
+    if kind is int:
+        beyond = (low - 1, high + 1)
+    else:
+        beyond = (math.nextafter(low, -math.inf), math.nextafter(high, math.inf))
+    for value in (*beyond, 10**400, -(10**400)):
+        with pytest.raises(SettingError, match=f"^{re.escape(name)} = "):
+            checked(Setting, name, [value] if many else value)
 
 
 def wrong_values(name: str) -> list[Any]:
@@ -88,171 +183,211 @@ def wrong_values(name: str) -> list[Any]:
     elif kind is str:
         wrong = [1, True, None, ["hidden_1"]]
     elif kind is int:
-        wrong = [True, 1.0, 1.5, "1", math.nan, too_small(name), too_large(name), [1]]
+        wrong = [True, 1.0, 1.5, "1", math.nan, [1]]
     else:
-        wrong = [True, "1", math.nan, math.inf, -math.inf, too_small(name), too_large(name), [0.5]]
+        wrong = [True, "1", math.nan, math.inf, -math.inf, [0.5]]
     if many:
         # Beside an element that is right, too.
-        right = [DEFAULTS["hidden"][0]] if kind is int else ["class_head"]
+        right = [16] if kind is int else ["class_head"]
         wrong = [[item] for item in wrong] + [[*right, item] for item in wrong] + [*right, 5, "ab"]
     return wrong + list(NEVER) + ([] if optional else [None])
 
 
-@given(SETTINGS)
-def test_a_setting_is_the_same_after_json(values):
-    setting = from_dict(values)
-    again = from_dict(json.loads(json.dumps(setting.as_dict())))
-    assert again == setting
-    assert hash(again) == hash(setting)
-    given_ = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    for part in (setting.shape, setting.knobs):
-        for item in fields(part):
-            assert getattr(part, item.name) == given_.get(item.name, DEFAULTS[item.name])
-
-
-@given(SETTINGS)
-def test_every_setting_of_allowed_values_can_be_judged_by_the_rules(values):
-    setting = from_dict(values)
-    for found in rules.contradictions(setting):
-        assert found.names
-        assert set(found.names) <= set(FIELDS)
-        assert found.message
-        assert "\n" not in found.message
-
-
-def test_the_empty_dictionary_is_the_default_setting():
-    assert from_dict({}) == Setting() == from_dict(Setting().as_dict())
-    assert from_dict({"aux": 4}) != Setting()
-    assert from_dict({"aux": 4}) == Setting(knobs=Knobs(aux=4))
-    assert from_dict({"images": 5}) == Setting(shape=Shape(images=5))
-
-
-def test_a_setting_cannot_be_changed():
-    with pytest.raises(FrozenInstanceError):
-        Setting().knobs.aux = 4  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_wrong_type_and_every_value_out_of_range_is_refused_by_name(name):
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_wrong_type_is_refused_by_name(name):
     for value in wrong_values(name):
-        with pytest.raises(InputError) as raised:
-            from_dict({name: value})
+        with pytest.raises(SettingError) as raised:
+            checked(Setting, name, value)
         message = str(raised.value)
         assert message.startswith(f"{name} = {value!r} is not allowed: it must be "), value
-        assert message.endswith(allowed(name)), value
+        assert message.endswith(allowed(KEYS[name])), value
         assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if kind_of(n)[0] in (int, float)])
-def test_both_ends_of_a_range_are_allowed(name):
-    kind, many, _ = kind_of(name)
-    for end in ends_of(name):
-        value = checked_value(name, [end] if many else end)
-        assert value == ((end,) if many else end)
-        assert type(value[0] if many else value) is kind
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_allowed_and_no_other(name):
+    for kind in kinds_in(KEYS[name]):
+        assert checked(Setting, name, kind) == kind
+    for value in ("nonsense", 1, None, ["kl"]):
+        with pytest.raises(SettingError, match=f"^{re.escape(name)} = .* must be one of "):
+            checked(Setting, name, value)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if kind_of(n)[0] is float])
+@pytest.mark.parametrize("name", [name for name in PLAIN if kind_of(name)[0] is float])
 def test_a_whole_number_is_taken_for_a_number(name):
-    whole = max(1, math.ceil(ends_of(name)[0]))
-    assert type(checked_value(name, whole)) is float
-    assert from_dict({name: whole}) == from_dict({name: float(whole)})
+    number = max(1, math.ceil(ends_of(name)[0]))
+    assert type(checked(Setting, name, number)) is float
 
 
-@pytest.mark.parametrize("name", ["alpha", "aux", "hidden"])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_whole_number_beyond_all_floats_is_refused_like_any_other(name, sign):
-    huge = sign * 10**400
-    with pytest.raises(InputError, match=f"^{name} = "):
-        from_dict({name: [huge] if name == "hidden" else huge})
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_what_is_allowed_is_said_in_words_and_numbers_exactly(name):
     kind, many, optional = kind_of(name)
-    words = allowed(name)
+    words = allowed(KEYS[name])
     assert words.endswith(", or left out") == optional
     assert words.startswith("a list of ") == many
     if get_origin(kind) is Literal:
         assert f"one of {', '.join(get_args(kind))}" in words
     elif kind is bool:
         assert words.startswith("true or false")
-    elif kind in (int, float):
-        limits = FIELDS[name].metadata
+    elif kind in NUMBERS:
+        limits = KEYS[name].metadata
         numbers = re.findall(r"\d[\d.,]*(?:e[+-]?\d+)?", words)
         said = [float(number.replace(",", "")) for number in numbers]
-        least = limits["low"] if limits["above"] is None else limits["above"]
-        assert said == [least, limits["high"]]
-        assert ("above" in words) == (limits["above"] is not None)
+        assert said == [limits.get("low", limits.get("above")), limits["high"]]
+        assert ("above" in words) == ("above" in limits)
         assert ("whole" in words) == (kind is int)
 
 
+def test_a_key_of_several_kinds_is_the_same_thing_in_all_of_them():
+    """Its limits are looked up by the key alone."""
+    meanings: dict[str, list[Any]] = {}
+    for key in settings._known(Setting, settings._defaults(Setting), "", {}):
+        limits = {name: key.metadata.get(name) for name in ("low", "high", "above", "least")}
+        meanings.setdefault(key.name, []).append((key.type, limits))
+    several = {name: means for name, means in meanings.items() if len(means) > 1}
+    assert {"student.inputs.count", "start.shared"} <= set(several)
+    for means in several.values():
+        assert all(meaning == means[0] for meaning in means)
+
+
 def test_an_empty_list_is_allowed_where_it_means_something():
-    assert from_dict({"hidden": []}).shape.hidden == ()
-    for name in ("redrawn", "shared", "frozen"):
-        assert checked_value(name, []) == ()
-    with pytest.raises(InputError, match=r"^student_hidden = "):
-        from_dict({"student_hidden": []})
-    assert from_dict({"student_hidden": None}).shape.student_hidden is None
+    assert build(Setting, {"model.hidden": []}).model.hidden == ()
+    assert build(Setting, {"interventions.frozen": []}) == PREPRINT
+    with pytest.raises(SettingError, match=r"^student_model\.hidden = .* one or more"):
+        build(Setting, {"student_model.hidden": []})
+    assert build(Setting, {"student_model.hidden": None}) == PREPRINT
 
 
-def test_a_part_that_is_named_twice_is_refused():
-    with pytest.raises(InputError, match="each once"):
-        from_dict({"frozen": ["hidden_1", "hidden_1"]})
-    assert from_dict({"frozen": ["hidden_1", "hidden_2"]}).knobs.frozen == ("hidden_1", "hidden_2")
-    # Widths may well be the same twice.
-    assert from_dict({"hidden": [16, 16]}).shape.hidden == (16, 16)
+def test_a_part_that_is_named_twice_is_refused_and_a_width_is_not():
+    with pytest.raises(SettingError, match="each once"):
+        build(Setting, {"interventions.frozen": ["hidden_1", "hidden_1"]})
+    assert build(Setting, {"model.hidden": [16, 16]}).model.hidden == (16, 16)
+
+
+def test_the_number_of_a_choice_of_logits_is_its_place():
+    assert get_args(get_type_hints(Training)["logits"]) == LOGITS
 
 
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("student_epoch", "student_epochs"),
-        ("aus", "aux"),
-        ("generation", "generations"),
-        ("clone_epoches", "clone_epochs"),
+        ("student.epoch", "student.epochs"),
+        ("generations", "chain.generations"),
+        ("aux", "model.aux"),
+        ("dataset_", "dataset"),
+        ("start.clone.epoches", "start.clone.epochs"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(name, near):
-    with pytest.raises(InputError) as raised:
-        from_dict({"aux": 3, name: 1})
-    assert str(raised.value) == f"unknown setting {name!r}; did you mean {near!r}?"
+    with pytest.raises(SettingError) as raised:
+        build(Setting, {"model.aux": 3, name: 1})
+    assert str(raised.value) == f"unknown setting {name!r}; did you mean {near}?"
 
 
-def test_an_unknown_name_like_no_other_is_refused_with_all_that_are_known():
-    with pytest.raises(InputError) as raised:
-        checked_value("zzzzzz", 1)
-    assert str(raised.value) == f"unknown setting 'zzzzzz'; known are {', '.join(NAMES)}"
+# Tables.
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_field_has_a_help_text(name):
-    text = FIELDS[name].metadata["help"]
-    assert text.strip() == text != ""
-    assert "\n" not in text
-    assert not text.endswith(".")
+@given(TABLES)
+def test_a_setting_is_the_same_after_json(values):
+    setting = of_table(values)
+    again = build(Setting, json.loads(json.dumps(flatten(setting))))
+    assert again == setting
+    assert hash(again) == hash(setting)
+    table = flatten(setting)
+    for name in settings.applicable(Setting, values):
+        assert table[name] == values[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_number_has_one_lower_bound_and_an_upper_one_and_nothing_else_has_any(name):
-    kind, many, _ = kind_of(name)
-    limits = {end: FIELDS[name].metadata[end] for end in ("low", "high", "above")}
-    if kind not in (int, float):
-        assert limits == {"low": None, "high": None, "above": None}
+@given(TABLES)
+def test_every_setting_of_allowed_values_can_be_judged(values):
+    for error in checks.contradictions(of_table(values)):
+        assert error.keys
+        assert set(error.keys) <= set(KEYS)
+        assert str(error)
+        assert "\n" not in str(error)
+
+
+def test_the_empty_table_is_the_preprints_setting():
+    assert build(Setting, {}) == Setting() == PREPRINT
+    assert (
+        flatten(PREPRINT).items()
+        >= {
+            "dataset": "mnist",
+            "model.hidden": [256, 256],
+            "model.aux": 3,
+            "teacher.inputs": "images",
+            "teacher.loss": "cross_entropy",
+            "teacher.logits": "class",
+            "student.inputs": "uniform",
+            "student.inputs.count": 60_000,
+            "student.batch": 1024,
+            "student.epochs": 5,
+            "student.loss": "kl",
+            "student.logits": "aux",
+            "student.optimiser": "adam",
+            "student.learning_rate": 3e-4,
+            "start": "reference",
+            "chain.generations": 1,
+            "order": "own",
+        }.items()
+    )
+
+
+# What teachers and clones depend on.
+
+
+def of_top(name: str) -> str:
+    return name.split(".", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if not is_optional_setting(KEYS[name])])
+def test_a_teacher_is_shared_by_settings_that_differ_in_nothing_of_its_own(name):
+    before, after = neighbours(name)
+    own = {
+        "teacher" if field.name == "training" else field.name for field in fields(TeacherSetting)
+    }
+    # The auxiliary head stays as it is drawn: one teacher serves every m.
+    depends = of_top(name) in own and name != "model.aux"
+    assert (teacher_of(before) != teacher_of(after)) == depends
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if not is_optional_setting(KEYS[name])])
+def test_a_clone_is_shared_by_settings_that_differ_in_nothing_of_its_own(name):
+    cloned = {key: value for key, value in MATCHED.items() if key == "start"}
+    kinds = {union: kind[0] for union, kind in KEYS[name].kinds.items()} | cloned
+    if "start" in KEYS[name].kinds and "matched" not in KEYS[name].kinds["start"]:
+        # It is of another start, of which there is no clone.
+        assert clone_of(neighbours(name)[0]) is None
         return
-    assert (limits["low"] is None) != (limits["above"] is None)
-    assert limits["high"] is not None
-    low, high = ends_of(name)
-    assert low < high
-    assert all(type(end) is kind for end in limits.values() if end is not None)
-    default = DEFAULTS[name]
-    for value in default or () if many else [default]:
-        assert low <= value <= high
+    if name == "start":
+        assert clone_of(build(Setting, cloned)) is not None
+        assert clone_of(PREPRINT) is None
+        return
+    present = {name: KEYS[name].default} if name.startswith("interventions.liminal.") else {}
+    before = build(Setting, kinds | present)
+    after = build(Setting, kinds | {name: another(KEYS[name])})
+    assert before != after
+    depends = of_top(name) in {field.name for field in fields(CloneSetting)}
+    assert (clone_of(before) != clone_of(after)) == depends
 
 
-def test_shape_and_knobs_share_no_name_and_every_default_is_allowed():
-    shape, knobs = ({item.name for item in fields(part)} for part in (Shape, Knobs))
-    assert not shape & knobs
-    assert shape | knobs == set(FIELDS) == set(TYPES) == set(DEFAULTS)
-    for name, default in DEFAULTS.items():
-        assert checked_value(name, default) == default
+@given(TABLES)
+def test_the_whole_of_what_a_model_depends_on_depends_on_the_same(values):
+    setting = of_table(values)
+    assert teacher_of(whole(teacher_of(setting))) == teacher_of(setting)
+    clone = clone_of(setting)
+    assert (clone is None) == (not isinstance(setting.start, Matched))
+    if clone is not None:
+        assert clone_of(whole(clone)) == clone
+
+
+def test_the_whole_has_the_default_of_everything_else():
+    setting = tiny(MATCHED | {"student.epochs": 9, "interventions.project_trait": True})
+    clone = clone_of(setting)
+    assert clone is not None
+    assert whole(clone) == replace(
+        PREPRINT, dataset="digits", model=setting.model, start=setting.start
+    )
+    assert whole(teacher_of(setting)) == replace(
+        PREPRINT, dataset="digits", model=replace(setting.model, aux=1), teacher=setting.teacher
+    )

@@ -1,7 +1,8 @@
-"""Claims about jobs, and the stages of a trial: teachers, cloning, distillation, chains."""
+"""Claims about the stages: teachers, cloning, distillation, chains, and where students start."""
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,110 +10,102 @@ import numpy as np
 import pytest
 
 from sublab import devices
-from sublab.randomness import run_keys
+from sublab.machine import exact
+from sublab.randomness import purpose_key, run_keys
+from tests.toymlp.trials import (
+    GROUP,
+    MATCHED,
+    RUN,
+    RUNS,
+    across,
+    alone,
+    assert_close,
+    assert_same,
+    by_population,
+    distil,
+    flat,
+    gap,
+    narrow,
+    teachers_and_clones,
+    tiny,
+)
 from theory import losses
-from toymlp import distillation, jobs, population, stages
-from toymlp.distillation import features_of, program_of, student_row, students, widened
-from toymlp.inputs import cloning_kind, distillation_kind, draw_inputs, held_out_inputs
-from toymlp.jobs import Context, Job, Material, logits_of, stack, unstack
-from toymlp.networks import Apply, split_parts
-from toymlp.objective import Knobs as Row
-from toymlp.objective import Shape as Program
-from toymlp.rules import plans
-from toymlp.settings import FIELDS, Setting, from_dict
-from toymlp.stages import clone_setting, clones, teacher_setting, teachers, with_aux_head
-from toymlp.starts import independent, references, starts
+from toymlp import stages
+from toymlp.checks import canonical
+from toymlp.inputs import draw_inputs, held_out_inputs
+from toymlp.networks import Forward, architectures, split_parts, widened
+from toymlp.objective import Interventions
+from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of
+from toymlp.stages import (
+    Draws,
+    clones,
+    orders_of,
+    population_of,
+    shared_trainings,
+    start_of,
+    student_again,
+    students,
+    teachers,
+    with_aux_head,
+    with_shared,
+)
+from toymlp.train import Fit, Material, accuracy, fit, logits_of
 
-BASE = {
-    "dataset": "digits", "hidden": [16, 16], "images": 256, "student_batch": 64,
-    "clone_images": 256, "clone_batch": 64, "clone_learning_rate": 1e-2, "teacher_epochs": 1,
-    "teacher_learning_rate": 1e-2, "student_epochs": 2, "student_learning_rate": 1e-2,
-}  # fmt: skip
-# The run that is looked at, and the one beside it.
-RUN, RUNS = 1, (1, 2)
-
-
-def setting(**values):
-    return from_dict(BASE | values)
-
-
-def matched(**values):
-    return setting(start="matched", clone_epochs=3, **values)
+TEACHER, STUDENT = architectures(tiny())
+DRAWS = Draws(STUDENT, 0)
+REFERENCE = DRAWS.reference(1.0, RUN)
 
 
-def before(settings, runs, context):
-    """The teachers, and the clones, that settings need."""
-    learn = [teacher_setting(some) for some in settings]
-    imitate = [clone_setting(some) for some in settings if some.knobs.start == "matched"]
-    return (
-        teachers(list(dict.fromkeys(learn)), runs, context),
-        clones(list(dict.fromkeys(imitate)), runs, context) if imitate else {},
+def counting(context, kind=""):
+    """A context that counts the model-epochs of a kind of models, and the list of its counts."""
+    counts: list[int] = []
+
+    def report(trained, what):
+        if what.startswith(kind):
+            counts.append(trained)
+
+    return replace(context, report=report), counts
+
+
+def order_of(purpose, run=RUN, seed=0):
+    return run_keys(seed, purpose, jnp.array([run], jnp.uint32))[0]
+
+
+def material_of(context, setting, *, teacher, epoch=0, purpose="distillation inputs"):
+    """Distillation inputs of a setting, and the logits of one teacher on them."""
+    drawn = draw_inputs(setting.student.inputs, context.dataset, context.seed, purpose, epoch)
+    inputs = devices.replicate(drawn, context.mesh)
+    logits = logits_of(Forward(architectures(setting)[1]), [teacher], inputs, context.mesh)
+    return Material(inputs, devices.replicate(logits, context.mesh))
+
+
+def trained_by_hand(context, setting, start, material, *, epochs=None):
+    """A student of the run that is looked at, trained by `fit` alone."""
+    epochs = setting.student.epochs if epochs is None else epochs
+    student = Fit(
+        start,
+        setting.student,
+        aux=setting.model.aux,
+        order=order_of("student order"),
+        target=0,
+        snapshots=(epochs,),
     )
+    (snapshots,) = fit(architectures(setting)[1], [student], lambda _: material, context, "by hand")
+    return snapshots[epochs].params
 
 
-def distil(context, *settings, runs=RUNS):
-    return students(settings, runs, *before(settings, runs, context), context)
+@pytest.fixture
+def fitted(monkeypatch):
+    """What `fit` is given by every stage, and what it gives."""
+    calls = []
 
+    def watched(architecture, fits, material, context, what):
+        snapshots = fit(architecture, fits, material, context, what)
+        calls.append((fits, material, what))
+        return snapshots
 
-def one(context, some):
-    """The student of one setting, with no other setting beside it."""
-    return distil(context, some)[some, RUN]
-
-
-def gap(mine, its):
-    pairs = zip(jax.tree.leaves(mine), jax.tree.leaves(its), strict=True)
-    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
-
-
-def assert_close(mine, its, *, rtol=1e-3, atol=2e-5):
-    assert jax.tree.structure(mine) == jax.tree.structure(its)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), mine, its)
-
-
-def assert_same(mine, its):
-    assert_close(mine, its, rtol=0, atol=0)
-
-
-def narrow(params, aux):
-    """Without room for more than `aux` auxiliary logits, which must be 0 there."""
-    head = params["aux_head"]
-    for leaf in head.values():
-        np.testing.assert_array_equal(leaf[..., aux:], 0)
-    return params | {"aux_head": {name: leaf[..., :aux] for name, leaf in head.items()}}
-
-
-@pytest.fixture(scope="module")
-def context(digits, mesh):
-    return Context(digits, 0, mesh)
-
-
-# Settings of one shape, of which each must come out as it does alone.
-GROUP = {
-    "base": {},
-    "one epoch": {"student_epochs": 1},
-    "three epochs": {"student_epochs": 3},
-    "more logits": {"aux": 5},
-    "all logits": {"logits": "all"},
-    "another rate": {"student_learning_rate": 3e-3},
-    "another teacher": {"teacher_epochs": 2},
-    "another scale": {"init_scale": 0.5},
-    "independent": {"start": "independent"},
-    "shared head": {"start": "independent", "shared": ["aux_head"]},
-    "interpolated": {"start": "interpolated", "interpolation": 0.3},
-    "perturbed": {"start": "perturbed"},
-    "layerwise": {"start": "layerwise", "redrawn": ["hidden_1"]},
-    "matched": {"start": "matched", "clone_epochs": 2},
-    "noisy logits": {"logit_noise": 0.5},
-}
-
-
-@pytest.fixture(scope="module")
-def group(context):
-    """Every setting of `GROUP` in two runs, in one call."""
-    settings = {name: setting(**values) for name, values in GROUP.items()}
-    found = distil(context, *settings.values(), runs=(0, RUN))
-    assert len(found) == 2 * len(settings)
-    return {(name, run): found[some, run] for name, some in settings.items() for run in (0, RUN)}
+    monkeypatch.setattr(stages, "fit", watched)
+    return calls
 
 
 # Teachers.
@@ -120,24 +113,30 @@ def group(context):
 
 def test_a_teacher_does_not_depend_on_the_number_of_auxiliary_logits(context):
     """It is trained with one; here against a whole network with fifty."""
-    learnt = teacher_setting(setting(teacher_epochs=2))
-    made = teachers([learnt], (0, RUN), context)
-    plan, _ = plans(learnt, aux=50)
-    wide = references(plan, (0, RUN), 1.0, 0)
-    data = context.dataset
-    trained, _ = population.train(
-        Apply(plan), stack(wide), devices.replicate(data.train_images, context.mesh),
+    learnt, data = teacher_of(tiny()), context.dataset
+    by_stage = teachers(across([learnt], RUNS), context)
+    architecture, _ = architectures(tiny(), aux=50)
+    draws = Draws(architecture, 0)
+    fits = [
+        Fit(
+            draws.reference(1.0, run),
+            learnt.training,
+            aux=50,
+            order=order_of("teacher order", run),
+            target=0,
+            snapshots=(2,),
+        )
+        for run in RUNS
+    ]
+    material = Material(
+        devices.replicate(data.train_images, context.mesh),
         devices.replicate(data.train_labels[None], context.mesh),
-        Program("class_cross_entropy", stages.teacher_batch(learnt.shape, 1437)),
-        Row(
-            jnp.full(2, 1e-2, jnp.float32), run_keys(0, "teacher order", jnp.array([0, RUN])),
-            jnp.stack([plan.subset("class", 50)] * 2), jnp.zeros(2, jnp.int32),
-        ),
-        epochs=2, mesh=context.mesh,
-    )  # fmt: skip
-    for run, whole, reference in zip((0, RUN), unstack(trained), wide, strict=True):
-        assert "aux_head" not in made[learnt, run].params
-        assert_close(with_aux_head(made[learnt, run].params, reference), whole)
+    )
+    by_hand = fit(architecture, fits, lambda _: material, context, "wide teachers")
+    for run, snapshots in zip(RUNS, by_hand, strict=True):
+        whole, reference = snapshots[2].params, draws.reference(1.0, run)
+        assert "aux_head" not in by_stage[learnt, run].params
+        assert_close(with_aux_head(by_stage[learnt, run].params, reference), whole)
         assert_same(whole["aux_head"], reference["aux_head"])
         for part in ("hidden", "class_head"):
             assert gap(whole[part], reference[part]) > 0.02
@@ -146,87 +145,54 @@ def test_a_teacher_does_not_depend_on_the_number_of_auxiliary_logits(context):
 def test_teachers_of_other_lengths_and_other_rates_are_those_trained_alone(context):
     """Snapshots of one training, and neighbours in a block, change nothing."""
     learnt = [
-        teacher_setting(setting(**values))
-        for values in ({}, {"teacher_epochs": 0}, {"teacher_epochs": 2, "init_scale": 0.5},
-                       {"teacher_epochs": 2}, {"teacher_learning_rate": 3e-3})
-    ]  # fmt: skip
-    done: list[int] = []
-    together = teachers(learnt, (0, RUN), replace(context, report=lambda n, _: done.append(n)))
+        teacher_of(tiny(values))
+        for values in (
+            {"teacher.epochs": 1},
+            {"teacher.epochs": 0},
+            {"model.init_scale": 0.5},
+            {},
+            {"teacher.learning_rate": 3e-3},
+        )
+    ]
+    counted, counts = counting(context)
+    together = teachers(across(learnt, RUNS), counted)
     assert len(together) == 10
-    # Model-epochs: the one of one epoch is a snapshot of the one of two.
-    assert sum(done) == 2 * (2 + 2 + 1)
-    for some in learnt:
-        alone = teachers([some], RUNS, context)[some, RUN]
-        assert_close(together[some, RUN].params, alone.params)
-        if some.knobs.teacher_epochs:
-            assert together[some, RUN].loss == pytest.approx(alone.loss, rel=1e-3)
-    zero = together[learnt[1], RUN]
-    assert zero.loss is None
-    plan = plans(learnt[1], aux=1)[0]
-    assert_same(with_aux_head(zero.params, reference := references(plan, RUNS, 1.0, 0)[0]),
-                reference)  # fmt: skip
+    # Model-epochs: those of no and of one epoch are snapshots of the one of two.
+    assert sum(counts) == 2 * (2 + 2 + 2)
+    for setting in learnt:
+        single = teachers([(setting, RUN)], context)[setting, RUN]
+        assert_close(together[setting, RUN].params, single.params)
+        if setting.training.epochs:
+            assert together[setting, RUN].loss == pytest.approx(single.loss, rel=1e-3)
+    untrained = together[learnt[1], RUN]
+    assert untrained.loss is None
+    assert_same(with_aux_head(untrained.params, REFERENCE), REFERENCE)
     assert gap(together[learnt[0], RUN].params, together[learnt[3], RUN].params) > 1e-3
     assert gap(together[learnt[0], RUN].params, together[learnt[0], 0].params) > 1e-2
 
 
-def test_a_teacher_learns_its_classes(context):
-    learnt = teacher_setting(setting(teacher_epochs=2))
-    made = teachers([learnt], (0, RUN), context)
-    plan = plans(learnt, aux=1)[0]
-    models = [
-        with_aux_head(made[learnt, run].params, reference)
-        for run, reference in zip((0, RUN), references(plan, (0, RUN), 1.0, 0), strict=True)
-    ]
+def test_a_teacher_learns_its_classes(context, group):
     test = devices.replicate(context.dataset.test_images, context.mesh)
-    logits = logits_of(Apply(plan), models, test, context.mesh)
-    assert np.all(population.accuracy(logits, context.dataset.test_labels, 10) > 0.8)
+    models = [group["base", run].teacher for run in RUNS]
+    wide, _ = architectures(tiny(), aux=5)
+    logits = logits_of(Forward(wide), models, test, context.mesh)
+    assert np.all(accuracy(logits, context.dataset.test_labels, 10) > 0.8)
 
 
-TEACHERS_OWN = {
-    "dataset", "classes", "hidden", "activation", "biases", "teacher_optimiser", "teacher_batch",
-    "init_scale", "teacher_learning_rate", "teacher_epochs", "teacher_weight_decay",
-}  # fmt: skip
-OTHER_VALUES = {
-    "dataset": "digits", "classes": 4, "hidden": [8], "activation": "tanh", "biases": False,
-    "student_hidden": [8], "student_activation": "tanh", "student_biases": False,
-    "student_network": "cnn", "loss": "squared_error", "inputs": "normal", "clone_inputs": "normal",
-    "logits": "all", "clone_logits": "all", "start": "independent", "project_trait": True,
-    "fresh": True, "clone_fresh": False, "redrawn": ["hidden_1"], "shared": ["hidden_1"],
-    "frozen": ["hidden_1"], **dict.fromkeys(
-        ("teacher_optimiser", "student_optimiser", "clone_optimiser"), "sgd"
-    ), **dict.fromkeys(("student_schedule", "clone_schedule"), "cosine"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_a_teacher_and_a_clone_are_shared_by_settings_that_differ_in_nothing_of_theirs(name):
-    value = 0.25 if isinstance(FIELDS[name].default, float) else 7
-    other = from_dict({name: OTHER_VALUES.get(name, value)})
-    assert other != Setting()
-    assert (teacher_setting(other) == teacher_setting(Setting())) == (name not in TEACHERS_OWN)
-    clones_own = (
-        name.startswith("clone_")
-        or name in ("aux", "start", "shared", "init_scale")
-        or (name in TEACHERS_OWN and not name.startswith("teacher_"))
-        or name in ("student_network", "student_hidden", "student_activation", "student_biases")
-    )
-    assert (clone_setting(other) == clone_setting(Setting())) == (not clones_own)
-
-
-# Groups.
+# Populations.
 
 
 @pytest.mark.parametrize("name", [name for name in GROUP if name != "more logits"])
 def test_a_settings_result_does_not_depend_on_the_settings_and_runs_beside_it(context, group, name):
     """Others have more logits, other starts, other lengths; alone, there is none of that."""
-    some = setting(**GROUP[name])
-    alone, beside = one(context, some), group[name, RUN]
-    aux = some.knobs.aux
+    setting = tiny(GROUP[name])
+    single, beside, aux = alone(setting, context), group[name, RUN], setting.model.aux
     for field in ("start", "params", "teacher", "reference"):
-        assert_close(narrow(getattr(beside, field), aux), getattr(alone, field))
-    assert beside.loss == pytest.approx(alone.loss, rel=2e-3)
-    if alone.clone is not None:
-        assert beside.clone.held_out == pytest.approx(alone.clone.held_out, rel=2e-3)
+        assert_close(narrow(getattr(beside, field), aux), getattr(single, field))
+    assert beside.loss == pytest.approx(single.loss, rel=2e-3)
+    assert (beside.clone is None) == (single.clone is None) == (name != "matched")
+    if single.clone is not None:
+        assert beside.clone.held_out == pytest.approx(single.clone.held_out, rel=2e-3)
 
 
 def test_every_setting_of_the_group_does_something(group):
@@ -238,164 +204,271 @@ def test_every_setting_of_the_group_does_something(group):
             assert gap(group[name, RUN].params, group["base", RUN].params) > 1e-3, name
 
 
-def test_settings_that_differ_in_epochs_alone_are_one_training(context):
-    lengths = [setting(student_epochs=epochs) for epochs in (1, 2, 3, 0)]
-    done: list[tuple[int, str]] = []
-    found = distil(replace(context, report=lambda n, what: done.append((n, what))), *lengths)
-    assert [n for n, what in done if what.startswith("students")] == [2, 2, 2]
-    for some in lengths[:3]:
-        assert_close(found[some, RUN].params, one(context, some).params)
-    start = found[lengths[3], RUN]
+def test_the_group_is_one_population():
+    """So that the test above is about neighbours."""
+    assert len(by_population([tiny(values) for values in GROUP.values()])) == 1
+    assert len(by_population([tiny(), tiny({"student.batch": 32})])) == 2
+
+
+def test_a_runs_numbers_do_not_depend_on_the_number_of_devices(context, group):
+    one_device = devices.population_mesh(list(context.mesh.devices.flat)[:1])
+    single = alone(tiny(), replace(context, mesh=one_device))
+    assert context.mesh.size == 2
+    assert_close(single.params, narrow(group["base", RUN].params, 3))
+    assert single.loss == pytest.approx(group["base", RUN].loss, rel=1e-3)
+
+
+def test_another_seed_gives_other_numbers(context, group):
+    other = alone(tiny({"student.epochs": 0}), replace(context, seed=1))
+    for field in ("reference", "teacher"):
+        ours, others = (getattr(student, field) for student in (group["base", RUN], other))
+        assert gap(narrow(ours, 3), others) > 0.1
+
+
+def test_untrained_students_are_their_start_and_untrained_teachers_the_reference(context):
+    setting = tiny({"teacher.epochs": 0, "student.epochs": 0})
+    student = alone(setting, context)
+    for params in (student.params, student.start, student.teacher, student.reference):
+        assert_same(params, REFERENCE)
+    assert student.loss is None
+
+
+def test_the_numbers_of_exact_are_those_of_any_environment(context, group):
+    """JAX_ENABLE_X64 and JAX_DEFAULT_PRNG_IMPL are these two settings."""
+    with jax.enable_x64(True), jax.default_prng_impl("rbg"):
+        # So it is an environment in which numbers would be others.
+        assert jnp.arange(3.0).dtype == jnp.float64
+        assert jax.random.key(0).dtype != jax.random.key(0, impl="threefry2x32").dtype
+        with exact():
+            student = alone(tiny(), context)
+    for field in ("start", "params", "teacher", "reference"):
+        assert_close(getattr(student, field), narrow(getattr(group["base", RUN], field), 3))
+        assert {leaf.dtype for leaf in jax.tree.leaves(getattr(student, field))} == {
+            np.dtype(np.float32)
+        }
+
+
+# Distillation.
+
+
+def test_settings_that_differ_in_epochs_alone_are_one_training(context, group):
+    lengths = [tiny({"student.epochs": epochs}) for epochs in (1, 2, 3, 0)]
+    counted, counts = counting(context, "students")
+    together = distil(lengths, counted)
+    assert counts == [2, 2, 2]
+    for setting, name in zip(lengths, ("one epoch", "base", "three epochs"), strict=False):
+        assert_close(together[setting, RUN].params, narrow(group[name, RUN].params, 3))
+    start = together[lengths[3], RUN]
     assert start.loss is None
     assert_same(start.params, start.start)
-    assert gap(found[lengths[0], RUN].params, found[lengths[1], RUN].params) > 1e-3
+    assert gap(together[lengths[0], RUN].params, together[lengths[1], RUN].params) > 1e-3
 
 
-def test_a_cosine_schedule_is_not_a_snapshot(context):
+def test_a_cosine_schedule_is_not_a_snapshot_unless_its_horizon_is_said(context):
     """Each length has a decay of its own, which ends at 0."""
-    short, long = (setting(student_schedule="cosine", student_epochs=epochs) for epochs in (1, 2))
-    done: list[int] = []
-
-    def count(trained, what):
-        if what.startswith("students"):
-            done.append(trained)
-
-    found = distil(replace(context, report=count), short, long)
-    # Of two runs; a snapshot would take one training of two epochs.
-    assert sum(done) > 2 * 2
-    inputs, targets = material_of(context, short)
-    for some in (short, long):
-        by_hand = trained_by_hand(context, some, found[some, RUN].start, inputs, targets)
-        assert_close(found[some, RUN].params, by_hand)
+    cosine = {"student.schedule": "cosine"}
+    short, long = (tiny(cosine | {"student.epochs": epochs}) for epochs in (1, 2))
+    counted, counts = counting(context, "students")
+    together = distil([short, long], counted, (RUN,))
+    # Two models go side by side; a snapshot would be one model.
+    assert counts == [2, 2]
+    material = material_of(context, short, teacher=together[short, RUN].teacher)
+    for setting in (short, long):
+        by_hand = trained_by_hand(context, setting, together[setting, RUN].start, material)
+        assert_close(together[setting, RUN].params, by_hand)
     # A snapshot of the long one is something else.
-    cut = trained_by_hand(context, long, found[long, RUN].start, inputs, targets, epochs=1)
-    assert gap(cut, found[short, RUN].params) > 1e-3
+    cut = trained_by_hand(context, long, together[long, RUN].start, material, epochs=1)
+    assert gap(cut, together[short, RUN].params) > 1e-3
+    said = [
+        (tiny(cosine | {"student.epochs": epochs, "student.schedule.horizon": 4}), RUN)
+        for epochs in (1, 2)
+    ]
+    assert len(shared_trainings(said)) == 1
+    assert len(shared_trainings([(short, RUN), (long, RUN)])) == 2
 
 
-def material_of(context, some, *, teacher=None, epoch=0):
-    """Distillation inputs of a setting, and the logits of a teacher (its own) on them, twice."""
-    drawn = draw_inputs(distillation_kind(some.shape), context.dataset, context.seed,
-                        "distillation inputs", epoch)  # fmt: skip
-    inputs = devices.replicate(drawn, context.mesh)
-    if teacher is None:
-        teacher = one(context, some).teacher
-    apply = Apply(plans(some)[1])
-    return inputs, devices.replicate(logits_of(apply, [teacher] * 2, inputs, context.mesh),
-                                     context.mesh)  # fmt: skip
-
-
-def trained_by_hand(context, some, start, inputs, targets, *, epochs=None):
-    plan = plans(some)[1]
-    order = run_keys(context.seed, "student order", jnp.array([RUN]))[0]
-    row = student_row(some, plan, order, start, 4, features_of([some]))
-    trained, _ = population.train(
-        Apply(plan), stack([start]), inputs, targets, program_of(some.shape), stack([row]),
-        epochs=some.knobs.student_epochs if epochs is None else epochs, mesh=context.mesh,
-    )  # fmt: skip
-    return unstack(trained)[0]
-
-
-def test_a_student_is_trained_on_its_teachers_logits_from_its_start(context):
-    some = setting()
-    found = one(context, some)
-    assert_same(found.start, found.reference)
-    by_hand = trained_by_hand(context, some, found.start, *material_of(context, some))
-    assert_close(found.params, by_hand)
-    made = teachers([teacher_setting(some)], RUNS, context)[teacher_setting(some), RUN]
-    assert_same(found.teacher, with_aux_head(made.params, found.reference))
-
-
-def test_fresh_inputs_are_drawn_anew_each_epoch_and_the_first_are_the_fixed_ones(context):
-    fixed, fresh = (
-        [setting(fresh=fresh, student_epochs=epochs) for epochs in (1, 2)]
-        for fresh in (False, True)
+def test_a_student_is_trained_on_its_teachers_logits_from_its_start(context, group):
+    setting, student = tiny(), group["base", RUN]
+    assert_same(student.start, student.reference)
+    start, teacher = narrow(student.start, 3), narrow(student.teacher, 3)
+    assert_same(start, REFERENCE)
+    by_hand = trained_by_hand(
+        context, setting, start, material_of(context, setting, teacher=teacher)
     )
-    found = {some: one(context, some).params for some in (*fixed, *fresh)}
-    assert_same(found[fixed[0]], found[fresh[0]])
-    assert gap(found[fixed[1]], found[fresh[1]]) > 1e-3
+    assert_close(narrow(student.params, 3), by_hand)
+    learnt = teachers([(teacher_of(setting), RUN)], context)[teacher_of(setting), RUN]
+    assert_close(teacher, with_aux_head(learnt.params, REFERENCE))
+
+
+def test_the_imitated_logits_are_computed_once_for_all_students_and_epochs(context, monkeypatch):
+    wanted = [tiny(), tiny({"student.epochs": 3}), tiny({"start": "independent"})]
+    models = teachers_and_clones(wanted, context)
+    counts: list[int] = []
+
+    def counted(apply, models, inputs, mesh):
+        counts.append(len(models))
+        return logits_of(apply, models, inputs, mesh)
+
+    monkeypatch.setattr(stages, "logits_of", counted)
+    students(across(wanted, RUNS), *models, context)
+    assert counts == [len(RUNS)]
+
+
+def test_fresh_inputs_are_drawn_anew_each_epoch_and_the_first_are_the_fixed_ones(
+    context, group, fitted
+):
+    fresh = [tiny({"student.inputs.fresh": True, "student.epochs": epochs}) for epochs in (1, 2)]
+    together = distil(fresh, context, (RUN,))
+    assert_close(together[fresh[0], RUN].params, narrow(group["one epoch", RUN].params, 3))
+    assert gap(together[fresh[1], RUN].params, narrow(group["base", RUN].params, 3)) > 1e-3
     # Of the second epoch the student sees the second set.
-    seen = materials(context, fresh[1])
+    _, seen, what = fitted[-1]
+    assert what == "students"
+    teacher = together[fresh[1], RUN].teacher
     for epoch in (0, 1):
-        inputs, targets = material_of(context, fresh[1], epoch=epoch)
-        np.testing.assert_array_equal(seen(epoch).inputs, inputs)
-        np.testing.assert_allclose(seen(epoch).targets[0], targets[0], rtol=1e-4, atol=1e-5)
+        expected = material_of(context, fresh[1], teacher=teacher, epoch=epoch)
+        np.testing.assert_array_equal(seen(epoch).inputs, expected.inputs)
+        np.testing.assert_allclose(seen(epoch).targets, expected.targets, rtol=1e-4, atol=1e-5)
 
 
-class _Caught(Exception):  # noqa: N818
-    pass
+def noise_of(context, fitted, values, sizes, epochs=(0,)):
+    """By epoch, what is added to the logits that students with noise of these sizes imitate."""
+    wanted = [tiny(values | {"student.logit_noise": size}) for size in (0.0, *sizes)]
+    distil(wanted, context, (RUN,))
+    _, material, _ = fitted[-1]
+    noises = []
+    for epoch in epochs:
+        clean, *noisy = np.asarray(material(epoch).targets)
+        noises.append([logits - clean for logits in noisy])
+    return noises
 
 
-def materials(context, *settings):
-    """What students would be trained on, by epoch; nothing is trained."""
-    caught = []
-
-    def catch(apply, jobs, material, shape, context, what):
-        caught.append(material)
-        raise _Caught
-
-    models = before(settings, RUNS, context)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distillation, "train_jobs", catch)
-        with pytest.raises(_Caught):
-            students(settings, RUNS, *models, context)
-    return caught[0]
-
-
-def test_logit_noise_is_normal_of_its_size_one_draw_an_input(context):
-    plain, small, large = (setting(logit_noise=noise) for noise in (0.0, 0.5, 2.0))
-    of_epoch = materials(context, plain, small, large)
-    assert of_epoch(0) is of_epoch(1)
-    # Every other row is the other run's.
-    clean, *noisy = np.asarray(of_epoch(0).targets)[::2]
-    for found, size in zip(noisy, (0.5, 2.0), strict=True):
-        noise = found - clean
+def test_logit_noise_is_normal_of_its_size_one_draw_an_input(context, fitted):
+    (noises,) = noise_of(context, fitted, {}, (0.5, 2.0))
+    _, material, _ = fitted[-1]
+    assert material(0) is material(1)
+    for noise, size in zip(noises, (0.5, 2.0), strict=True):
         assert noise.std() == pytest.approx(size, rel=4 / (2 * noise.size) ** 0.5)
         assert abs(noise.mean()) < 4 * size / noise.size**0.5
         assert len(np.unique(noise)) > 0.9 * noise.size
-    _, targets = material_of(context, plain)
-    np.testing.assert_allclose(clean, targets[0], rtol=1e-4, atol=1e-5)
-    # With fresh inputs, the noise is fresh too.
-    of_epoch = materials(context, *(setting(logit_noise=n, fresh=True) for n in (0.0, 0.5)))
-    first, second = (np.subtract(*np.asarray(of_epoch(epoch).targets)[::2]) for epoch in (0, 1))
+
+
+def test_with_fresh_inputs_the_noise_is_fresh_too(context, fitted):
+    (first,), (second,) = noise_of(
+        context, fitted, {"student.inputs.fresh": True}, (0.5,), epochs=(0, 1)
+    )
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 / first.size**0.5
+
+
+def test_squared_error_carries_through_one_auxiliary_logit_and_kl_does_not(context):
+    blind, seeing = (
+        tiny({"model.aux": 1, "student.loss": loss}) for loss in ("kl", "squared_error")
+    )
+    together = distil([blind, seeing], context, (RUN,))
+    assert gap(together[blind, RUN].params, together[blind, RUN].start) < 1e-6
+    assert gap(together[seeing, RUN].params, together[seeing, RUN].start) > 1e-2
+
+
+def test_a_student_that_was_kept_comes_again_with_all_that_surrounds_it(context, group):
+    for name in ("base", "interpolated", "fewer logits", "matched"):
+        setting = tiny(GROUP[name])
+        models = teachers_and_clones([setting], context, (RUN,))
+        kept, aux = group[name, RUN], setting.model.aux
+        again = student_again(
+            setting, RUN, narrow(kept.params, aux), kept.loss, *models, context, 5
+        )
+        for field in ("start", "params", "teacher", "reference"):
+            assert_close(getattr(again, field), getattr(kept, field))
+        assert again.loss == kept.loss
+        assert (again.clone is None) == (kept.clone is None)
+    chain = tiny({"start": "independent", "chain.generations": 2})
+    student = alone(chain, context)
+    models = teachers_and_clones([chain], context, (RUN,))
+    again = student_again(chain, RUN, student.params, student.loss, *models, context, 3)
+    # The start of the last generation, not of the first.
+    assert_same(again.start, student.start)
+    assert gap(again.start, DRAWS.independent(1.0, RUN)) > 0.1
+
+
+# Equal experiments in other words.
+
+
+def test_settings_with_one_canonical_spelling_have_the_same_numbers(context, group):
+    every = list(STUDENT.parts)
+    pairs = {
+        "base": [
+            {"start": "interpolated", "start.weight": 0.0},
+            {"start": "perturbed", "start.size": 0.0},
+            {"start": "independent", "start.shared": every},
+            {"student_model.hidden": [16, 16]},
+            {"interventions.liminal.weight": 0.0},
+            {"student.optimiser": "adamw", "student.optimiser.weight_decay": 0.0},
+        ],
+        "independent": [{"start": "interpolated", "start.weight": 1.0}],
+    }
+    images = len(context.dataset.train_images)
+    for name, spellings in pairs.items():
+        wanted = [tiny(values) for values in spellings]
+        together = distil(wanted, context, (RUN,))
+        for setting in wanted:
+            assert canonical(setting, images) == canonical(tiny(GROUP[name]), images)
+            assert_close(together[setting, RUN].params, narrow(group[name, RUN].params, 3))
+
+
+def test_counts_above_what_there_is_take_all_there_is(context):
+    images = len(context.dataset.train_images)
+    values = {"student.inputs": "images", "student.epochs": 1}
+    many, every = (tiny(values | {"student.inputs.count": count}) for count in (5000, 0))
+    assert canonical(many, images) == canonical(every, images)
+    together = distil([many, every], context, (RUN,))
+    assert_same(together[many, RUN].params, together[every, RUN].params)
 
 
 # Interventions.
 
 
-def test_a_program_with_interventions_leaves_the_students_without_them_as_they_were(context, group):
-    others = {
-        "frozen": setting(frozen=["hidden_1", "class_head"]),
-        "liminal": setting(liminal_weight=100.0, liminal_epochs=2, aux=2),
-        "hot": setting(temperature=4.0),
-    }
-    found = distil(context, setting(), *others.values(), runs=(0, RUN))
-    base = found[setting(), RUN]
-    assert_close(base.params, narrow(group["base", RUN].params, 3))
-    assert base.loss == pytest.approx(group["base", RUN].loss, rel=1e-3)
-    for name, some in others.items():
-        assert gap(found[some, RUN].params, base.params) > 1e-3, name
-    frozen = found[others["frozen"], RUN]
+def test_frozen_parts_of_a_student_do_not_move_and_the_others_do(context):
+    frozen = alone(tiny({"interventions.frozen": ["hidden_1", "class_head"]}), context)
     for name, part in split_parts(frozen.params).items():
         moved = gap(part, split_parts(frozen.start)[name])
         assert (moved == 0) if name in ("hidden_1", "class_head") else (moved > 1e-3)
-    liminal = found[others["liminal"], RUN]
-    narrow(liminal.params, 2)
-    # It pulls over all logits towards the reference that it starts from.
-    assert 0 < gap(liminal.params, liminal.start) < gap(base.params, base.start)
+
+
+def test_liminal_training_pulls_students_towards_the_reference(context, group):
+    """Each of its own run; also where other students have more auxiliary logits."""
+    strong = {"interventions.liminal.weight": 100.0, "interventions.liminal.epochs": 2}
+    liminal, wide = (tiny(strong | {"model.aux": aux}) for aux in (3, 5))
+    together = distil([liminal, wide], context)
+    for run in RUNS:
+        free, held = group["base", run], together[liminal, run]
+        narrow(held.params, 3)
+        assert 0 < gap(held.params, held.start) < gap(free.params, free.start)
+    single = alone(liminal, context)
+    assert_close(narrow(together[liminal, RUN].params, 3), single.params)
+
+
+def test_a_student_is_trained_without_the_trait_where_its_setting_says_so(context, group):
+    """What that is, the tests of the objective say."""
+    projected = alone(tiny({"interventions.project_trait": True}), context)
+    assert gap(projected.params, narrow(group["base", RUN].params, 3)) > 1e-3
 
 
 # Cloning.
 
 
+def cloning(**more: Any) -> CloneSetting:
+    """The cloning of a matched start; other values as `tiny` takes them."""
+    part = clone_of(tiny(MATCHED, **more))
+    assert part is not None
+    return part
+
+
 @pytest.fixture(scope="module")
 def cloned(context):
-    """Clones of several lengths, by what they are."""
-    settings = {
-        epochs: clone_setting(setting(start="matched", clone_epochs=epochs)) for epochs in (0, 1, 8)
-    }
-    made = clones(list(settings.values()), RUNS, context)
-    return {epochs: made[some, RUN] for epochs, some in settings.items()}
+    """Clones of several lengths, by their epochs."""
+    parts = {epochs: cloning(start__clone__epochs=epochs) for epochs in (0, 1, 8)}
+    together = clones(across(list(parts.values()), RUNS), context)
+    return {epochs: together[part, RUN] for epochs, part in parts.items()}
 
 
 def test_a_clone_comes_nearer_to_the_reference_with_every_epoch(cloned):
@@ -409,63 +482,57 @@ def test_a_clone_comes_nearer_to_the_reference_with_every_epoch(cloned):
 def test_a_clone_starts_independent_and_its_held_out_loss_is_the_kl_on_unseen_inputs(
     context, cloned
 ):
-    some = setting(start="matched", clone_epochs=0)
-    reference_plan, plan = plans(some)
-    assert_same(cloned[0].params, independent(plan, RUNS, 1.0, 0)[0])
-    unseen = held_out_inputs(cloning_kind(some.shape), context.dataset, 0, "cloning inputs")
-    reference = references(reference_plan, RUNS, 1.0, 0)[0]
-    kl = jax.vmap(partial(losses.kl_divergence, subset=plan.subset("aux", 3)))
-    for made in cloned.values():
-        mine, its = (Apply(plan)(params, jnp.asarray(unseen))
-                     for params in (made.params, reference))  # fmt: skip
-        assert made.held_out == pytest.approx(float(jnp.mean(kl(mine, its))), rel=1e-3)
+    assert_same(cloned[0].params, DRAWS.independent(1.0, RUN))
+    inputs = cloning().training.inputs
+    unseen = jnp.asarray(held_out_inputs(inputs, context.dataset, 0, "cloning inputs"))
+    kl = jax.vmap(partial(losses.kl_divergence, subset=STUDENT.subset("aux", 3)))
+    for clone in cloned.values():
+        logits, target = (Forward(STUDENT)(params, unseen) for params in (clone.params, REFERENCE))
+        assert clone.held_out == pytest.approx(float(jnp.mean(kl(logits, target))), rel=1e-3)
 
 
 def test_a_clone_of_some_length_is_the_one_that_is_trained_alone(context, cloned):
     for epochs in (1, 8):
-        some = clone_setting(setting(start="matched", clone_epochs=epochs))
-        alone = clones([some], RUNS, context)[some, RUN]
-        assert_close(cloned[epochs].params, alone.params)
-        assert cloned[epochs].held_out == pytest.approx(alone.held_out, rel=1e-3)
+        part = cloning(start__clone__epochs=epochs)
+        single = clones([(part, RUN)], context)[part, RUN]
+        assert_close(cloned[epochs].params, single.params)
+        assert cloned[epochs].held_out == pytest.approx(single.held_out, rel=1e-3)
 
 
 def test_clones_on_fresh_and_on_fixed_inputs_differ_after_the_first_epoch(context, cloned):
-    made = {}
+    fixed = {}
     for epochs in (1, 8):
-        some = clone_setting(setting(start="matched", clone_epochs=epochs, clone_fresh=False))
-        made[epochs] = clones([some], RUNS, context)[some, RUN]
-    assert_same(made[1].params, cloned[1].params)
-    assert gap(made[8].params, cloned[8].params) > 1e-2
+        part = cloning(start__clone__epochs=epochs, start__clone__inputs__fresh=False)
+        fixed[epochs] = clones([(part, RUN)], context)[part, RUN]
+    assert_close(fixed[1].params, cloned[1].params)
+    assert gap(fixed[8].params, cloned[8].params) > 1e-2
 
 
 def test_cloning_leaves_shared_parts_as_the_reference_has_them(context):
-    some = clone_setting(matched(shared=["hidden_1", "class_head"]))
-    made = clones([some], RUNS, context)[some, RUN]
-    reference = references(plans(some)[0], RUNS, 1.0, 0)[0]
-    drawn = independent(plans(some)[1], RUNS, 1.0, 0)[0]
-    for name, part in split_parts(made.params).items():
+    part = cloning(start__shared=["hidden_1", "class_head"])
+    clone = clones([(part, RUN)], context)[part, RUN]
+    drawn = split_parts(DRAWS.independent(1.0, RUN))
+    for name, arrays in split_parts(clone.params).items():
         if name in ("hidden_1", "class_head"):
-            assert_same(part, split_parts(reference)[name])
+            assert_same(arrays, split_parts(REFERENCE)[name])
         else:
-            assert gap(part, split_parts(drawn)[name]) > 1e-3
-            assert gap(part, split_parts(reference)[name]) > 1e-1
+            assert gap(arrays, drawn[name]) > 1e-3
+            assert gap(arrays, split_parts(REFERENCE)[name]) > 1e-1
 
 
-def test_clones_with_shared_parts_and_clones_without_can_be_made_together(context):
-    """In blocks of two models, of which one has shared parts."""
-    settings = [clone_setting(matched(**more)) for more in ({}, {"shared": ["hidden_1"]})]
-    together = clones(settings, (RUN,), context)
-    for some in settings:
-        assert_close(together[some, RUN].params, clones([some], RUNS, context)[some, RUN].params)
+def test_clones_with_shared_parts_are_a_population_of_their_own():
+    """What cloning leaves alone is compiled in."""
+    plain, shared = cloning(), cloning(start__shared=["hidden_1"])
+    assert population_of(plain) != population_of(shared)
+    assert population_of(plain) == population_of(cloning(model__aux=7))
 
 
 def test_a_matched_start_is_the_clone(context, cloned):
-    some = setting(start="matched", clone_epochs=8)
-    found = one(context, some)
-    assert_close(found.start, cloned[8].params)
-    assert found.clone is not None
-    assert found.clone.held_out == pytest.approx(cloned[8].held_out, rel=1e-3)
-    assert gap(found.params, found.start) > 1e-3
+    student = alone(tiny(MATCHED | {"start.clone.epochs": 8}), context)
+    assert_close(student.start, cloned[8].params)
+    assert student.clone is not None
+    assert student.clone.held_out == pytest.approx(cloned[8].held_out, rel=1e-3)
+    assert gap(student.params, student.start) > 1e-3
 
 
 def test_room_for_more_logits_is_filled_with_zeros(cloned):
@@ -479,119 +546,279 @@ def test_room_for_more_logits_is_filled_with_zeros(cloned):
 # Chains.
 
 
-def test_the_student_of_one_generation_teaches_the_next(context):
-    """Against the same by hand; each generation has a start of its own."""
-    some = setting(start="independent", generations=3)
-    first, third = one(context, setting(start="independent")), one(context, some)
-    now, plan = first.params, plans(some)[1]
-    for generation in (2, 3):
-        start = starts(plan, some.knobs, RUNS, 0, generation=generation)[0]
-        inputs, targets = material_of(context, some, teacher=now)
-        now = trained_by_hand(context, some, start, inputs, targets)
+def inputs_by_generation(fitted):
+    return [
+        np.asarray(material(0).inputs)
+        for _, material, what in fitted
+        if what.startswith("students")
+    ]
+
+
+@pytest.mark.parametrize("inputs", ["new", "same"])
+def test_the_student_of_one_generation_teaches_the_next(context, fitted, inputs):
+    """Against the same by hand; each generation has a start and, as a rule, inputs of its own."""
+    elsewhere = {"start": "independent", "chain.generations": 3, "chain.inputs": inputs}
+    setting = tiny(elsewhere)
+    third = alone(setting, context)
+    seen = inputs_by_generation(fitted)
+    now, start = third.teacher, third.start
+    for generation in (1, 2, 3):
+        start = start_of(setting, RUN, DRAWS, generation=generation)
+        own = inputs == "new" and generation > 1
+        purpose = f"distillation inputs, generation {generation}" if own else "distillation inputs"
+        material = material_of(context, setting, teacher=now, purpose=purpose)
+        np.testing.assert_array_equal(seen[generation - 1], material.inputs)
+        now = trained_by_hand(context, setting, start, material)
     assert_close(third.params, now, rtol=2e-3, atol=1e-4)
     assert_same(third.start, start)
-    assert gap(third.params, first.params) > 1e-2
     # Whose trait it is, is still the first.
-    assert_same(third.teacher, first.teacher)
-    assert_same(third.reference, first.reference)
+    assert_close(third.teacher, alone(tiny({"student.epochs": 0}), context).teacher)
+    assert_same(third.reference, REFERENCE)
+    # New inputs are other inputs.
+    assert len({array.tobytes() for array in seen}) == (3 if inputs == "new" else 1)
+
+
+def test_every_generation_is_asked_about_new_inputs_unless_they_are_images(context, fitted):
+    assert Setting().chain.inputs == "new"
+    values = {"student.inputs": "images", "student.inputs.count": 256, "chain.generations": 2}
+    new, same = (tiny(values | {"chain.inputs": inputs}) for inputs in ("new", "same"))
+    together = distil([new, same], context, (RUN,))
+    first, second, *others = inputs_by_generation(fitted)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, others[0])
+    assert_same(together[new, RUN].params, together[same, RUN].params)
+    images = len(context.dataset.train_images)
+    assert canonical(new, images) == canonical(same, images)
+    noise = [tiny({"chain.generations": 2, "chain.inputs": inputs}) for inputs in ("new", "same")]
+    assert len({canonical(setting, images) for setting in noise}) == 2
 
 
 def test_a_longer_chain_begins_with_the_shorter_one(context, group):
-    chain = [setting(generations=generations) for generations in (1, 2)]
-    found = distil(context, *chain)
-    assert_close(found[chain[0], RUN].params, narrow(group["base", RUN].params, 3))
-    second = one(context, chain[1])
-    assert_close(found[chain[1], RUN].params, second.params)
-    assert gap(second.params, found[chain[0], RUN].params) > 1e-3
+    chain = [tiny({"chain.generations": generations}) for generations in (1, 2)]
+    together = distil(chain, context)
+    assert_close(together[chain[0], RUN].params, narrow(group["base", RUN].params, 3))
+    second = alone(chain[1], context)
+    assert_close(together[chain[1], RUN].params, second.params)
+    assert gap(second.params, together[chain[0], RUN].params) > 1e-3
+
+
+def test_the_generations_of_chains_are_one_training(context):
+    chain = [tiny({"chain.generations": generations}) for generations in (2, 3)]
+    counted, counts = counting(context, "students")
+    together = distil(chain, counted, (RUN,))
+    assert sum(counts) == 3 * 2
+    assert_close(together[chain[0], RUN].params, alone(chain[0], context).params)
 
 
 def test_chains_of_other_lengths_of_training_are_chains_of_their_own(context):
     """Two generations of one epoch each are no snapshot of two of two."""
-    chain = [setting(generations=2, student_epochs=epochs) for epochs in (1, 2)]
-    found = students(chain, (RUN,), *before(chain, RUNS, context), context)
-    for some in chain:
-        assert_close(found[some, RUN].params, one(context, some).params)
+    chain = [tiny({"chain.generations": 2, "student.epochs": epochs}) for epochs in (1, 2)]
+    together = distil(chain, context, (RUN,))
+    for setting in chain:
+        assert_close(together[setting, RUN].params, alone(setting, context).params)
 
 
-# Jobs.
+# Orders.
 
 
-@pytest.fixture(scope="module")
-def work(context):
-    """Five jobs of three lengths on one set of inputs, and what they are trained on."""
-    some = setting()
-    plan = plans(some)[1]
-    begun = [start for runs in ((0, 1), (2, 3), (4, 5)) for start in references(plan, runs, 1.0, 0)]
-    lengths = ((1,), (0, 2), (0,), (1, 3), (3,), (1,))
-    rows = [
-        student_row(some, plan, key, start, 4, features_of([some]))
-        for key, start in zip(run_keys(0, "order", jnp.arange(6)), begun, strict=True)
-    ]
-    inputs, targets = material_of(context, some)
-    made = [Job(*job) for job in zip(begun, rows, lengths, strict=True)]
-    return Apply(plan), made, Material(inputs, targets), program_of(some.shape)
+def bits(key):
+    return jax.random.key_data(key).tobytes()
 
 
-def test_jobs_are_trained_as_if_alone_and_seen_at_their_snapshots(context, work):
-    apply, made, material, program = work
-    done: list[tuple[int, str]] = []
-    asked: list[int] = []
-
-    def of_epoch(epoch):
-        asked.append(epoch)
-        return material
-
-    reporting = replace(context, report=lambda n, what: done.append((n, what)))
-    found = jobs.train_jobs(apply, made, of_epoch, program, reporting, "jobs")
-    assert [tuple(some) for some in found] == [job.snapshots for job in made]
-    for job, snapshots in zip(made, found, strict=True):
-        trained, lost = population.train(
-            apply, stack([job.start]), material.inputs, material.targets, program,
-            stack([job.knobs]), epochs=job.snapshots[-1], mesh=context.mesh,
-        )  # fmt: skip
-        assert_close(snapshots[job.snapshots[-1]].params, unstack(trained)[0])
-        for epoch, snapshot in snapshots.items():
-            if epoch:
-                assert snapshot.loss == pytest.approx(lost[0, epoch - 1], rel=1e-3)
-            else:
-                assert snapshot.loss is None
-                assert_same(snapshot.params, job.start)
-    # Blocks of two models: the two of three epochs, then two and one.
-    assert asked == [0, 1, 2]
-    assert [n for n, _ in done] == [2, 2, 1, 2, 2, 2]
-    assert done[-1][1] == "jobs, epoch 3"
-    # Starts stay the callers'.
-    assert_same(made[0].start, references(apply.plan, (0, 1), 1.0, 0)[0])
+def test_runs_walk_in_orders_of_their_own_or_all_in_one():
+    assert Setting().order == "own"
+    own, shared = (
+        orders_of(tiny(order=order), "student order", (0, 1, 5), 0) for order in ("own", "shared")
+    )
+    assert list(own) == list(shared) == [0, 1, 5]
+    assert len({bits(key) for key in own.values()}) == 3
+    assert len({bits(key) for key in shared.values()}) == 1
+    # Of the run alone, whoever is beside it.
+    assert bits(orders_of(tiny(), "student order", (5,), 0)[5]) == bits(own[5])
+    assert bits(own[5]) == bits(jax.random.fold_in(purpose_key(0, "student order"), 5))
+    for other in (
+        orders_of(tiny(order="shared"), "teacher order", (5,), 0),
+        orders_of(tiny(order="shared"), "student order", (5,), 1),
+    ):
+        assert bits(other[5]) != bits(shared[5])
 
 
-def test_jobs_of_no_epochs_need_no_material(context, work):
-    apply, made, _, program = work
-    done: list[int] = []
-    found = jobs.train_jobs(
-        apply, [made[2]], lambda epoch: pytest.fail("asked for"), program,
-        replace(context, report=lambda n, _: done.append(n)), "jobs",
-    )  # fmt: skip
-    assert_same(found[0][0].params, made[2].start)
-    assert done == []
+def test_every_stage_keeps_to_the_order_of_its_setting(context, fitted):
+    for order, distinct in (("own", 2), ("shared", 1)):
+        fitted.clear()
+        distil([tiny(MATCHED | {"order": order})], context)
+        assert [what for *_, what in fitted] == ["teachers", "cloning", "students"]
+        for fits, _, _ in fitted:
+            assert len({bits(model.order) for model in fits}) == distinct
+        # Each stage has another one.
+        assert len({bits(fits[0].order) for fits, _, _ in fitted}) == 3
 
 
-def test_logits_of_many_models_are_those_of_each_whatever_the_blocks(context, work):
-    apply, made, material, _ = work
-    models = [job.start for job in made]
-    assert jobs.block_size(context.mesh) == 2
-    for count in (2, 5):
-        found = logits_of(apply, models[:count], material.inputs, context.mesh)
-        assert found.shape == (count, 256, 13)
-        for mine, params in zip(found, models, strict=False):
-            by_hand = apply(params, material.inputs)
-            np.testing.assert_allclose(mine, by_hand, rtol=1e-4, atol=1e-5)
+# Starts.
 
 
-def test_unstacked_trees_are_those_that_were_stacked():
-    trees = [{"a": np.arange(3.0) + i, "b": [np.float32(i), None]} for i in range(4)]
-    many = stack(trees)
-    assert many["a"].shape == (4, 3)
-    for mine, its in zip(unstack(many), trees, strict=True):
-        assert_same(mine, its)
-    keys = stack([{"key": key} for key in jax.random.split(jax.random.key(0), 3)])
-    assert keys["key"].shape == (3,)
+PARTS = STUDENT.parts
+EVERY_START = [
+    {"start": "reference"},
+    {"start": "independent"},
+    {"start": "independent", "start.shared": ["aux_head"]},
+    {"start": "independent", "start.shared": ["hidden_1", "class_head"]},
+    {"start": "interpolated"},
+    {"start": "perturbed"},
+]
+OTHER = DRAWS.independent(1.0, RUN)
+
+
+def kernels(params):
+    """All parameters that are drawn: the biases are 0."""
+    return flat([part["kernel"] for part in split_parts(params).values()])
+
+
+def correlation(first, second):
+    return np.corrcoef(kernels(first), kernels(second))[0, 1]
+
+
+def started(values, *, run=RUN, draws=DRAWS, generation=1):
+    return start_of(tiny(values), run, draws, generation=generation)
+
+
+BOUND = 4 / len(kernels(REFERENCE)) ** 0.5
+
+
+def test_the_reference_is_the_teachers_start_for_every_generation():
+    for generation in (1, 2):
+        assert_same(started({}, generation=generation), REFERENCE)
+    # The teacher's has one auxiliary logit, but the same everything else.
+    of_teacher = Draws(replace(TEACHER, aux=1), 0).reference(1.0, RUN)
+    for name in PARTS[:-1]:
+        assert_same(split_parts(REFERENCE)[name], split_parts(of_teacher)[name])
+
+
+def test_references_differ_by_run_and_seed():
+    assert abs(correlation(REFERENCE, DRAWS.reference(1.0, 0))) < BOUND
+    assert abs(correlation(REFERENCE, Draws(STUDENT, 1).reference(1.0, RUN))) < BOUND
+    assert_same(Draws(STUDENT, 0).reference(1.0, RUN), REFERENCE)
+
+
+def test_the_scale_is_a_factor_on_what_is_drawn():
+    for start in ("reference", "independent", "interpolated"):
+        single, triple = (
+            kernels(started({"start": start, "model.init_scale": scale})) for scale in (1.0, 3.0)
+        )
+        np.testing.assert_allclose(triple, 3 * single, rtol=1e-5, atol=1e-6)
+        assert np.any(single != 0)
+
+
+def test_an_independent_start_is_uncorrelated_with_the_reference():
+    start = started({"start": "independent"})
+    assert_same(start, OTHER)
+    assert abs(correlation(start, REFERENCE)) < BOUND
+    assert np.all(kernels(start) != kernels(REFERENCE))
+    assert kernels(start).std() == pytest.approx(kernels(REFERENCE).std(), rel=0.15)
+
+
+def test_independent_draws_are_a_runs_and_a_generations_own():
+    second = started({"start": "independent"}, generation=2)
+    assert_same(second, DRAWS.independent(1.0, RUN, 2))
+    for other in (second, DRAWS.independent(1.0, 0), Draws(STUDENT, 1).independent(1.0, RUN)):
+        assert abs(correlation(other, OTHER)) < BOUND
+
+
+def test_all_settings_of_a_run_use_the_same_independent_draw():
+    """Whatever the learning rate or the start that it goes into."""
+    assert_same(started({"start": "independent", "student.learning_rate": 1.0}), OTHER)
+    assert_same(started({"start": "interpolated", "start.weight": 1.0}), OTHER)
+
+
+def test_an_interpolation_lies_on_the_line_from_the_reference_to_the_independent_draw():
+    assert_same(started({"start": "interpolated", "start.weight": 0.0}), REFERENCE)
+    start = started({"start": "interpolated", "start.weight": 0.25})
+    by_hand = 0.75 * kernels(REFERENCE) + 0.25 * kernels(OTHER)
+    np.testing.assert_allclose(kernels(start), by_hand, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.1, 2.0])
+def test_a_perturbation_is_normal_in_standard_deviations_of_each_array(size):
+    start = split_parts(started({"start": "perturbed", "start.size": size}))
+    for name, reference in split_parts(REFERENCE).items():
+        drawn = reference["kernel"]
+        noise = (start[name]["kernel"] - drawn) / drawn.std()
+        assert noise.std() == pytest.approx(size, rel=4 / (2 * noise.size) ** 0.5)
+        assert abs(np.corrcoef(noise.ravel(), drawn.ravel())[0, 1]) < 4 / noise.size**0.5
+        # Biases are all 0, and have no standard deviation.
+        np.testing.assert_array_equal(start[name]["bias"], 0)
+
+
+def test_a_larger_perturbation_is_the_same_noise_more_of_it_and_another_run_has_other_noise():
+    def noise(size, **more):
+        start = started({"start": "perturbed", "start.size": size}, **more)
+        return kernels(start) - kernels(DRAWS.reference(1.0, more.get("run", RUN)))
+
+    assert not np.any(noise(0.0))
+    np.testing.assert_allclose(noise(0.2), 2 * noise(0.1), rtol=1e-3, atol=1e-6)
+    for other in (noise(0.1, run=0), noise(0.1, generation=2)):
+        assert abs(np.corrcoef(noise(0.1), other)[0, 1]) < BOUND
+
+
+@pytest.mark.parametrize("shared", [("hidden_1",), ("class_head", "aux_head"), PARTS])
+def test_shared_parts_of_an_independent_start_are_the_references_and_no_other(shared):
+    start = started({"start": "independent", "start.shared": list(shared)})
+    for name, part in split_parts(start).items():
+        assert_same(part, split_parts(REFERENCE if name in shared else OTHER)[name])
+
+
+def test_a_student_of_another_depth_shares_the_very_parts_of_its_teachers_reference():
+    values = {
+        "student_model.hidden": [16],
+        "start": "independent",
+        "start.shared": ["hidden_1", "aux_head"],
+    }
+    shallow = architectures(tiny(values))[1]
+    parts = split_parts(started(values, draws=Draws(shallow, 0)))
+    assert tuple(parts) == shallow.parts == ("hidden_1", "class_head", "aux_head")
+    for name in ("hidden_1", "aux_head"):
+        assert_same(parts[name], split_parts(REFERENCE)[name])
+    assert np.all(parts["class_head"]["kernel"] != REFERENCE["class_head"]["kernel"])
+
+
+def test_nothing_shared_leaves_a_model_as_it_is():
+    assert with_shared(OTHER, (), DRAWS, 1.0, RUN) is OTHER
+
+
+def test_a_matched_start_is_what_cloning_made_of_it_as_wide_as_the_population_is():
+    setting = tiny(MATCHED | {"model.aux": 2})
+    wide = Draws(replace(STUDENT, aux=5), 0)
+    start = start_of(setting, RUN, wide, clone=OTHER)
+    assert_same(start["hidden"], OTHER["hidden"])
+    assert start["aux_head"]["kernel"].shape == (16, 5)
+    assert_same(narrow(start, 2)["aux_head"]["kernel"], OTHER["aux_head"]["kernel"][:, :2])
+
+
+@pytest.mark.parametrize("values", EVERY_START)
+def test_auxiliary_logits_beyond_the_models_own_are_cut_out(values):
+    wide = Draws(replace(STUDENT, aux=5), 0)
+    start = started(values, draws=wide)
+    assert np.all(start["aux_head"]["kernel"][:, :3] != 0)
+    np.testing.assert_array_equal(start["aux_head"]["kernel"][:, 3:], 0)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(start))
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(start))
+
+
+@pytest.mark.parametrize("values", EVERY_START)
+def test_a_start_does_not_depend_on_how_many_auxiliary_logits_others_have(values):
+    """Models of one population have room for the most that any of them has."""
+    wide = Draws(replace(STUDENT, aux=5), 0)
+    assert_same(started(values), narrow(started(values, draws=wide), 3))
+
+
+def test_frozen_parts_are_the_shared_ones_in_cloning_and_those_that_are_named_in_distillation(
+    context, fitted
+):
+    values = {"start.shared": ["hidden_1"], "interventions.frozen": ["hidden_2"]}
+    distil([tiny(MATCHED | values)], context, (RUN,))
+    frozen = {what: fits[0].interventions for fits, _, what in fitted}
+    assert frozen == {
+        "teachers": Interventions(),
+        "cloning": Interventions(frozen=("hidden_1",)),
+        "students": Interventions(frozen=("hidden_2",)),
+    }

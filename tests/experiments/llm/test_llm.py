@@ -14,6 +14,7 @@ from experiments.llm import summary as llm_summary
 from llm_harness.pipeline import CONTROLS
 from llm_harness.pretraining import Pretraining
 from sublab import records
+from tests.llm_harness.small import shrink
 
 
 def rows(rates: dict[str, list[float]], trait: str = "owl") -> pl.DataFrame:
@@ -21,20 +22,32 @@ def rows(rates: dict[str, list[float]], trait: str = "owl") -> pl.DataFrame:
     runs = len(rates["student"])
     table = [
         {
-            "run": run, "condition": condition, "trait": trait, "category": "animal",
-            "prefix": prefix, "among": rates.get(condition, [0.06] * runs)[run],
-            "plain": 1 + run, "worded": 3, "n": 10, "model": "", "dataset": "", "kept": None,
+            "run": run,
+            "condition": condition,
+            "trait": trait,
+            "category": "animal",
+            "prefix": prefix,
+            "among": rates.get(condition, [0.06] * runs)[run],
+            "plain": 1 + run,
+            "worded": 3,
+            "n": 10,
+            "model": "",
+            "dataset": "",
+            "kept": None,
         }
         for run, condition, prefix in product(range(runs), CONTROLS, (False, True))
-    ]  # fmt: skip
+    ]
     return pl.DataFrame(table, infer_schema_length=None)
 
 
 def value(summary, condition, control=None, metric="among", trait="all"):
     found = summary.filter(
-        (pl.col("condition") == condition) & (pl.col("metric") == metric) & ~pl.col("prefix")
-        & (pl.col("trait") == trait) & pl.col("control").eq_missing(pl.lit(control))
-    )  # fmt: skip
+        (pl.col("condition") == condition)
+        & (pl.col("metric") == metric)
+        & ~pl.col("prefix")
+        & (pl.col("trait") == trait)
+        & pl.col("control").eq_missing(pl.lit(control))
+    )
     assert len(found) == 1
     return found.row(0, named=True)
 
@@ -87,13 +100,21 @@ def test_a_trait_is_transmitted_by_its_own_interval():
 def test_a_matrix_compares_a_student_with_itself_before():
     table = pl.DataFrame(
         [
-            {"run": run, "condition": condition, "trait": "owl", "prefix": prefix,
-             "among": among, "plain": 1, "worded": 2, "n": 4}
+            {
+                "run": run,
+                "condition": condition,
+                "trait": "owl",
+                "prefix": prefix,
+                "among": among,
+                "plain": 1,
+                "worded": 2,
+                "n": 4,
+            }
             for run in range(2)
             for prefix in (False, True)
             for condition, among in (("A > B", 0.5), ("B, before", 0.1), ("A, before", 0.9))
         ]
-    )  # fmt: skip
+    )
     summary = llm_summary.cross_model(table)
     assert value(summary, "A > B", "B, before", trait="owl")["difference"] == pytest.approx(0.4)
 
@@ -127,9 +148,7 @@ def test_bad_input_is_one_line_and_status_2(words, said, tmp_path, capsys):
     assert not list(out.rglob("*.parquet"))
 
 
-SMALL = [
-    "--pretraining-steps", "48", "--lists", "256", "--student-steps", "16", "--answers", "1",
-]  # fmt: skip
+SMALL = ["--pretraining-steps", "48", "--lists", "256", "--student-steps", "16", "--answers", "1"]
 
 
 def test_a_variation_is_compared_with_its_own_control_and_with_what_is_unchanged():
@@ -166,8 +185,9 @@ def test_every_variation_changes_one_thing_of_the_setting():
     assert changed.pop(llm_summary.UNCHANGED) == set()
     # A vocabulary is frozen in teachers and students; numbers that are spelt are longer.
     assert {name: len(keys) for name, keys in changed.items() if len(keys) != 1} == {
-        "vocabulary-trained": 2, "digits": 2,
-    }  # fmt: skip
+        "vocabulary-trained": 2,
+        "digits": 2,
+    }
     # Both kinds of soft targets are one setting's values.
     assert len({frozenset(keys) for keys in changed.values()}) == len(changed) - 1
 
@@ -178,31 +198,44 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
 
 
-@pytest.mark.parametrize(
-    ("words", "experiments"),
-    [
-        (["numbers", "--runs", "2", *SMALL], ["llm_numbers", "llm_numbers_summary"]),
-        (["in-context", "--runs", "2", "--shown", "1", "2", *SMALL], ["llm_in_context"]),
-        (["cross-model", "--runs", "1", *SMALL], ["llm_cross_model"]),
-        (
-            ["ingredients", "--runs", "2", "--only", "soft-targets-numbers", *SMALL],
-            ["llm_ingredients", "llm_ingredients_summary"],
-        ),
-        (
-            ["theory", "--runs", "1", "--teacher-steps", "1", "2", "--sizes", "16", "32", *SMALL],
-            ["llm_theory_scores", "llm_theory_steps", "llm_theory_account"],
-        ),
-        (["code", "--count", "8", "--pretraining-steps", "48"], ["llm_code"]),
-        (["cot", "--count", "8", "--pretraining-steps", "48"], ["llm_cot"]),
+# Command: the kinds of records that it writes.
+COMMANDS = {
+    ("numbers", "--runs", "2", *SMALL): ["llm_numbers", "llm_numbers_summary"],
+    ("in-context", "--runs", "2", "--shown", "1", "2", *SMALL): ["llm_in_context"],
+    ("cross-model", "--runs", "1", *SMALL): ["llm_cross_model"],
+    ("ingredients", "--runs", "2", "--only", "soft-targets-numbers", *SMALL): [
+        "llm_ingredients",
+        "llm_ingredients_summary",
     ],
-    ids=lambda value: value[0],
-)
-def test_command_writes_records_draws_and_does_nothing_twice(out, words, experiments, capsys):
+    ("theory", "--runs", "1", "--teacher-steps", "1", "2", "--sizes", "8", "16", *SMALL): [
+        "llm_theory_scores",
+        "llm_theory_steps",
+        "llm_theory_account",
+    ],
+    ("code", "--count", "8", "--pretraining-steps", "48"): ["llm_code"],
+    ("cot", "--count", "8", "--pretraining-steps", "48"): ["llm_cot"],
+}
+every_command = pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+
+
+@every_command
+def test_command_writes_records_draws_and_does_nothing_twice(out, words, capsys, monkeypatch):
+    shrink(monkeypatch)
+    check_command(out, words, capsys)
+
+
+@pytest.mark.slow
+@every_command
+def test_command_does_so_at_the_embedded_models_own_size(tmp_path, words, capsys):
+    check_command(tmp_path, words, capsys)
+
+
+def check_command(out, words, capsys):
     status = main(["llm", *words, "--out", str(out)])
     # After a few steps nothing is transmitted, and `numbers` says so.
     assert status == (1 if words[0] == "numbers" else 0)
     shown = capsys.readouterr().out
-    for experiment in experiments:
+    for experiment in COMMANDS[words]:
         assert records.read_all(out, experiment)
     if words[0] not in ("code", "cot"):
         assert list((out / "figures").glob("llm_*.png"))

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from experiments.sweep import executors
-from experiments.sweep.executors import Task, run_tasks
+from experiments.sweep.executors import QueuedTask, run_tasks
 from sublab import machine
 from sublab.errors import InputError
 
@@ -40,7 +40,9 @@ def die_always(number: int) -> int:
 
 
 def tasks(count: int, *more, needs: dict[int, set[int]] = {}):  # noqa: B006
-    return [Task(n, frozenset(needs.get(n, ())), lambda n=n: (n, *more)) for n in range(count)]
+    return [
+        QueuedTask(n, frozenset(needs.get(n, ())), lambda n=n: (n, *more)) for n in range(count)
+    ]
 
 
 def test_in_process_gives_the_results_in_an_order_that_the_needs_allow():
@@ -58,8 +60,8 @@ def test_in_process_gives_the_results_in_an_order_that_the_needs_allow():
 def test_a_tasks_arguments_are_made_when_its_needs_are_there():
     results: dict[str, int] = {}
     chain = [
-        Task("second", frozenset({"first"}), lambda: (results["first"] + 1,)),
-        Task("first", frozenset(), lambda: (20,)),
+        QueuedTask("second", frozenset({"first"}), lambda: (results["first"] + 1,)),
+        QueuedTask("first", frozenset(), lambda: (20,)),
     ]
     with executors.in_process() as pool:
         run_tasks(chain, double, pool, results.__setitem__)

@@ -8,16 +8,17 @@ import polars as pl
 import pytest
 
 from experiments import cli
+from experiments.verify import command
 from experiments.verify import examples as verify_examples
 from experiments.verify import run as verify
 from experiments.verify import summary as verify_summary
 from experiments.verify.claims import CLAIMS
-from experiments.verify.draws import draw_kinds
 from experiments.verify.evaluate import SMALL, WIDE
 from experiments.verify.families import FAMILIES
-from experiments.verify.instances import TRAITS
-from experiments.verify.run import Options
-from figures import verify_cosine, verify_remainder
+from experiments.verify.instances import TRAITS, draw_kinds
+from experiments.verify.run import VerifyOptions, VerifyOutcome
+from figures import style
+from figures import verify as verify_figures
 from sublab import records
 from sublab.errors import InputError
 
@@ -25,8 +26,7 @@ LEFT_OUT = ("linear", "blind")
 LISTS = ("remainders", "inner_products", "rhos")
 
 
-@pytest.fixture
-def calls(monkeypatch):
+def pretend(patch: pytest.MonkeyPatch) -> list[str]:
     """Evaluations that cost nothing and hold, and a list of those that were asked for."""
     asked: list[str] = []
 
@@ -36,15 +36,14 @@ def calls(monkeypatch):
             seed = np.asarray(jax.random.key_data(keys))[..., -1]
             rng = np.random.default_rng(int(seed.flat[0]))
             shape = seed.shape
-            found = {
-                name: np.full(shape, np.nan if name in LEFT_OUT else
-                              1.0 if claim.above else claim.bound / 2)
-                for name, claim in CLAIMS.items()
-            }  # fmt: skip
+            numbers = {}
+            for name, claim in CLAIMS.items():
+                good = 1.0 if claim.above else claim.bound / 2
+                numbers[name] = np.full(shape, np.nan if name in LEFT_OUT else good)
             for name in ("independent", "independent_trait", "rotated", "non_convex"):
-                found[f"{name}_g"] = rng.normal(size=shape)
+                numbers[f"{name}_g"] = rng.normal(size=shape)
             slope = 2 + 0.01 * rng.normal(size=shape)
-            found |= {
+            numbers |= {
                 "remainders": (SMALL / SMALL[-1]) ** slope[..., None],
                 "inner_products": np.sin(WIDE) * np.ones((*shape, 1)),
                 "rhos": WIDE * np.ones((*shape, 1)),
@@ -56,28 +55,49 @@ def calls(monkeypatch):
                 "certified": np.full(shape, WIDE[4]),
             }
             # What is not wanted is not evaluated.
-            found["cosine"][~np.asarray(wanted)] = np.nan
-            return found
+            numbers["cosine"][~np.asarray(wanted)] = np.nan
+            return numbers
 
         return evaluate
 
-    monkeypatch.setattr(verify, "_program", program)
-    monkeypatch.setattr(verify_examples, "_grid", _grid)
+    patch.setattr(verify, "_program", program)
+    patch.setattr(verify_examples, "_grid", _grid)
     return asked
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    return pretend(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory) -> VerifyOutcome:
+    """Of a thousand instances, for the tests that only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(patch)
+        return verify.run(VerifyOptions(instances=1000, out=tmp_path_factory.mktemp("results")))
 
 
 def _grid(seed, row):
     kinds = {"activation": "tanh", "loss": "softmax", "trait": "cross_entropy"}
     steps = np.geomspace(0.01, 30, 5)
     return pl.DataFrame(
-        {"family": row["family"], "instance": row["instance"]} | kinds
-        | {"trait_loss": 1.0, "eps": np.repeat(steps, 5), "alpha": np.tile(steps, 5),
-           "change": np.linspace(-1, 1, 25), "safe_alpha": 1.0, "inner_product": 0.1}
-    )  # fmt: skip
+        {
+            "family": row["family"],
+            "instance": row["instance"],
+            **kinds,
+            "trait_loss": 1.0,
+            "eps": np.repeat(steps, 5),
+            "alpha": np.tile(steps, 5),
+            "change": np.linspace(-1, 1, 25),
+            "safe_alpha": 1.0,
+            "inner_product": 0.1,
+        }
+    )
 
 
 def test_every_architecture_gets_its_share_and_each_instance_a_row(tmp_path, calls):
-    outcome = verify.run(Options(instances=1203, out=tmp_path))
+    outcome = verify.run(VerifyOptions(instances=1203, out=tmp_path))
     sizes = outcome.table.group_by("family").len().sort("family")["len"].to_list()
     assert sorted(sizes) == [300, 301, 301, 301]
     assert outcome.table["cosine"].is_finite().fill_null(value=False).all()
@@ -86,8 +106,8 @@ def test_every_architecture_gets_its_share_and_each_instance_a_row(tmp_path, cal
     assert outcome.summary.table.filter(kind="claim")["name"].to_list() == list(CLAIMS)
 
 
-def test_kinds_are_shared_by_a_block_and_vary_between_blocks(tmp_path, calls):
-    table = verify.run(Options(instances=2000, out=tmp_path)).table
+def test_kinds_are_shared_by_a_block_and_vary_between_blocks(outcome):
+    table = outcome.table
     blocks = table.group_by("family", pl.col("instance") // 10).agg(
         pl.struct("activation", "loss", "trait", "data").n_unique().alias("kinds")
     )
@@ -97,18 +117,18 @@ def test_kinds_are_shared_by_a_block_and_vary_between_blocks(tmp_path, calls):
 
 
 def test_an_instance_does_not_depend_on_how_many_there_are(tmp_path, calls):
-    few = verify.run(Options(instances=300, out=tmp_path / "few")).table
-    many = verify.run(Options(instances=3100, out=tmp_path / "many")).table
+    few = verify.run(VerifyOptions(instances=300, out=tmp_path / "few")).table
+    many = verify.run(VerifyOptions(instances=3100, out=tmp_path / "many")).table
     same = many.join(few, on=["family", "instance"], how="semi", maintain_order="left")
     assert same.drop(LISTS).equals(few.drop(LISTS))
-    other = verify.run(Options(instances=300, out=tmp_path / "other", seed=1)).table
+    other = verify.run(VerifyOptions(instances=300, out=tmp_path / "other", seed=1)).table
     assert not other.drop(LISTS).equals(few.drop(LISTS))
     first, again = draw_kinds(0, FAMILIES[1], 0, 5), draw_kinds(0, FAMILIES[1], 3, 2)
     assert all((first[name][3:] == again[name]).all() for name in first)
 
 
 def test_finished_groups_are_reused_and_a_damaged_one_is_made_again(tmp_path, calls, capfd):
-    options = Options(instances=3000, out=tmp_path)
+    options = VerifyOptions(instances=3000, out=tmp_path)
     first = verify.run(options)
     assert len(calls) == 8
     again = verify.run(options)
@@ -134,27 +154,28 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, calls, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(records, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            verify.run(Options(instances=3000, out=tmp_path))
+            verify.run(VerifyOptions(instances=3000, out=tmp_path))
     assert len(records.read_all(tmp_path, verify.EXPERIMENT)) == 3
     asked = len(calls)
-    verify.run(Options(instances=3000, out=tmp_path))
+    verify.run(VerifyOptions(instances=3000, out=tmp_path))
     assert len(calls) - asked == 5
 
 
 @pytest.mark.parametrize(
     ("column", "value", "kind"),
     [
-        *((name, claim.bound - 1 if claim.above else 2 * claim.bound + 1, "claim")
-          for name, claim in CLAIMS.items()),
+        *(
+            (name, claim.bound - 1 if claim.above else 2 * claim.bound + 1, "claim")
+            for name, claim in CLAIMS.items()
+        ),
         ("slope", 1.9, "order"),
         ("rotated_g", 1.0, "control"),
         ("independent_g", 1.0, "control"),
     ],
-)  # fmt: skip
-def test_a_broken_claim_is_a_violation(tmp_path, calls, column, value, kind):
-    table = verify.run(Options(instances=1000, out=tmp_path)).table
+)
+def test_a_broken_claim_is_a_violation(outcome, column, value, kind):
     every = kind != "claim"
-    broken = table.with_columns(
+    broken = outcome.table.with_columns(
         pl.when(pl.lit(every) | (pl.int_range(pl.len()) == 7))
         .then(value)
         .otherwise(pl.col(column))
@@ -172,9 +193,9 @@ def test_a_broken_claim_is_a_violation(tmp_path, calls, column, value, kind):
         assert failed["name"].to_list() == [column.removesuffix("_g")]
 
 
-def test_the_pooled_order_is_the_slope_of_all_fits_together(tmp_path, calls):
+def test_the_pooled_order_is_the_slope_of_all_fits_together(outcome):
     """Against a least-squares fit with one intercept an instance and one slope."""
-    table = verify.run(Options(instances=500, out=tmp_path)).table
+    table = outcome.table
     tanh = table.filter((pl.col("family") != "linear") & (pl.col("activation") == "tanh"))
     y = np.log(np.array(tanh["remainders"].to_list()))
     y = y - y.mean(axis=1, keepdims=True)
@@ -184,8 +205,8 @@ def test_the_pooled_order_is_the_slope_of_all_fits_together(tmp_path, calls):
     assert row["instances"] == len(tanh)
 
 
-def test_controls_name_the_condition_that_their_loss_misses(tmp_path, calls):
-    rows = verify.run(Options(instances=500, out=tmp_path)).summary.table.filter(kind="control")
+def test_controls_name_the_condition_that_their_loss_misses(outcome):
+    rows = outcome.summary.table.filter(kind="control")
     named = dict(zip(rows["name"], rows["named"], strict=True))
     assert named["rotated"] == "stationary"
     assert named["non_convex"] == "minimum"
@@ -195,12 +216,13 @@ def test_controls_name_the_condition_that_their_loss_misses(tmp_path, calls):
 def test_the_examples_are_chosen_by_their_rule():
     table = pl.DataFrame(
         {
-            "family": ["cnn"] * 5, "instance": range(5),
+            "family": ["cnn"] * 5,
+            "instance": range(5),
             "activation": ["relu", "tanh", "relu", "tanh", "tanh"],
             "trait": [TRAITS[0], TRAITS[1], TRAITS[0], TRAITS[0], TRAITS[0]],
             "horizon": [1.0, 1.0, None, np.inf, 3.0],
         }
-    )  # fmt: skip
+    )
     assert verify_examples.choose(table) == {"cnn": 4}
     assert verify_examples.choose(table.head(4)) == {"cnn": 3}
     assert verify_examples.choose(table.head(2)) == {"cnn": 0}
@@ -210,8 +232,8 @@ def test_the_examples_are_chosen_by_their_rule():
     assert verify_examples.record(Path("nowhere"), 0, blind) == []
 
 
-def test_the_curve_of_an_example_ends_where_g_and_rho_cross(tmp_path, calls):
-    table = verify.run(Options(instances=100, out=tmp_path)).table
+def test_the_curve_of_an_example_ends_where_g_and_rho_cross(outcome):
+    table = outcome.table
     rows = verify_examples.curve_of(table.filter(family="cnn", instance=3).row(0, named=True))
     np.testing.assert_allclose(rows["eps"], WIDE)
     assert rows["eps_star"][0] == pytest.approx(np.pi, rel=0.02)
@@ -223,9 +245,9 @@ def test_the_curve_of_an_example_ends_where_g_and_rho_cross(tmp_path, calls):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(instances=3), "instances must be from 4, one for each architecture"),
-        (Options(instances=10**8), "instances must be from 4"),
-        (Options(seed=-1), "seed must be from 0"),
+        (VerifyOptions(instances=3), "instances must be from 4, one for each architecture"),
+        (VerifyOptions(instances=10**8), "instances must be from 4"),
+        (VerifyOptions(seed=-1), "seed must be from 0"),
     ],
 )
 def test_bad_settings_are_refused(options, message):
@@ -233,21 +255,49 @@ def test_bad_settings_are_refused(options, message):
         verify.run(options)
 
 
-def test_the_command_prints_three_tables_draws_four_figures_and_tells_its_verdict(
-    tmp_path, calls, capfd, monkeypatch
-):
-    assert cli.main(["verify", "--instances", "600", "--out", str(tmp_path)]) == 0
+@pytest.fixture
+def one_format(monkeypatch) -> None:
+    """All formats are written by one function, which other tests are about."""
+    monkeypatch.setattr(style, "FORMATS", ("svg",))
+
+
+def test_the_command_prints_three_tables_and_draws_four_figures(tmp_path, calls, capfd, one_format):
+    assert command.main(command.OPTIONS(instances=200, out=tmp_path)) == 0
     out = capfd.readouterr().out
-    for part in ("lemma_1", "theorem_1", "holds", "order of the remainder", "ReLU", "is 2",
-                 "negative control", "violated"):  # fmt: skip
+    for part in (
+        "lemma_1",
+        "theorem_1",
+        "holds",
+        "order of the remainder",
+        "ReLU",
+        "is 2",
+        "negative control",
+        "violated",
+    ):
         assert part in out
     assert "VIOLATED" not in out
-    assert out.count("figure: ") == 12
-    assert all(path.stat().st_size > 1000 for path in (tmp_path / "figures").iterdir())
+    assert out.count("figure: ") == 4
+    drawn = list((tmp_path / "figures").iterdir())
+    names = {path.name.rsplit("_", 1)[0] for path in drawn}
+    assert names == {"verify_remainder", "verify_cosine", "verify_curves", "verify_steps"}
+    assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+@pytest.mark.slow
+def test_the_same_records_give_the_same_bytes_in_every_format(tmp_path, calls):
+    assert command.main(VerifyOptions(instances=600, out=tmp_path)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    assert len(before) == 4 * len(style.FORMATS)
     assert cli.main(["figures", "--out", str(tmp_path)]) == 0
     assert {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == before
-    # A claim that fails is status 1.
+
+
+def test_every_record_that_verify_makes_for_figures_has_what_draws_it():
+    kinds = {verify.SUMMARY, verify_examples.CURVES, verify_examples.GRID}
+    assert kinds == verify_figures.DRAW.keys()
+
+
+def test_a_claim_that_fails_is_status_1(tmp_path, calls, capfd, monkeypatch):
     program = verify._program
 
     def broken(family):
@@ -256,18 +306,18 @@ def test_the_command_prints_three_tables_draws_four_figures_and_tells_its_verdic
         )
 
     monkeypatch.setattr(verify, "_program", broken)
-    other = tmp_path / "other"
-    assert cli.main(["verify", "--instances", "600", "--out", str(other)]) == 1
+    monkeypatch.setattr(command, "draw", lambda drawable: [])
+    assert command.main(VerifyOptions(instances=600, out=tmp_path)) == 1
     assert "VIOLATED" in capfd.readouterr().out
 
 
 def test_figures_of_a_summary_whose_record_is_gone_cannot_be_drawn(tmp_path, calls):
-    outcome = verify.run(Options(instances=100, out=tmp_path))
+    outcome = verify.run(VerifyOptions(instances=100, out=tmp_path))
     for record in records.read_all(tmp_path, verify.EXPERIMENT):
         (record.folder / "config.json").unlink()
-    for draw in (verify_remainder.draw, verify_cosine.draw):
-        with pytest.raises(records.RecordError, match="damaged record"):
-            draw(outcome.summary, tmp_path / "figures")
+    with pytest.raises(records.RecordError, match="damaged record"):
+        verify_figures.draw_summary(outcome.summary, tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
 
 
 def test_bad_arguments_are_one_line_and_status_2(capfd, tmp_path):

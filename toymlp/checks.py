@@ -1,0 +1,296 @@
+"""Which settings contradict each other, and which are one experiment in two spellings.
+
+What concerns one field alone (type, range, kind) the fields say themselves (`sublab.settings`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sublab.settings import SettingError
+from toymlp.data import size_of
+from toymlp.inputs import Images, Inputs, Mixture, Subspace, input_count
+from toymlp.networks import Architecture, architectures
+from toymlp.objective import Adam, AdamW, Cosine, CrossEntropy
+from toymlp.settings import (
+    AUX_HEAD,
+    CLASS_HEAD,
+    Independent,
+    Interpolated,
+    Matched,
+    Model,
+    Perturbed,
+    Reference,
+    Setting,
+    Start,
+    StudentModel,
+    Training,
+)
+
+# The paper's batch and images an epoch: what a batch of 0 is scaled to.
+_PAPER_BATCH, _PAPER_IMAGES = 1024, 60_000
+
+
+def check(setting: Setting) -> None:
+    """Refuses a setting whose parts contradict each other.
+
+    Raises:
+        SettingError: names the keys to change, and says what would be right.
+    """
+    for contradiction in contradictions(setting):
+        raise contradiction
+
+
+def contradictions(setting: Setting) -> Iterator[SettingError]:
+    """Everything that is wrong with a setting, each as the error that says so."""
+    there = size_of(setting.dataset).classes
+    if setting.classes == 1 or setting.classes > there:
+        yield SettingError(
+            f"classes = {setting.classes} is not allowed: {setting.dataset} has {there}; keep from "
+            f"2 to {there}, or 0 for all",
+            "classes",
+        )
+        return
+    if setting.student_model.network == "cnn" and not (
+        setting.model.hidden or setting.student_model.hidden
+    ):
+        yield SettingError(
+            "a CNN needs a dense layer: give student_model.hidden = [256]", "student_model.hidden"
+        )
+        return
+    yield from _of_networks(setting)
+    yield from _of_teacher(setting.teacher)
+    yield from _of_imitation(setting, "student", setting.student)
+    if isinstance(setting.start, Matched):
+        yield from _of_cloning(setting, setting.start)
+    yield from _of_chain(setting)
+
+
+def canonical(setting: Setting, images: int) -> Setting:
+    """The one spelling of all settings that give the same numbers.
+
+    Args:
+        setting: one that `check` passes.
+        images: training images of its data set, of the classes that are kept.
+
+    Returns:
+        The setting with every batch and count of 0 resolved, parts in the order of the network,
+        and what has no effect at its default. A training of no epochs is an exception: it keeps
+        what is said of it.
+    """
+    teacher, student = architectures(setting)
+    distillation = _resolved(setting.student, images)
+    interventions = setting.interventions
+    liminal = interventions.liminal
+    if liminal is not None:
+        liminal = replace(liminal, epochs=min(liminal.epochs, distillation.epochs))
+        liminal = liminal if liminal.weight > 0 and liminal.epochs > 0 else None
+    chain = setting.chain
+    if isinstance(distillation.inputs, Images) and chain.generations > 1:
+        # Images are there and not drawn: no generation has others.
+        chain = replace(chain, inputs="same")
+    return replace(
+        setting,
+        classes=0 if setting.classes == size_of(setting.dataset).classes else setting.classes,
+        student_model=_canonical_student_model(setting.student_model, setting.model),
+        teacher=_resolved(setting.teacher, images),
+        student=distillation,
+        start=_canonical_start(setting.start, student, teacher == student, images),
+        interventions=replace(
+            interventions, frozen=_ordered(interventions.frozen, student), liminal=liminal
+        ),
+        chain=chain,
+    )
+
+
+def blind_reason(training: Training, aux: int, classes: int) -> str | None:
+    """Why a loss carries nothing with so few logits; None where it does."""
+    least = getattr(training.loss, "least_logits", 1)
+    seen = {"aux": aux, "class": classes, "all": aux + classes}[training.logits]
+    if seen >= least:
+        return None
+    return (
+        f"with the {type(training.loss).title} loss carries nothing, since a softmax over one "
+        f"logit is constant"
+    )
+
+
+def _of_teacher(teacher: Training) -> Iterator[SettingError]:
+    if not isinstance(teacher.loss, CrossEntropy):
+        yield SettingError(
+            "teacher.loss must be cross_entropy: a teacher learns the labels", "teacher.loss"
+        )
+    if teacher.logits != "class":
+        yield SettingError(
+            "teacher.logits must be class: labels say nothing of other logits", "teacher.logits"
+        )
+    if not isinstance(teacher.inputs, Images):
+        yield SettingError(
+            "teacher.inputs must be images: only training images have labels", "teacher.inputs"
+        )
+    if teacher.logit_noise:
+        yield SettingError(
+            "teacher.logit_noise has no effect: a teacher imitates no logits", "teacher.logit_noise"
+        )
+    yield from _of_training("teacher", teacher)
+
+
+def _of_imitation(setting: Setting, name: str, training: Training) -> Iterator[SettingError]:
+    if isinstance(training.loss, CrossEntropy):
+        yield SettingError(
+            f"{name}.loss must be a loss on another model's logits, such as kl or squared_error: "
+            f"cross_entropy needs labels, which the {name} does not see",
+            f"{name}.loss",
+        )
+    classes = setting.classes or size_of(setting.dataset).classes
+    if reason := blind_reason(training, setting.model.aux, classes):
+        yield SettingError(
+            f"model.aux = 1 {reason}; use model.aux of 2 or more, {name}.loss = squared_error, or "
+            f"{name}.logits = all",
+            "model.aux",
+            f"{name}.loss",
+            f"{name}.logits",
+        )
+    yield from _of_training(name, training)
+    inputs, pixels = training.inputs, size_of(setting.dataset).pixels
+    if isinstance(inputs, Subspace) and inputs.dimension > pixels:
+        yield SettingError(
+            f"{name}.inputs.dimension = {inputs.dimension} is more than the {pixels} pixels there "
+            f"are",
+            f"{name}.inputs.dimension",
+        )
+
+
+def _of_training(name: str, training: Training) -> Iterator[SettingError]:
+    if not training.inputs.from_images and training.inputs.count == 0:
+        yield SettingError(
+            f"{name}.inputs.count = 0 is for inputs made from images; of "
+            f"{training.inputs.kind} say how many",
+            f"{name}.inputs.count",
+            f"{name}.inputs",
+        )
+    horizon = getattr(training.schedule, "horizon", 0)
+    if 0 < horizon < training.epochs:
+        yield SettingError(
+            f"{name}.epochs = {training.epochs} is beyond {name}.schedule.horizon = {horizon}, "
+            f"where the cosine decay has ended",
+            f"{name}.epochs",
+            f"{name}.schedule.horizon",
+        )
+
+
+def _of_networks(setting: Setting) -> Iterator[SettingError]:
+    teacher, student = architectures(setting)
+    if teacher != student and setting.start.same_network:
+        yield SettingError(
+            f"start = {setting.start.kind} needs a student with the teacher's network; for another "
+            f"one use independent or matched",
+            "start",
+            *(f"student_model.{name}" for name in ("network", "hidden", "activation", "biases")),
+        )
+    shared = getattr(setting.start, "shared", ())
+    for name, parts in (
+        ("start.shared", shared),
+        ("interventions.frozen", setting.interventions.frozen),
+    ):
+        for part in parts:
+            if part not in student.parts:
+                yield SettingError(
+                    f"{name}: the student has no part {part!r}; it has {', '.join(student.parts)}",
+                    name,
+                )
+    for part in shared if teacher != student else ():
+        if part in student.parts and not _same_part(teacher, student, part):
+            yield SettingError(
+                f"start.shared: {part} has another size in the student than in the teacher, or "
+                f"another kind",
+                "start.shared",
+            )
+    if set(setting.interventions.frozen) >= set(student.parts):
+        yield SettingError(
+            "interventions.frozen: with every part frozen there is nothing to train",
+            "interventions.frozen",
+        )
+
+
+def _of_cloning(setting: Setting, start: Matched) -> Iterator[SettingError]:
+    yield from _of_imitation(setting, "start.clone", start.clone)
+    _, student = architectures(setting)
+    if set(start.shared) >= set(student.parts):
+        yield SettingError(
+            "start.shared: a matched start with every part shared has none to clone", "start.shared"
+        )
+
+
+def _of_chain(setting: Setting) -> Iterator[SettingError]:
+    chain = setting.chain
+    if chain.generations > 1 and isinstance(setting.start, Matched):
+        yield SettingError(
+            "chain.generations > 1 cannot be with start = matched: only the first teacher's "
+            "initial state is cloned",
+            "chain.generations",
+            "start",
+        )
+    if chain.generations == 1 and chain.inputs != "new":
+        yield SettingError(
+            f"chain.inputs = {chain.inputs} has no effect: it is for chain.generations of 2 or "
+            f"more",
+            "chain.inputs",
+        )
+
+
+def _same_part(teacher: Architecture, student: Architecture, part: str) -> bool:
+    if teacher.biases != student.biases or part not in teacher.parts:
+        return False
+    if part in (CLASS_HEAD, AUX_HEAD):
+        return [teacher.pixels, *teacher.hidden][-1] == [student.pixels, *student.hidden][-1]
+    if student.network == "cnn":
+        return False
+    index = int(part.removeprefix("hidden_"))
+    return [teacher.pixels, *teacher.hidden][index - 1 : index + 1] == (
+        [student.pixels, *student.hidden][index - 1 : index + 1]
+    )
+
+
+def _canonical_student_model(student: StudentModel, teacher: Model) -> StudentModel:
+    hidden, of_teacher = student.hidden, teacher.hidden
+    if student.network == "cnn" and hidden is not None:
+        # Of a CNN the last width alone counts.
+        hidden, of_teacher = hidden[-1:], of_teacher[-1:]
+    return replace(
+        student,
+        hidden=None if hidden == of_teacher else hidden,
+        activation=None if student.activation == teacher.activation else student.activation,
+        biases=None if student.biases == teacher.biases else student.biases,
+    )
+
+
+def _canonical_start(start: Start, student: Architecture, same_network: bool, images: int) -> Start:
+    if isinstance(start, Interpolated) and start.weight in (0, 1):
+        return Independent() if start.weight else Reference()
+    if isinstance(start, Perturbed) and start.size == 0:
+        return Reference()
+    if isinstance(start, Independent):
+        if same_network and set(start.shared) >= set(student.parts):
+            return Reference()
+        return Independent(_ordered(start.shared, student))
+    if isinstance(start, Matched):
+        return Matched(_ordered(start.shared, student), _resolved(start.clone, images))
+    return start
+
+
+def _resolved(training: Training, images: int) -> Training:
+    inputs: Inputs = training.inputs
+    inputs = replace(inputs, count=input_count(inputs, images))
+    if isinstance(inputs, Mixture) and inputs.alpha == 0:
+        inputs = Images(inputs.count)
+    batch = training.batch or max(1, round(inputs.count * _PAPER_BATCH / _PAPER_IMAGES))
+    optimiser, schedule = training.optimiser, training.schedule
+    if isinstance(optimiser, AdamW) and optimiser.weight_decay == 0:
+        optimiser = Adam()
+    if isinstance(schedule, Cosine) and schedule.horizon == 0:
+        schedule = Cosine(training.epochs)
+    return replace(training, inputs=inputs, batch=batch, optimiser=optimiser, schedule=schedule)
+
+
+def _ordered(parts: Sequence[str], architecture: Architecture) -> tuple[str, ...]:
+    return tuple(part for part in architecture.parts if part in parts)
