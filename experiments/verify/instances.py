@@ -258,7 +258,7 @@ def trait_loss(apply: Apply, instance: Instance) -> TraitLoss:
     return trait
 
 
-def _names(path: tuple) -> tuple[str, ...]:
+def _names(path: tuple) -> tuple[str | int, ...]:
     """The keys of a path, without the attribute in which flax keeps a variable's array."""
     return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 

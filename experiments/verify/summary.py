@@ -16,6 +16,7 @@ from experiments.verify.claims import (
 )
 from experiments.verify.evaluate import SMALL
 from experiments.verify.families import OUTPUTS
+from sublab.machine import exact
 from sublab.statistics import proportion_interval
 from theory.conditions import ConditionError, require_conditions
 from theory.losses import Loss
@@ -129,6 +130,7 @@ def _control(name: str, table: pl.DataFrame) -> dict[str, Any]:
     }
 
 
+@exact()
 def _missed_condition(loss: Loss) -> str:
     """The condition that the check names for a loss, at standard normal logits; or `none`."""
     z, y = np.random.default_rng(0).normal(size=(2, 64, OUTPUTS))
