@@ -318,7 +318,7 @@ def _prune(params: Params, units: list[Bool[Array, " _"]], shallow: Bool[Array, 
 
     def layer(path: tuple, leaf: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         names = _names(path)
-        readers, writers = keep[names[0]]
+        readers, writers = keep[str(names[0])]
         present = writers if names[-1] == "bias" else readers[..., None] & writers
         return jnp.where(present, leaf, 0.0)
 
