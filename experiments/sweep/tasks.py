@@ -125,12 +125,15 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if len(task.population.wanted) == 1:
             return Result({}, {}, {}, {}, {task.population.wanted[0]: reason})
-        what = "out of memory" if out_of_memory(error) else reason
+        memory = out_of_memory(error)
+        what = "out of memory" if memory else reason
         say(
             f"{what}, with {len(task.population.wanted)} models together; going on with half of "
             f"them at a time"
         )
-    jax.clear_caches()
+    if memory:
+        # Compiled programs hold memory too; after any other error they are of use.
+        jax.clear_caches()
     first, second = (
         _halving(replace(task, population=half), dataset, report)
         for half in halves(task.population)
