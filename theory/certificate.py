@@ -13,15 +13,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from theory.alignment import linearise
+from theory.checks import check_finite_number, check_positive, check_sizes, row_weights
 from theory.conditions import mixed_hessian_product
 from theory.losses import Loss
 from theory.passes import (
     Apply,
     Inputs,
     Params,
-    check_arguments,
-    check_finite_number,
-    check_positive,
+    Weights,
     float_type,
     full_precision,
     mean_over_rows,
@@ -99,6 +98,7 @@ def curve(
     eps: Float[Array, " eps"] | Float[np.ndarray, " eps"],
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Curve:
     """The whole curve g(eps), its leading coefficient, remainder and certificate.
@@ -112,16 +112,18 @@ def curve(
         direction: the teacher's direction, any pytree like `params`.
         eps: the teacher's step sizes, all above 0.
         inputs: the data D_S, a pytree with a leading examples axis.
+        weights: how much each row counts, 0 or more: one number an example, or one a position of
+            each; None for 1.
         chunk: the number of examples a pass; None for all.
 
     Raises:
         ValueError: names the argument that is not usable; for `eps`, also where rounding in the
             precision of params would drown g(eps), with the smallest eps that it would not.
     """
-    check_arguments(params, inputs, chunk, direction=direction)
-    check_positive(eps, "eps")
+    weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, direction=direction)
+    check_sizes(eps, "eps")
     eps = jnp.asarray(eps, float_type(params))
-    result = _curve(apply, loss, params, direction, eps, inputs, chunk)
+    result = _curve(apply, loss, params, direction, eps, inputs, weights, chunk)
     check_finite_number(result.inner_product, "eps", "the model's logits overflow at the largest")
     if not isinstance(result.blind, Tracer) and not result.blind:
         least = smallest_eps(result)
@@ -150,6 +152,7 @@ def horizon(
     largest: float | Float[Array, ""],
     smallest: float | Float[Array, ""] | None = None,
     points: int = 32,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Horizon:
     """The alignment horizon eps* = sup{eps : g > 0 on (0, eps]}, and how far rho < 1 reaches.
@@ -161,7 +164,7 @@ def horizon(
         largest: the largest eps looked at.
         smallest: the smallest eps looked at; by default a millionth of the largest.
         points: the number of eps looked at, at least 2.
-        apply, loss, params, direction, inputs, chunk: what they are for `curve`.
+        apply, loss, params, direction, inputs, weights, chunk: what they are for `curve`.
 
     Raises:
         ValueError: names the argument that is not usable.
@@ -171,9 +174,9 @@ def horizon(
     check_positive(smallest, "smallest")
     if points < 2:
         raise ValueError(f"points: must be at least 2, got {points}")
-    check_arguments(params, inputs, chunk, direction=direction)
+    weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, direction=direction)
     ends = [jnp.asarray(end, float_type(params)) for end in (smallest, largest)]
-    return _horizon(apply, loss, params, direction, inputs, *ends, points, chunk)
+    return _horizon(apply, loss, params, direction, inputs, weights, *ends, points, chunk)
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
@@ -184,13 +187,14 @@ def _curve(
     direction: Params,
     eps: Float[Array, " eps"],
     inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
     chunk: int | None,
 ) -> Curve:
     product = jax.vmap(partial(mixed_hessian_product, loss))
     gradient = jax.vmap(jax.grad(loss))
     nodes, weights = unit_quadrature(_NODES)
 
-    def total(part):
+    def total(part, weights):
         start, change = linearise(apply, params, direction, part)
 
         def at(eps):
@@ -201,13 +205,13 @@ def _curve(
             def squares(node):
                 pair = jnp.stack([residual, eps * change])
                 images = jax.vmap(lambda v: product(start, start + node * shift, v))(pair)
-                return jnp.sum(images * pair, axis=(1, 2))
+                return jnp.sum(images * pair, axis=2) @ weights
 
             # One node after the other: memory for one.
             by_node = jax.lax.map(squares, jnp.asarray(nodes, start.dtype))
             return (
-                jnp.sum(push * change),
-                jnp.sum(push * shift),
+                weights @ jnp.sum(push * change, axis=1),
+                weights @ jnp.sum(push * shift, axis=1),
                 *(jnp.asarray(weights, start.dtype) @ by_node),
             )
 
@@ -223,14 +227,14 @@ def _curve(
         pair = jnp.stack([change, signs * jnp.abs(change)])
         image, visible = jax.vmap(lambda v: product(start, start, v))(pair)
         visible = jnp.linalg.norm(visible, axis=1) + terms * length
-        return start.shape[0], {
-            "coefficient": jnp.sum(image * change),
-            "visible": jnp.sum(visible * length),
-            "rounding": jnp.sum(noise * length),
+        return {
+            "coefficient": weights @ jnp.sum(image * change, axis=1),
+            "visible": weights @ (visible * length),
+            "rounding": weights @ (noise * length),
             "by_eps": jax.lax.map(at, eps),
         }
 
-    mean = mean_over_rows(total, inputs, chunk)
+    mean = mean_over_rows(total, inputs, weights, chunk)
     inner_product, gap, residual, linear = mean["by_eps"]
     linear = jnp.where(linear > 0, linear, 1)
     # |r|^2 = gap - 2 eps g + |eps J d|^2, of which only the last is a quadrature. Where the three
@@ -256,13 +260,14 @@ def _horizon(
     params: Params,
     direction: Params,
     inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
     smallest: Float[Array, ""],
     largest: Float[Array, ""],
     points: int,
     chunk: int | None,
 ) -> Horizon:
     def holds(eps):
-        result = _curve(apply, loss, params, direction, eps, inputs, chunk)
+        result = _curve(apply, loss, params, direction, eps, inputs, weights, chunk)
         return jnp.stack([result.inner_product > 0, result.certified & (result.inner_product > 0)])
 
     grid = jnp.geomspace(smallest, largest, points, dtype=smallest.dtype)

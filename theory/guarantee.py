@@ -10,6 +10,14 @@ from jaxtyping import Array, Float
 
 from theory.alignment import student_direction, teacher_direction
 from theory.certificate import curve
+from theory.checks import (
+    check_finite_number,
+    check_params,
+    check_positive,
+    check_same_tree,
+    check_sizes,
+    row_weights,
+)
 from theory.conditions import require_conditions, within_reach
 from theory.losses import Loss
 from theory.passes import (
@@ -17,12 +25,7 @@ from theory.passes import (
     Inputs,
     Params,
     TraitLoss,
-    check_ascending,
-    check_finite_number,
-    check_inputs,
-    check_params,
-    check_positive,
-    check_same_tree,
+    Weights,
     float_type,
     full_precision,
     rows,
@@ -81,6 +84,7 @@ def trait_change(
     alpha: Float[Array, " alpha"] | Float[np.ndarray, " alpha"],
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Float[Array, "eps alpha"]:
     """L_T(theta_0 + alpha student_direction(eps)) - L_T(theta_0) for every pair (eps, alpha).
@@ -92,17 +96,19 @@ def trait_change(
         params: theta_0, the start of teacher and student.
         eps: the teacher's step sizes, above 0.
         alpha: the student's step sizes, above 0.
-        apply, loss, inputs, chunk: what they are for `theory.certificate.curve`.
+        apply, loss, inputs, weights, chunk: what they are for `theory.certificate.curve`.
 
     Raises:
         ValueError: names the argument that is not usable.
     """
     direction = teacher_direction(trait_loss, params)
-    check_positive(eps, "eps")
-    check_positive(alpha, "alpha")
-    check_inputs(inputs, chunk)
+    check_sizes(eps, "eps")
+    check_sizes(alpha, "alpha")
+    row_weights(apply, params, inputs, chunk, weights, loss=loss)
     eps, alpha = (jnp.asarray(sizes, float_type(params)) for sizes in (eps, alpha))
-    return _trait_change(apply, loss, trait_loss, params, direction, eps, alpha, inputs, chunk)
+    return _trait_change(
+        apply, loss, trait_loss, params, direction, eps, alpha, inputs, weights, chunk
+    )
 
 
 @full_precision
@@ -150,9 +156,8 @@ def safe_step(
     """
     check_params(params)
     check_same_tree(params, student, "student")
-    check_positive(alphas, "alphas")
+    check_sizes(alphas, "alphas", ascending=True)
     alphas = jnp.asarray(alphas, float_type(params))
-    check_ascending(alphas, "alphas")
     looked_at = jnp.concatenate([jnp.zeros(1, alphas.dtype), alphas])
     second = curvature_along(trait_loss, params, student, looked_at)
     check_finite_number(second, "trait_loss", "its curvature along the step is NaN or infinite")
@@ -181,6 +186,7 @@ def theorem_1(
     alpha: float,
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Theorem1:
     """Theorem 1: either g(eps) = 0 for all eps > 0, or L_T(theta_S) < L_T(theta_0) for small eps.
@@ -196,16 +202,16 @@ def theorem_1(
         params: theta_0, the start of teacher and student.
         eps: the teacher's step sizes, above 0, ascending.
         alpha: the student's step size, above 0.
-        apply, inputs, chunk: what they are for `theory.certificate.curve`.
+        apply, inputs, weights, chunk: what they are for `theory.certificate.curve`.
 
     Raises:
         ConditionError: the loss does not meet a condition; named.
         ValueError: names the argument that is not usable.
     """
     check_positive(alpha, "alpha")
-    check_ascending(eps, "eps")
+    check_sizes(eps, "eps", ascending=True)
     direction = teacher_direction(trait_loss, params)
-    result = curve(apply, loss, params, direction, eps, inputs, chunk=chunk)
+    result = curve(apply, loss, params, direction, eps, inputs, weights=weights, chunk=chunk)
     sample = jax.tree.map(lambda leaf: leaf[:_POINTS], inputs)
     start = rows(apply(params, sample))[:_POINTS]
     teacher = rows(apply(step(params, direction, result.eps[-1]), sample))[:_POINTS]
@@ -215,7 +221,7 @@ def theorem_1(
     require_conditions(loss, within_reach(logits), within_reach(teacher_logits))
     alphas = jnp.full(1, alpha, result.eps.dtype)
     change = _trait_change(
-        apply, loss, trait_loss, params, direction, result.eps, alphas, inputs, chunk
+        apply, loss, trait_loss, params, direction, result.eps, alphas, inputs, weights, chunk
     )[:, 0]
     is_rounding = np.abs(result.inner_product) <= 10 * np.asarray(result.rounding)
     blind = bool(result.blind)
@@ -241,13 +247,16 @@ def _trait_change(
     eps: Float[Array, " eps"],
     alpha: Float[Array, " alpha"],
     inputs: Inputs,
+    weights: Weights | None,
     chunk: int | None,
 ) -> Float[Array, "eps alpha"]:
     start = trait_loss(params)
 
     def at(eps):
         teacher = step(params, direction, eps)
-        student = student_direction(apply, loss, params, teacher, inputs, chunk=chunk)
+        student = student_direction(
+            apply, loss, params, teacher, inputs, weights=weights, chunk=chunk
+        )
         return jax.lax.map(lambda alpha: trait_loss(step(params, student, alpha)) - start, alpha)
 
     return jax.lax.map(at, eps)
