@@ -41,6 +41,7 @@ __all__ = [
     "squared_potential",
 ]
 
+Subset = Bool[Array, " outputs"] | Bool[np.ndarray, " outputs"]
 Scalar = Float[Array, ""]
 Vector = Float[Array, " outputs"]
 
@@ -93,9 +94,7 @@ def off_null_space(loss: Loss) -> Callable[[Vector], Vector] | None:
     return loss.potential.off_null_space if isinstance(loss, MatchingLoss) else None
 
 
-def softmax_potential(
-    subset: Bool[Array, " outputs"], temperature: float | Float[Array, ""] = 1.0
-) -> Potential:
+def softmax_potential(subset: Subset, temperature: float | Float[Array, ""] = 1.0) -> Potential:
     """A(z) = tau^2 logsumexp(z_S / tau), the logsumexp over the logits in `subset`.
 
     Its matching loss is tau^2 KL(teacher || student) of the softmax of z / tau over those logits
@@ -110,10 +109,10 @@ def softmax_potential(
         ValueError: names the argument that is not usable, where its value is known.
     """
     _check_one_axis(subset, "subset")
-    if not isinstance(subset, Tracer) and not np.any(subset):
+    if not isinstance(subset, Tracer) and not np.any(np.asarray(subset)):
         raise ValueError("subset: no output takes part")
     if not isinstance(temperature, Tracer) and not (
-        np.all(np.isfinite(temperature)) and np.all(np.asarray(temperature) > 0)
+        np.all(np.isfinite(np.asarray(temperature))) and np.all(np.asarray(temperature) > 0)
     ):
         raise ValueError(f"temperature: must be finite and above 0, got {temperature}")
 
@@ -128,7 +127,7 @@ def softmax_potential(
 
 
 def squared_potential(
-    weights: Bool[Array, " outputs"] | Float[Array, " outputs"],
+    weights: Subset | Float[Array, " outputs"] | Float[np.ndarray, " outputs"],
 ) -> Potential:
     """A(z) = 1/2 sum of w_i z_i^2; its matching loss is 1/2 sum of w_i (z_i - y_i)^2.
 
@@ -216,7 +215,7 @@ def matching(
 def kl_divergence(
     logits: Float[Array, " outputs"],
     teacher_logits: Float[Array, " outputs"],
-    subset: Bool[Array, " outputs"],
+    subset: Subset,
     temperature: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
     """tau^2 KL(teacher || student) of the softmax of z / tau over `subset`, in nats."""
@@ -226,7 +225,7 @@ def kl_divergence(
 def squared_error(
     logits: Float[Array, " outputs"],
     teacher_logits: Float[Array, " outputs"],
-    subset: Bool[Array, " outputs"],
+    subset: Subset,
 ) -> Float[Array, ""]:
     """1/2 sum over `subset` of (student - teacher)^2."""
     return matching_loss(squared_potential(subset), logits, teacher_logits)
@@ -236,7 +235,7 @@ def squared_error(
 def class_cross_entropy(
     logits: Float[Array, " outputs"],
     label: Int[Array, ""],
-    subset: Bool[Array, " outputs"],
+    subset: Subset,
 ) -> Float[Array, ""]:
     """-log softmax(logits over `subset`)[label], in nats: the teacher's loss on true classes.
 
@@ -251,12 +250,12 @@ def class_cross_entropy(
     return softmax_potential(subset)(logits) - jnp.vdot(truth, logits)
 
 
-def _check_one_axis(value: Array, name: str) -> None:
+def _check_one_axis(value: Array | np.ndarray, name: str) -> None:
     if len(jnp.shape(value)) != 1:
         raise ValueError(f"{name}: needs one number an output, has shape {list(jnp.shape(value))}")
 
 
-def _check_length(value: Array, logits: Vector, name: str) -> None:
+def _check_length(value: Array | np.ndarray, logits: Vector, name: str) -> None:
     if jnp.shape(value) != jnp.shape(logits):
         raise ValueError(
             f"{name}: is for {jnp.shape(value)[0]} outputs, and the logits have shape "

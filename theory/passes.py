@@ -73,6 +73,30 @@ def step(
     return jax.tree.map(lambda p, d: p + jnp.asarray(size, p.dtype) * d, params, direction)
 
 
+def scramble(params: Params) -> Params:
+    """The same numbers, each with a sign that follows no pattern: what cancels in a sum of them
+    does so no more.
+    """
+
+    def scrambled(index: int, leaf: Array) -> Array:
+        # A hash of each place, mixed twice; one bit of it is the sign.
+        place = jnp.arange(leaf.size, dtype=jnp.uint32) + jnp.uint32(7919 * index + 1)
+        mixed = (place ^ (place >> 16)) * jnp.uint32(0x7FEB352D)
+        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x846CA68B)
+        bit = (mixed >> 16) & 1
+        return leaf * (1 - 2 * bit.astype(leaf.dtype)).reshape(leaf.shape)
+
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten([scrambled(index, leaf) for index, leaf in enumerate(leaves)])
+
+
+def nudge(params: Params) -> Params:
+    """Each parameter moved by a unit in its last place, up or down without a pattern."""
+    return jax.tree.map(
+        lambda leaf, signed: leaf + jnp.finfo(leaf.dtype).eps * signed, params, scramble(params)
+    )
+
+
 def mean_over_rows(
     function: Callable[[Inputs, Float[Array, " rows"]], Sums],
     inputs: Inputs,
@@ -88,8 +112,8 @@ def mean_over_rows(
             pytree of sums over the rows, each row's term times its weight.
         inputs: a pytree whose leaves have a leading examples axis.
         weights: how much each row counts (`theory.checks.row_weights`).
-        chunk: the number of examples a part; None takes all at once. What is left over is one
-            smaller part.
+        chunk: the number of examples a part; None takes all at once, and keeps inputs that are
+            spread over devices where they are. What is left over is one smaller part.
     """
     examples = weights.shape[0]
     size = examples if chunk is None else min(chunk, examples)
@@ -101,6 +125,7 @@ def mean_over_rows(
     if size == examples:
         total = of_part((inputs, weights))
     else:
+        inputs, weights = jax.tree.map(gathered, (inputs, weights))
         parts = jax.tree.map(
             lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]),
             (inputs, weights),
@@ -130,3 +155,15 @@ def float_type(params: Params) -> jnp.dtype:
 def rows(logits: Float[Array, "*batch outputs"]) -> Float[Array, "rows outputs"]:
     """Every example, and every position of one, as a row: E_x is the mean over rows."""
     return logits.reshape(-1, logits.shape[-1])
+
+
+def gathered(leaf: Array) -> Array:
+    """The array on every device, where its type says that it is spread over them.
+
+    An axis whose sharding is part of the type can be cut into parts in no general way.
+    """
+    sharding = jax.typeof(leaf).sharding
+    if all(axis is None for axis in sharding.spec):
+        return leaf
+    everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(leaf, everywhere)
