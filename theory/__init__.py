@@ -6,19 +6,22 @@ from theory.alignment import (
     inner_product_reverse,
     student_direction,
     teacher_direction,
+    unit_of_eps,
 )
 from theory.certificate import Curve, Horizon, curve, horizon, smallest_eps
 from theory.conditions import ConditionError, conditions, require_conditions
 from theory.guarantee import SafeStep, Theorem1, safe_step, theorem_1, trait_change
 from theory.losses import (
     Loss,
+    MatchingLoss,
+    Potential,
     bernoulli_potential,
     matching,
     poisson_potential,
     softmax_potential,
     squared_potential,
 )
-from theory.passes import Apply, Inputs, Params, TraitLoss
+from theory.passes import Apply, Inputs, Params, TraitLoss, Weights
 from theory.score import forecast, one_sample, scores, scores_along, two_sample
 from theory.trajectory import Account, coverage, follow
 
@@ -30,10 +33,13 @@ __all__ = [
     "Horizon",
     "Inputs",
     "Loss",
+    "MatchingLoss",
     "Params",
+    "Potential",
     "SafeStep",
     "Theorem1",
     "TraitLoss",
+    "Weights",
     "bernoulli_potential",
     "coefficient",
     "conditions",
@@ -59,4 +65,5 @@ __all__ = [
     "theorem_1",
     "trait_change",
     "two_sample",
+    "unit_of_eps",
 ]

@@ -11,9 +11,12 @@ Lemma 1: for a loss L that meets `theory.conditions` and small eps > 0,
     g(eps) = <student_direction, teacher_direction> >= 0.
 
 In the functions below `apply(params, inputs) -> logits` takes a batch; logits may have position
-axes between the batch and the outputs, and E_x is the mean over examples and positions. A Loss
-takes one example's logits and the teacher's. Each function compiles once for an (apply, loss)
-pair: hand in the same objects again. All work in the precision of `params`.
+axes between the batch and the outputs, and E_x is the mean over rows: examples and positions, each
+with its weight where there are `weights` (0 for padding and for a prompt's tokens). A Loss takes
+one row's logits and the teacher's. Each function compiles once for an (apply, loss) pair: hand in
+the same objects again. All work in the precision of `params`, float32 or float64. The model must
+treat each example by itself: what couples a batch (batch statistics in training mode) would make
+the answer depend on `chunk`.
 
 Memory: a few vectors of the size of params, and the activations of one `chunk` of inputs. No
 Jacobian is formed.
@@ -25,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from theory.checks import check_finite_number, check_params, row_weights
 from theory.conditions import mixed_hessian_product
 from theory.losses import Loss
 from theory.passes import (
@@ -32,13 +36,11 @@ from theory.passes import (
     Inputs,
     Params,
     TraitLoss,
-    check_arguments,
-    check_finite_number,
-    check_params,
-    check_same_tree,
+    Weights,
     full_precision,
     inner,
     mean_over_rows,
+    norm,
     rows,
 )
 
@@ -69,6 +71,7 @@ def student_direction(
     teacher: Params,
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Params:
     """-grad_theta E_x[L(f(theta, x), f(theta_T, x))] at the student's start, the labels held fixed.
@@ -81,13 +84,15 @@ def student_direction(
         params: the student's start theta_S0 (theta_0 in Lemma 1, another one in its control).
         teacher: theta_T, the teacher after its step.
         inputs: the data D_S, a pytree with a leading examples axis.
+        weights: how much each row counts, 0 or more: one number an example, or one a position of
+            each; None for 1.
         chunk: the number of examples a pass; None for all.
 
     Raises:
         ValueError: names the argument that is not usable.
     """
-    check_arguments(params, inputs, chunk, teacher=teacher)
-    return _student_direction(apply, loss, params, teacher, inputs, chunk)
+    weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, teacher=teacher)
+    return _student_direction(apply, loss, params, teacher, inputs, weights, chunk)
 
 
 @full_precision
@@ -99,19 +104,23 @@ def inner_product_reverse(
     teacher: Params,
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Float[Array, ""]:
     """<student_direction, direction> by its definition: the student's gradient, then the product.
 
     Args:
         direction: the teacher's direction, a pytree like `params`.
-        apply, loss, params, teacher, inputs, chunk: what they are for `student_direction`.
+        apply, loss, params, teacher, inputs, weights, chunk: what they are for
+            `student_direction`.
 
     Raises:
         ValueError: names the argument that is not usable.
     """
-    check_same_tree(params, direction, "direction")
-    student = student_direction(apply, loss, params, teacher, inputs, chunk=chunk)
+    weights = row_weights(
+        apply, params, inputs, chunk, weights, loss=loss, direction=direction, teacher=teacher
+    )
+    student = _student_direction(apply, loss, params, teacher, inputs, weights, chunk)
     return inner(student, direction)
 
 
@@ -124,6 +133,7 @@ def inner_product(
     teacher: Params,
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Float[Array, ""]:
     """<student_direction, direction> by the exact identity, without a student's gradient.
@@ -136,8 +146,10 @@ def inner_product(
 
     Args and errors: as for `inner_product_reverse`.
     """
-    check_arguments(params, inputs, chunk, direction=direction, teacher=teacher)
-    return _inner_product(apply, loss, params, direction, teacher, inputs, chunk)
+    weights = row_weights(
+        apply, params, inputs, chunk, weights, loss=loss, direction=direction, teacher=teacher
+    )
+    return _inner_product(apply, loss, params, direction, teacher, inputs, weights, chunk)
 
 
 @full_precision
@@ -148,33 +160,61 @@ def coefficient(
     direction: Params,
     inputs: Inputs,
     *,
+    weights: Weights | None = None,
     chunk: int | None = None,
 ) -> Float[Array, ""]:
     """a = E_x[(J d)^T M (J d)] >= 0, the leading order: g(eps) = eps a + O(eps^2).
 
-    M = -d2L/dydz at z = y = f(theta_0, x). It is 0 only if g(eps) = 0 for every eps. One
-    forward-mode derivative.
+    M = -d2L/dydz at z = y = f(theta_0, x). Where the null space of M is the same at every point
+    (`theory.conditions`), it is 0 only if g(eps) = 0 for every eps. One forward-mode derivative.
 
     Args and errors: as for `inner_product_reverse`.
     """
-    check_arguments(params, inputs, chunk, direction=direction)
-    return _coefficient(apply, loss, params, direction, inputs, chunk)
+    weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, direction=direction)
+    return _coefficient(apply, loss, params, direction, inputs, weights, chunk)
+
+
+@full_precision
+def unit_of_eps(
+    apply: Apply,
+    params: Params,
+    direction: Params,
+    inputs: Inputs,
+    *,
+    weights: Weights | None = None,
+    chunk: int | None = None,
+) -> Float[Array, ""]:
+    """The eps that moves a logit by 1, root mean square, to first order: a natural unit of eps.
+
+    Where the direction moves no logit, the eps that moves theta by 1. (An extension.)
+
+    Args and errors: as for `inner_product_reverse`.
+    """
+    weights = row_weights(apply, params, inputs, chunk, weights, direction=direction)
+    square = _mean_square(apply, params, direction, inputs, weights, chunk)
+    logit, length = jnp.sqrt(square), norm(direction)
+    return 1 / jnp.where(logit > 1e-6 * length, logit, length)
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
 def _student_direction(
-    apply: Apply, loss: Loss, params: Params, teacher: Params, inputs: Inputs, chunk: int | None
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    teacher: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
 ) -> Params:
-    def total(params, part):
+    def total(params, part, weights):
         labels = jax.lax.stop_gradient(rows(apply(teacher, part)))
         logits = rows(apply(params, part))
-        return jnp.sum(jax.vmap(loss)(logits, labels)), logits.shape[0]
+        return jnp.vdot(weights, jax.vmap(loss)(logits, labels))
 
-    def descend(part):
-        gradient, count = jax.grad(total, has_aux=True)(params, part)
-        return count, jax.tree.map(jnp.negative, gradient)
+    def descend(part, weights):
+        return jax.tree.map(jnp.negative, jax.grad(total)(params, part, weights))
 
-    return mean_over_rows(descend, inputs, chunk)
+    return mean_over_rows(descend, inputs, weights, chunk)
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
@@ -185,26 +225,49 @@ def _inner_product(
     direction: Params,
     teacher: Params,
     inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
     chunk: int | None,
 ) -> Float[Array, ""]:
-    def total(part):
+    def total(part, weights):
         logits, change = linearise(apply, params, direction, part)
         gradient = jax.vmap(jax.grad(loss))(logits, rows(apply(teacher, part)))
-        return logits.shape[0], -jnp.sum(gradient * change)
+        return -jnp.vdot(weights, jnp.sum(gradient * change, axis=1))
 
-    return mean_over_rows(total, inputs, chunk)
+    return mean_over_rows(total, inputs, weights, chunk)
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
 def _coefficient(
-    apply: Apply, loss: Loss, params: Params, direction: Params, inputs: Inputs, chunk: int | None
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    direction: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
 ) -> Float[Array, ""]:
-    def total(part):
+    def total(part, weights):
         logits, change = linearise(apply, params, direction, part)
         image = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
-        return logits.shape[0], jnp.sum(image * change)
+        return jnp.vdot(weights, jnp.sum(image * change, axis=1))
 
-    return mean_over_rows(total, inputs, chunk)
+    return mean_over_rows(total, inputs, weights, chunk)
+
+
+@partial(jax.jit, static_argnames=("apply", "chunk"))
+def _mean_square(
+    apply: Apply,
+    params: Params,
+    direction: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> Float[Array, ""]:
+    def total(part, weights):
+        change = linearise(apply, params, direction, part)[1]
+        return jnp.vdot(weights, jnp.mean(change**2, axis=1))
+
+    return mean_over_rows(total, inputs, weights, chunk)
 
 
 @full_precision

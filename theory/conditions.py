@@ -3,7 +3,9 @@
 For every teacher's y, L has a minimum over z at z = y; M(y) = -d2L/dydz at z = y is symmetric and
 positive semi-definite; and the null space of M is the same at every y, and orthogonal to dL/dz
 (Cloud et al. 2025, arXiv:2507.14805, appendix C, where squared error and softmax cross-entropy
-are shown to have all of it). Matching losses (`theory.losses`) have it by construction.
+are shown to have all of it). The matching loss of a convex potential (`theory.losses`) has the
+first two; the third is one more condition on the potential, which is declared
+(`Potential.off_null_space`), or checked here.
 """
 
 from dataclasses import dataclass, fields
@@ -14,15 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theory.losses import Loss
+from theory.losses import Loss, off_null_space
 from theory.passes import full_precision
 
 # Eigenvalues of M below this share of the largest count as zero.
 _RANK = 1e-13
 # Logits nearer to 0 than this are measured as if they were this large: rounding is not.
 _NEAR = 1e-3
-# Logits up to which an M keeps its rank in float64.
+# Logits up to which an M is looked at.
 _REACH = 6.0
+# Outputs beyond which a matrix of their square at each point is too much.
+_MOST_OUTPUTS = 512
 
 _MEANING = {
     "stationary": "dL/dz is not 0 at z = y",
@@ -50,7 +54,9 @@ class Conditions:
             the square of the largest logit.
         symmetric: |M - M^T| as a share of |M|.
         positive: minus the least eigenvalue of M where negative, as a share of |M|.
-        null_constant: the share of points y at which M loses rank that it has elsewhere.
+        null_constant: the share of points y at which M loses rank that it has elsewhere; or, if
+            more, the largest share of |M| with which an M acts on the null space that the loss
+            declares.
         null_orthogonal: |N^T dL/dz|, with N the common null space of all M, as a share like that
             of `stationary`.
     """
@@ -122,12 +128,19 @@ def _conditions(
     common_values, common_vectors = jnp.linalg.eigh(jnp.mean(symmetric, axis=0))
     null = common_vectors * (common_values <= _RANK)
     along_null = jnp.linalg.norm(gradient @ null, axis=1)
+    loses_rank = jnp.mean(rank < jnp.sum(common_values > _RANK))
+    if declared := off_null_space(loss):
+        seen = jax.vmap(declared)(unit)
+        loses_rank = jnp.maximum(
+            jnp.mean(rank < jnp.round(jnp.trace(seen))),
+            jnp.max(jnp.linalg.norm(symmetric @ (unit - seen), axis=(1, 2))),
+        )
     return Conditions(
         stationary=_share(jnp.max(jnp.linalg.norm(at_teacher, axis=1)), largest),
         minimum=_share(jnp.max(least - value, initial=0.0), highest),
         symmetric=jnp.max(jnp.linalg.norm(matrix - jnp.swapaxes(matrix, 1, 2), axis=(1, 2))),
         positive=jnp.max(-eigenvalues, initial=0.0),
-        null_constant=jnp.mean(rank < jnp.sum(common_values > _RANK)),
+        null_constant=loses_rank,
         null_orthogonal=_share(jnp.max(along_null), largest),
     )
 
@@ -140,6 +153,38 @@ def within_reach(logits: Float[Array, "points outputs"]) -> Float[Array, "points
     """
     largest = jnp.max(jnp.abs(logits), axis=1, keepdims=True)
     return logits * jnp.minimum(1.0, _REACH / jnp.where(largest > 0, largest, 1.0))
+
+
+def require_conditions_near(
+    loss: Loss,
+    logits: Float[Array, "points outputs"],
+    teacher_logits: Float[Array, "points outputs"],
+) -> None:
+    """Refuses a loss that misses a condition at logits like these, and about them.
+
+    Looked at are the pairs that are given, what they are with the opposite sign, and no logits at
+    all: a potential may be flat at 0, or on the side that a model does not show.
+
+    Raises:
+        ConditionError: the condition that the loss misses.
+        ValueError: too many outputs for a check.
+    """
+    outputs = logits.shape[1]
+    if outputs > _MOST_OUTPUTS:
+        raise ValueError(
+            f"loss: to check its conditions takes a matrix of {outputs} x {outputs} at each of "
+            f"{2 * len(logits) + 1} points; hand in a matching loss that declares its null space: "
+            "theory.matching(potential, off_null_space)"
+        )
+    none = jnp.zeros((1, outputs), logits.dtype)
+    z, y = (within_reach(jnp.concatenate([side, -side, none])) for side in (logits, teacher_logits))
+    try:
+        require_conditions(loss, z, y)
+    except ConditionError as error:
+        raise ConditionError(
+            f"{error}, at logits up to {_REACH:g}; where that is rounding, of a loss that "
+            "saturates there, declare its null space: theory.matching(potential, off_null_space)"
+        ) from error
 
 
 @full_precision

@@ -1,4 +1,4 @@
-"""What the rooms of the theory share: types, precision, passes in chunks, checks of arguments."""
+"""What the rooms of the theory share: types, precision, algebra of pytrees, passes in chunks."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -7,7 +7,6 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 # A model's parameters: a pytree of floating-point arrays.
@@ -17,6 +16,10 @@ Inputs = Any
 # A model, as the theory knows it: logits of every example, or of every position of every example.
 Apply = Callable[[Params, Inputs], Float[Array, "batch *positions outputs"]]
 TraitLoss = Callable[[Params], Float[Array, ""]]
+# How much each row counts in a mean: one number an example, or one a position of each.
+Weights = Float[Array, "examples *positions"] | Float[np.ndarray, "examples *positions"]
+# A distillation loss of one row's logits, the student's and the teacher's.
+Loss = Callable[[Float[Array, " outputs"], Float[Array, " outputs"]], Float[Array, ""]]
 Sums = TypeVar("Sums")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -70,38 +73,72 @@ def step(
     return jax.tree.map(lambda p, d: p + jnp.asarray(size, p.dtype) * d, params, direction)
 
 
+def scramble(params: Params) -> Params:
+    """The same numbers, each with a sign that follows no pattern: what cancels in a sum of them
+    does so no more.
+    """
+
+    def scrambled(index: int, leaf: Array) -> Array:
+        # A hash of each place, mixed twice; one bit of it is the sign.
+        place = jnp.arange(leaf.size, dtype=jnp.uint32) + jnp.uint32(7919 * index + 1)
+        mixed = (place ^ (place >> 16)) * jnp.uint32(0x7FEB352D)
+        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x846CA68B)
+        bit = (mixed >> 16) & 1
+        return leaf * (1 - 2 * bit.astype(leaf.dtype)).reshape(leaf.shape)
+
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten([scrambled(index, leaf) for index, leaf in enumerate(leaves)])
+
+
+def nudge(params: Params) -> Params:
+    """Each parameter moved by a unit in its last place, up or down without a pattern."""
+    return jax.tree.map(
+        lambda leaf, signed: leaf + jnp.finfo(leaf.dtype).eps * signed, params, scramble(params)
+    )
+
+
 def mean_over_rows(
-    function: Callable[[Inputs], tuple[int, Sums]], inputs: Inputs, chunk: int | None
+    function: Callable[[Inputs, Float[Array, " rows"]], Sums],
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
 ) -> Sums:
     """E_x over examples and positions, from consecutive parts of `inputs`, `chunk` examples each.
 
     Memory is that of one part and of one result, however many examples there are.
 
     Args:
-        function: a function from a part of the inputs to how many rows it has, and a pytree of
-            sums over them.
+        function: a function from a part of the inputs, and the weight of each of its rows, to a
+            pytree of sums over the rows, each row's term times its weight.
         inputs: a pytree whose leaves have a leading examples axis.
-        chunk: the number of examples a part; None takes all at once. What is left over is one
-            smaller part.
+        weights: how much each row counts (`theory.checks.row_weights`).
+        chunk: the number of examples a part; None takes all at once, and keeps inputs that are
+            spread over devices where they are. What is left over is one smaller part.
     """
-    examples = jax.tree.leaves(inputs)[0].shape[0]
+    examples = weights.shape[0]
     size = examples if chunk is None else min(chunk, examples)
     whole = examples // size
+
+    def of_part(part: tuple[Inputs, Array]) -> Sums:
+        return function(part[0], part[1].reshape(-1))
+
     if size == examples:
-        count, total = function(inputs)
-        return _divide(total, count)
-    parts = jax.tree.map(
-        lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]), inputs
-    )
-    first = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
-    (count, total), _ = jax.lax.scan(
-        lambda sums, part: (jax.tree.map(jnp.add, sums, function(part)), None), zero, parts
-    )
-    if whole * size < examples:
-        remainder = jax.tree.map(lambda leaf: leaf[whole * size :], inputs)
-        count, total = jax.tree.map(jnp.add, (count, total), function(remainder))
-    return _divide(total, count)
+        total = of_part((inputs, weights))
+    else:
+        inputs, weights = jax.tree.map(gathered, (inputs, weights))
+        parts = jax.tree.map(
+            lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]),
+            (inputs, weights),
+        )
+        first = jax.eval_shape(of_part, jax.tree.map(lambda leaf: leaf[0], parts))
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+        total, _ = jax.lax.scan(
+            lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(part)), None), zero, parts
+        )
+        if whole * size < examples:
+            rest = jax.tree.map(lambda leaf: leaf[whole * size :], (inputs, weights))
+            total = jax.tree.map(jnp.add, total, of_part(rest))
+    return jax.tree.map(lambda leaf: leaf / jnp.sum(weights).astype(leaf.dtype), total)
 
 
 def unit_quadrature(points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,131 +157,13 @@ def rows(logits: Float[Array, "*batch outputs"]) -> Float[Array, "rows outputs"]
     return logits.reshape(-1, logits.shape[-1])
 
 
-def check_arguments(
-    params: Params, inputs: Inputs, chunk: int | None, **like_params: Params
-) -> None:
-    """Refuses what no function of the theory can use: the three checks below, in one.
+def gathered(leaf: Array) -> Array:
+    """The array on every device, where its type says that it is spread over them.
 
-    Args:
-        params: theta_0, or another start.
-        inputs: the data.
-        chunk: the number of examples a pass; None for all.
-        like_params: the arguments that must have the tree of `params`, by their names.
-
-    Raises:
-        ValueError: names the argument.
+    An axis whose sharding is part of the type can be cut into parts in no general way.
     """
-    check_params(params)
-    for name, other in like_params.items():
-        check_same_tree(params, other, name)
-    check_inputs(inputs, chunk)
-
-
-def check_params(params: Params, name: str = "params") -> None:
-    """Refuses parameters that are not floating point, or not finite where they are known.
-
-    Raises:
-        ValueError: names the argument and the leaf.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    if not leaves:
-        raise ValueError(f"{name}: has no arrays")
-    for path, leaf in leaves:
-        where = f"{name}{jax.tree_util.keystr(path)}"
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise ValueError(f"{where}: must be floating point, is {jnp.result_type(leaf)}")
-        _check_finite(leaf, where)
-
-
-def check_same_tree(params: Params, other: Params, name: str) -> None:
-    """Refuses `other` unless it has the structure, shapes and dtypes of `params`, and is finite.
-
-    Raises:
-        ValueError: names the argument, and the first leaf that differs.
-    """
-    (leaves, structure), (other_leaves, other_structure) = (
-        jax.tree_util.tree_flatten_with_path(tree) for tree in (params, other)
-    )
-    if structure != other_structure:
-        paths = [
-            {jax.tree_util.keystr(path) for path, _ in side} for side in (leaves, other_leaves)
-        ]
-        apart = sorted(paths[0] ^ paths[1])
-        detail = f"; only one of them has {apart[0]}" if apart else ""
-        raise ValueError(f"{name}: must have the tree structure of params, and has not{detail}")
-    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
-        where = f"{name}{jax.tree_util.keystr(path)}"
-        shapes, dtypes = (
-            [measure(side) for side in (other_leaf, leaf)]
-            for measure in (jnp.shape, jnp.result_type)
-        )
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{where}: shape {shapes[0]}, but params has {shapes[1]}")
-        if dtypes[0] != dtypes[1]:
-            raise ValueError(f"{where}: {dtypes[0]}, but params has {dtypes[1]}")
-    check_params(other, name)
-
-
-def check_inputs(inputs: Inputs, chunk: int | None) -> None:
-    """Refuses inputs without examples, of unequal lengths, or not finite, and a chunk below 1.
-
-    Raises:
-        ValueError: names the argument.
-    """
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
-    if len(lengths) != 1 or lengths in ({()}, {(0,)}):
-        raise ValueError("inputs: every array needs a leading axis of the same 1 or more examples")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: must be at least 1, got {chunk}")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):
-        _check_finite(leaf, f"inputs{jax.tree_util.keystr(path)}")
-
-
-def check_positive(value: Any, name: str) -> None:
-    """Refuses a step size that is known and not a finite number above 0.
-
-    Raises:
-        ValueError: names the argument.
-    """
-    if isinstance(value, Tracer):
-        return
-    for number in np.ravel(value):
-        if not (np.isfinite(number) and number > 0):
-            raise ValueError(f"{name}: must be finite and above 0, got {number:g}")
-
-
-def check_ascending(value: Any, name: str) -> None:
-    """Refuses step sizes that are known and do not ascend.
-
-    Raises:
-        ValueError: names the argument.
-    """
-    if isinstance(value, Tracer):
-        return
-    sizes = np.ravel(value)
-    if not np.all(sizes[1:] > sizes[:-1]):
-        raise ValueError(f"{name}: must ascend")
-
-
-def check_finite_number(value: Any, name: str, cause: str) -> None:
-    """Refuses a result that is known and not finite.
-
-    Raises:
-        ValueError: names what gave it.
-    """
-    if not isinstance(value, Tracer) and not np.all(np.isfinite(value)):
-        raise ValueError(f"{name}: {cause}")
-
-
-def _check_finite(leaf: Any, where: str) -> None:
-    if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-        return
-    # Known values are looked at also while some outer function is traced.
-    with jax.ensure_compile_time_eval():
-        finite = bool(jnp.all(jnp.isfinite(leaf)))
-    if not finite:
-        raise ValueError(f"{where}: holds NaN or infinity")
-
-
-def _divide(sums: Sums, count: Array | int) -> Sums:
-    return jax.tree.map(lambda leaf: leaf / jnp.asarray(count, leaf.dtype), sums)
+    sharding = jax.typeof(leaf).sharding
+    if all(axis is None for axis in sharding.spec):
+        return leaf
+    everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(leaf, everywhere)

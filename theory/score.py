@@ -21,14 +21,8 @@ import numpy as np
 from jax.scipy.stats import norm as normal
 from jaxtyping import Array, Float, Int
 
-from theory.passes import (
-    Apply,
-    Inputs,
-    Params,
-    check_arguments,
-    full_precision,
-    inner,
-)
+from theory.checks import row_weights
+from theory.passes import Apply, Inputs, Params, full_precision, inner
 
 LogProb = Callable[[Array, Array], Float[Array, ""]]
 
@@ -98,7 +92,7 @@ def scores(
     Raises:
         ValueError: names the argument that is not usable.
     """
-    check_arguments(params, inputs, chunk, direction=direction)
+    row_weights(apply, params, inputs, chunk, direction=direction)
 
     def score(log_likelihood):
         return jax.jvp(log_likelihood, (params,), (direction,))[1]
@@ -132,7 +126,7 @@ def scores_along(
         ValueError: names the argument that is not usable.
     """
     first = jax.tree.map(lambda leaf: leaf[0], directions)
-    check_arguments(params, inputs, chunk, directions=first)
+    row_weights(apply, params, inputs, chunk, directions=first)
 
     def along(log_likelihood):
         gradient = jax.grad(log_likelihood)(params)

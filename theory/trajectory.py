@@ -16,15 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from theory.passes import (
-    Params,
-    TraitLoss,
-    check_params,
-    check_same_tree,
-    cosine,
-    full_precision,
-    inner,
-)
+from theory.checks import check_params, check_same_tree
+from theory.passes import Params, TraitLoss, cosine, full_precision, inner
 
 DistillationLoss = Callable[[Params, Any], Float[Array, ""]]
 

@@ -18,7 +18,13 @@ from experiments.verify.claims import CLAIMS, WRONG_LOSSES
 from experiments.verify.families import ACTIVATIONS, OUTPUTS, Family
 from experiments.verify.instances import Instance, Kinds
 from theory import score
-from theory.alignment import inner_product, linearise, student_direction, teacher_direction
+from theory.alignment import (
+    inner_product,
+    linearise,
+    student_direction,
+    teacher_direction,
+    unit_of_eps,
+)
 from theory.certificate import Curve, curve
 from theory.conditions import conditions, within_reach
 from theory.guarantee import curvature_along, safe_step
@@ -111,7 +117,7 @@ def _along(
 ) -> tuple[dict[str, Float[Array, "*numbers"]], Curve]:
     """Claims about g(eps) along one direction, and the curve, whose eps are SMALL, then WIDE."""
     start, inputs = instance.params, instance.inputs
-    unit = unit_of_eps(apply, instance, direction)
+    unit = unit_of_eps(apply, start, direction, inputs)
     alignment = curve(apply, loss, start, direction, unit * np.concatenate([SMALL, WIDE]), inputs)
     coefficient = jnp.where(alignment.blind, jnp.nan, alignment.coefficient)
     g, eps, small = alignment.inner_product, alignment.eps, len(SMALL)
@@ -163,13 +169,6 @@ def _along(
 
 def _part(stacked: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], stacked)
-
-
-def unit_of_eps(apply: Apply, instance: Instance, direction: Params) -> Float[Array, ""]:
-    """The eps that moves a logit by 1, root mean square; or theta by 1, if no logit moves."""
-    _, change = linearise(apply, instance.params, direction, instance.inputs)
-    logit, length = jnp.sqrt(jnp.mean(change**2)), norm(direction)
-    return 1 / jnp.where(logit > 1e-6 * length, logit, length)
 
 
 def _reach(good: Bool[Array, " eps"], eps: Float[Array, " eps"]) -> Float[Array, ""]:
@@ -246,7 +245,7 @@ def _trait(
     _, moves = linearise(apply, start, way, instance.trait_inputs)
     far = 2 / (jnp.sqrt(jnp.mean(moves**2)) + 1e-3 * norm(way))
     alphas = far * jnp.geomspace(1e-3, 1.0, _ALPHAS)
-    safe = safe_step(trait, start, way, g, alphas)
+    safe = safe_step(trait, start, way, alphas)
     changes = jax.lax.map(lambda alpha: change(way, alpha), alphas)
     bounds = -alphas * g + 0.5 * safe.curvature * alphas**2
     falls = jnp.where(alphas < safe.alpha, -changes / (alphas * g), jnp.inf)
@@ -322,7 +321,7 @@ def _score(apply: Apply, instance: Instance) -> dict[str, Float[Array, ""]]:
         return jnp.mean(jnp.sum(jax.nn.softmax(apply(params, inputs)) * values, axis=1))
 
     fisher = mean(start, scores**2)
-    eps = 1e-3 * unit_of_eps(apply, instance, direction)
+    eps = 1e-3 * unit_of_eps(apply, instance.params, direction, instance.inputs)
     taught = mean(step(start, direction, eps), scores)
     return {
         "score_mean": jnp.abs(mean(start, scores)) / jnp.sqrt(fisher),

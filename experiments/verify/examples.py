@@ -21,7 +21,7 @@ from experiments.verify.instances import Kinds, draw_one
 from sublab import records
 from sublab.console import say
 from sublab.machine import exact, provenance
-from theory.alignment import student_direction, teacher_direction
+from theory.alignment import student_direction, teacher_direction, unit_of_eps
 from theory.guarantee import safe_step, trait_change
 from theory.passes import inner, step
 
@@ -138,15 +138,15 @@ def _grid(seed: int, row: dict[str, Any]) -> pl.DataFrame:
         trait = instances.trait_loss(apply, instance)
         start, inputs = instance.params, instance.inputs
         direction = teacher_direction(trait, start)
-        unit = verify.unit_of_eps(apply, instance, direction)
+        unit = unit_of_eps(apply, start, direction, inputs)
         way = student_direction(apply, loss, start, step(start, direction, unit), inputs)
         # One unit of alpha moves a logit as far as one unit of eps did, at eps = 1.
-        alpha_unit = verify.unit_of_eps(apply, instance, way)
+        alpha_unit = unit_of_eps(apply, start, way, inputs)
 
         def reach(eps: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
             way = student_direction(apply, loss, start, step(start, direction, eps), inputs)
             g = inner(way, direction)
-            return safe_step(trait, start, way, g, alpha_unit * _LOOKED_AT).alpha, g
+            return safe_step(trait, start, way, alpha_unit * _LOOKED_AT).alpha, g
 
         safe, g = jax.lax.map(reach, unit * _STEPS)
         change = trait_change(apply, loss, trait, start, unit * _STEPS, alpha_unit * _STEPS, inputs)

@@ -198,11 +198,15 @@ def potential(instance: Instance) -> Potential:
         softmax_potential(subset, temperature),
         bernoulli_potential,
         poisson_potential,
-        # A user's own potential, whose matching loss is Huber-like.
-        lambda z: jnp.sum(jnp.logaddexp(z, -z) + 0.05 * z**2),
+        # A user's own potential, whose matching loss is Huber-like; it has no null space.
+        Potential(lambda z: jnp.sum(jnp.logaddexp(z, -z) + 0.05 * z**2), lambda vector: vector),
     ]
     branch = jnp.array([0, 0, 1, 1, 1, 2, 3, 4])[kind]
-    return lambda logits: jax.lax.switch(branch, branches, logits)
+    projections = [each.off_null_space for each in branches]
+    return Potential(
+        lambda logits: jax.lax.switch(branch, branches, logits),
+        lambda vector: jax.lax.switch(branch, projections, vector),
+    )
 
 
 def loss(instance: Instance) -> Loss:

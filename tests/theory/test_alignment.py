@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 
 from experiments.verify import families, instances
-from experiments.verify.evaluate import unit_of_eps
 from tests.programs import equations
 from tests.theory.draws import MLP, all_kinds, key, seeds, smooth_kinds, some
 from theory.alignment import (
@@ -19,6 +18,7 @@ from theory.alignment import (
     linearise,
     student_direction,
     teacher_direction,
+    unit_of_eps,
 )
 from theory.losses import matching, squared_potential
 from theory.passes import inner, norm, rows, step
@@ -35,7 +35,9 @@ def measured(seed, kinds):
     trait = teacher_direction(instances.trait_loss(apply, instance), start)
 
     def along(way):
-        eps = unit_of_eps(apply, instance, way) * jnp.array([SMALL, MODERATE])
+        eps = unit_of_eps(apply, instance.params, way, instance.inputs) * jnp.array(
+            [SMALL, MODERATE]
+        )
         teacher = step(start, way, eps[1])
         args = apply, loss, start, way
         detached, small, reverse = jax.lax.map(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 
 from experiments.verify import instances
-from experiments.verify.evaluate import unit_of_eps
 from tests.theory.draws import LINEAR, MLP, all_kinds, key, seeds, some
-from theory.alignment import inner_product, inner_product_reverse
+from theory.alignment import inner_product, inner_product_reverse, unit_of_eps
 from theory.certificate import Curve, curve, horizon, smallest_eps
-from theory.losses import matching, softmax_potential, squared_potential
+from theory.conditions import require_conditions
+from theory.losses import matching, poisson_potential, softmax_potential, squared_potential
 from theory.passes import step
 
 EPS = np.geomspace(0.01, 100.0, 25)
@@ -25,7 +25,7 @@ def measured(seed, kinds):
     instance = instances.draw(MLP, key(seed), kinds)
     apply, loss = instances.model(MLP, instance), instances.loss(instance)
     start, inputs, way = instance.params, instance.inputs, instance.random_direction
-    eps = unit_of_eps(apply, instance, way) * EPS
+    eps = unit_of_eps(apply, start, way, inputs) * EPS
     reverse = jax.lax.map(
         lambda size: inner_product_reverse(apply, loss, start, way, step(start, way, size), inputs),
         eps,
@@ -229,3 +229,196 @@ def test_a_blind_direction_is_known_as_such_and_drowned_at_no_eps():
     )
     assert not seen.blind
     assert replace(seen, blind=jnp.asarray(True)).inner_product[0] > 10 * seen.rounding
+
+
+def test_nothing_is_certified_of_a_loss_that_is_no_matching_loss():
+    """It meets the conditions, and g is negative at a rho below 1."""
+
+    def loss(z, y):
+        u = z - y
+        return jnp.sum(u**2 / (1 + u**4))
+
+    def apply(p, x):
+        return x * (p["w"] + 10 * p["w"] ** 2)
+
+    params, way = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}
+    require_conditions(loss, *np.random.default_rng(0).normal(size=(2, 20, 1)))
+    found = curve(apply, loss, params, way, np.array([0.01, 1.0]), jnp.ones((3, 1)))
+    assert found.inner_product[1] < 0
+    assert found.rho[1] < 1
+    assert not found.certified.any()
+    assert horizon(apply, loss, params, way, jnp.ones((3, 1)), largest=1.0).eps_certified == 0
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_a_blind_direction_has_no_sign_no_certificate_and_no_horizon(x64):
+    loss = matching(softmax_potential(np.ones(3, bool)))
+    with jax.enable_x64(x64):
+        for seed in range(10):
+            keys = jax.random.split(jax.random.key(seed), 2)
+            params = {"w": jax.random.normal(keys[0], (4, 3)), "b": jnp.zeros(3)}
+            way = {"w": jnp.zeros((4, 3)), "b": jnp.full(3, 0.3)}
+            inputs = jax.random.normal(keys[1], (9, 4))
+            found = curve(biased, loss, params, way, np.array([1e-3, 0.1, 3.0]), inputs)
+            assert found.blind
+            assert not found.certified.any()
+            reach = horizon(biased, loss, params, way, inputs, largest=3.0)
+            assert reach.blind
+            assert np.isnan([reach.eps_star, reach.eps_certified]).all()
+
+
+def biased(p, x):
+    return x @ p["w"] + p["b"]
+
+
+def test_a_direction_whose_effects_cancel_is_blind_and_one_that_hardly_does_is_not():
+    """Two weights of one feature, moved against each other: J d is rounding."""
+
+    def apply(p, x):
+        return x @ p["w"] + x @ p["v"] + p["b"]
+
+    params = {"w": jnp.full((6, 2), 0.1), "v": jnp.full((6, 2), 0.7), "b": jnp.zeros(2)}
+    rng = np.random.default_rng(0)
+    kernel, inputs = jnp.asarray(rng.normal(size=(6, 2))), jnp.asarray(rng.normal(size=(5, 6)))
+    loss = matching(squared_potential(np.ones(2)))
+    for off, blind in ((0.0, True), (1e-9, False)):
+        way = {"w": kernel, "v": -kernel * (1 + 1e-16), "b": jnp.full(2, off)}
+        assert curve(apply, loss, params, way, np.array([1e6]), inputs).blind == blind
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_a_common_offset_of_the_logits_makes_nothing_blind(offset):
+    with jax.enable_x64(False):
+        keys = jax.random.split(jax.random.key(0), 3)
+        params = {"w": jax.random.normal(keys[0], (4, 3)), "b": jnp.full(3, offset)}
+        way = {"w": jax.random.normal(keys[1], (4, 3)), "b": jnp.zeros(3)}
+        inputs = jax.random.normal(keys[2], (9, 4))
+        loss = matching(squared_potential(np.ones(3)))
+        found = curve(biased, loss, params, way, np.array([50.0]), inputs)
+        assert not found.blind
+        np.testing.assert_allclose(found.inner_product / found.coefficient, 50, rtol=0.01)
+
+
+def test_the_horizon_knows_rounding():
+    """In float32 and at tiny eps g is rounding, whose sign is no horizon."""
+    with jax.enable_x64(False):
+        keys = jax.random.split(jax.random.key(1), 3)
+        params, way = ({"w": jax.random.normal(k, (6, 4))} for k in keys[:2])
+        inputs = jax.random.normal(keys[2], (50, 6))
+        loss = matching(squared_potential(np.ones(4)))
+
+        def reach(**sizes):
+            return horizon(tanh, loss, params, way, inputs, **sizes)
+
+        for largest in (0.01, 0.1, 0.3):
+            found = reach(largest=largest)
+            assert found.eps_star == found.eps_certified == np.inf
+            assert found.smallest > 1e-6 * largest
+        with pytest.raises(ValueError, match="smallest: 1e-07 is drowned by rounding in float32"):
+            reach(largest=0.1, smallest=1e-7)
+        with pytest.raises(ValueError, match="largest: 1e-06 is drowned by rounding in float32"):
+            reach(largest=1e-6)
+        assert np.isnan(jax.jit(lambda: reach(largest=0.1, smallest=1e-7).eps_star)())
+
+
+def tanh(p, x):
+    return jnp.tanh(x @ p["w"])
+
+
+def test_the_rounding_of_parameters_that_cancel_is_known():
+    """f = tanh(x w) (A - B) with A and B of 3e4: its logits are small, and its rounding is not."""
+
+    def apply(p, x):
+        return tanh(p, x) @ (p["a"] - p["b"])
+
+    with jax.enable_x64(False):
+        keys = jax.random.split(jax.random.key(2), 4)
+        large = 3e4 + jax.random.normal(keys[0], (4, 3))
+        params = {
+            "w": jax.random.normal(keys[1], (6, 4)),
+            "a": large + jax.random.normal(keys[3], (4, 3)),
+            "b": large,
+        }
+        way = jax.tree.map(jnp.ones_like, params) | {"w": jax.random.normal(keys[2], (6, 4))}
+        inputs = jnp.linspace(-1, 1, 180).reshape(30, 6)
+        loss = matching(squared_potential(np.ones(3)))
+        with pytest.raises(ValueError, match="eps: 4e-05 is drowned by rounding"):
+            curve(apply, loss, params, way, np.array([4e-5, 1.0]), inputs)
+        least = float(smallest_eps(curve(apply, loss, params, way, np.array([1.0]), inputs)))
+        small = curve(apply, loss, params, way, np.array([1.05 * least]), inputs).inner_product[0]
+    start, towards, data = (
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
+        for tree in (params, way, inputs)
+    )
+    loss = matching(squared_potential(np.ones(3)))
+    exact = curve(apply, loss, start, towards, np.array([1.05 * least]), data).inner_product[0]
+    np.testing.assert_allclose(small, exact, rtol=0.02)
+
+
+def test_an_overflow_is_no_horizon():
+    def apply(p, x):
+        return x * p["w"]
+
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    loss = matching(poisson_potential)
+    with pytest.raises(ValueError, match="largest: the model's logits overflow at eps = "):
+        horizon(apply, loss, params, way, inputs, largest=1e6)
+    assert horizon(apply, loss, params, way, inputs, largest=50.0).eps_star == np.inf
+    assert np.isnan(
+        jax.jit(lambda: horizon(apply, loss, params, way, inputs, largest=1e6).eps_star)()
+    )
+
+
+def test_a_horizon_below_what_is_looked_at_is_0_and_a_bad_bracket_is_refused():
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    # g is positive up to 2 and from 4 to 6: negative from the first on that is looked at.
+    found = horizon(crooked, SQUARES, params, way, inputs, smallest=2.5, largest=5.5)
+    assert (found.eps_star, found.eps_certified) == (0, 0)
+    with pytest.raises(ValueError, match="smallest: must be below largest, 1, is 2"):
+        horizon(crooked, SQUARES, params, way, inputs, smallest=2.0, largest=1.0)
+
+
+def test_the_two_horizons_differ_where_rho_passes_1_before_g_turns():
+    params, way = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
+    inputs, loss = jnp.ones((3, 2)), matching(squared_potential(np.ones(2)))
+
+    def apply(p, x):
+        # A second output that curves across what the first does.
+        return x * jnp.stack([p["w"][0], 3 * p["w"][1] ** 2])
+
+    found = horizon(apply, loss, params, way, inputs, largest=5.0)
+    assert found.eps_star == np.inf
+    np.testing.assert_allclose(found.eps_certified, 1 / 3, rtol=1e-6)
+
+
+def test_curve_and_horizon_trace_over_eps_alone():
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+
+    def g(eps):
+        return curve(crooked, SQUARES, params, way, eps[None], inputs).inner_product[0]
+
+    eps = jnp.array([0.1, 1.0])
+    np.testing.assert_allclose(jax.vmap(g)(eps), jnp.stack([g(each) for each in eps]))
+    middle = jnp.array(0.5)
+    slope = (g(middle + 1e-4) - g(middle - 1e-4)) / 2e-4
+    np.testing.assert_allclose(jax.grad(g)(middle), slope, rtol=1e-6)
+
+
+def test_weights_count_rows_as_often():
+    """A row of weight 2 is two rows, one of weight 0 none: for positions too."""
+    rng = np.random.default_rng(0)
+    params, way = ({"w": jnp.asarray(rng.normal(size=(6, 4)))} for _ in range(2))
+    inputs = jnp.asarray(rng.normal(size=(5, 3, 6)))
+    weights = np.array([[1.0, 1, 0], [2, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 2]])
+    flat = np.repeat(np.asarray(inputs).reshape(15, 6), weights.ravel().astype(int), axis=0)
+    loss = matching(softmax_potential(np.ones(4, bool)))
+    repeated = curve(tanh, loss, params, way, np.array([0.1, 1.0]), jnp.asarray(flat))
+    for chunk in (None, 2):
+        weighted = curve(
+            tanh, loss, params, way, np.array([0.1, 1.0]), inputs, weights=weights, chunk=chunk
+        )
+        for name in ("inner_product", "coefficient", "rho", "certified", "blind"):
+            np.testing.assert_allclose(
+                getattr(weighted, name), getattr(repeated, name), rtol=1e-9, err_msg=name
+            )
+        np.testing.assert_allclose(weighted.rounding, repeated.rounding, rtol=0.5)

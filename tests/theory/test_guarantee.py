@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 
 from experiments.verify import instances
-from experiments.verify.evaluate import unit_of_eps
 from tests.theory.draws import MLP, key, seeds, smooth_kinds, some
-from theory.alignment import student_direction, teacher_direction
+from theory.alignment import student_direction, teacher_direction, unit_of_eps
+from theory.certificate import curve
 from theory.conditions import ConditionError
 from theory.guarantee import safe_step, theorem_1, trait_change
 from theory.losses import matching, softmax_potential, squared_potential
@@ -28,7 +28,7 @@ def measured(seed, kinds):
     trait = instances.trait_loss(apply, instance)
     start, inputs = instance.params, instance.inputs
     way = teacher_direction(trait, start)
-    eps = unit_of_eps(apply, instance, way) * jnp.array([1e-3, 0.3])
+    eps = unit_of_eps(apply, start, way, inputs) * jnp.array([1e-3, 0.3])
     change = trait_change(apply, loss, trait, start, eps, jnp.full(1, ALPHA), inputs)
     # Teachers after the step in question, after the opposite of a small one, and after none.
     sizes = jnp.stack([eps[1], -eps[0], jnp.zeros(())])
@@ -40,7 +40,7 @@ def measured(seed, kinds):
     g = inner(student, way)
     far = 2.0 / norm(student)
     alphas = far * jnp.linspace(0.02, 1.0, 50)
-    safe = safe_step(trait, start, student, g, alphas)
+    safe = safe_step(trait, start, student, alphas)
     changes = jax.lax.map(lambda a: trait(step(start, student, a)) - trait(start), alphas)
     return {
         "theorem": change[0, 0],
@@ -99,27 +99,62 @@ def quadratic(p):
 
 def test_the_safe_step_of_a_quadratic_is_the_exact_one():
     params, student = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([-1.0, 0.0])}
-    safe = safe_step(quadratic, params, student, 3.0, np.linspace(0.5, 20, 40))
+    safe = safe_step(quadratic, params, student, np.linspace(0.5, 20, 40))
     np.testing.assert_allclose(safe.alpha, 6.0, rtol=1e-12)
     np.testing.assert_allclose(safe.curvature, 1.0, rtol=1e-12)
     # No guarantee for a step uphill; none beyond what was looked at.
-    assert safe_step(quadratic, params, {"w": jnp.array([1.0, 0])}, -3.0, np.ones(1)).alpha == 0
-    assert safe_step(quadratic, params, student, 3.0, np.array([0.1, 2.0])).alpha == 2.0
+    assert safe_step(quadratic, params, {"w": jnp.array([1.0, 0])}, np.ones(1)).alpha == 0
+    assert safe_step(quadratic, params, student, np.array([0.1, 2.0])).alpha == 2.0
 
 
 def test_what_is_not_a_number_guarantees_nothing():
     params, student = {"w": jnp.ones(1)}, {"w": -jnp.ones(1)}
     alphas = np.array([0.5, 1.5, 4.0])
 
-    def broken_beyond_1(p):
-        return jnp.where(p["w"][0] < 0, jnp.nan, 1.0) * p["w"][0] ** 2
+    def broken_beyond(edge, p):
+        return jnp.where(p["w"][0] < edge, jnp.nan, 1.0) * p["w"][0] ** 2
 
-    reach = jax.jit(lambda g: safe_step(broken_beyond_1, params, student, g, alphas).alpha)
-    assert reach(2.0) == 0.5
-    assert reach(jnp.nan) == 0
-    assert reach(jnp.inf) == 0
+    reach = jax.jit(lambda e: safe_step(partial(broken_beyond, e), params, student, alphas).alpha)
+    assert reach(0.0) == 0.5
+    assert reach(2.0) == 0
     with pytest.raises(ValueError, match="trait_loss: its curvature along the step is NaN"):
-        safe_step(broken_beyond_1, params, student, 2.0, alphas)
+        safe_step(partial(broken_beyond, 0.0), params, student, alphas)
+
+
+def wavy(p):
+    """Falls at its start, with the same curvature at every whole step."""
+    a = p["a"]
+    return -a + 20 / (2 * jnp.pi) * (a - jnp.sin(2 * jnp.pi * a) / (2 * jnp.pi))
+
+
+def test_no_step_is_called_safe_at_which_the_trait_loss_was_seen_to_rise():
+    params, student = {"a": jnp.zeros(())}, {"a": jnp.ones(())}
+    # The curvature is 0 at each of these steps, and the loss is above its start at all of them.
+    found = safe_step(wavy, params, student, np.arange(1.0, 11))
+    assert wavy({"a": 1.0}) > 0
+    np.testing.assert_allclose(found.curvature, 0, atol=1e-12)
+    assert found.alpha == 0
+    # Falling at first, up to 3; seen to rise at 5.
+    falling = safe_step(lambda p: 0.1 * wavy(p) - 0.3 * p["a"], params, student, np.array([1.0, 2]))
+    assert falling.alpha == 2
+
+
+def test_the_slope_is_that_of_the_trait_loss_along_the_step():
+    params, student = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([-1.0, 0.5])}
+    np.testing.assert_allclose(safe_step(quadratic, params, student, np.ones(1)).slope, -1.0)
+
+
+def test_between_two_steps_the_curvature_may_rise_as_much_as_it_was_seen_to():
+    """d2/dalpha2 of alpha^3 / 6 - alpha is alpha: each bound is the last plus the largest rise."""
+    found = safe_step(
+        lambda p: p["a"] ** 3 / 6 - p["a"],
+        {"a": jnp.zeros(())},
+        {"a": jnp.ones(())},
+        np.array([0.5, 0.6, 1.0]),
+    )
+    np.testing.assert_allclose(found.curvature, [1.0, 1.1, 1.5])
+    # 2 g / beta at the last, within the steps looked at.
+    np.testing.assert_allclose(found.alpha, 1.0)
 
 
 def apply(p, x):
@@ -175,6 +210,112 @@ def test_theorem_1_refuses_a_loss_that_misses_a_condition(loss, condition):
         theorem_1(apply, loss, trait, params, EPS, 1.0, inputs)
 
 
+@pytest.mark.parametrize("temperature", [0.35, 0.1, 0.02])
+def test_theorem_1_takes_a_softmax_of_any_temperature(temperature):
+    params, inputs, trait = problem()
+    declared = softmax_potential(jnp.ones(4, bool), temperature)
+    assert theorem_1(apply, matching(declared), trait, params, 1e-3 * EPS, 0.1, inputs).holds
+    if temperature > 0.3:
+        return
+    # Where nothing is declared, it saturates at logits of 6; the refusal says what to do.
+    with pytest.raises(ConditionError, match=r"where that is rounding, .* declare its null space"):
+        theorem_1(apply, matching(declared.value), trait, params, 1e-3 * EPS, 0.1, inputs)
+
+
+def test_theorem_1_needs_no_matrix_of_a_declared_loss():
+    vocabulary = 20_000
+    params = {"w": 0.01 * jax.random.normal(jax.random.key(0), (3, vocabulary))}
+    inputs = jax.random.normal(jax.random.key(1), (4, 3))
+    loss = matching(softmax_potential(np.ones(vocabulary, bool)))
+    arguments = (lambda p: jnp.sum(p["w"][:, 0]), params, EPS, 1.0, inputs)
+    assert theorem_1(linear, loss, *arguments).holds
+    undeclared = matching(jax.nn.logsumexp)
+    with pytest.raises(ValueError, match=r"20000 x 20000 .* theory.matching\(potential, off_null"):
+        theorem_1(linear, undeclared, *arguments)
+
+
+def linear(p, x):
+    return x @ p["w"]
+
+
+# Convex, and yet the null space of the Hessian is not the same at every point.
+QUARTIC = matching(lambda z: jnp.sum(z**4) / 4)
+HALF_QUARTIC = matching(lambda z: jnp.sum(jnp.maximum(z, 0) ** 4) / 4)
+
+
+@pytest.mark.parametrize(("loss", "start"), [(QUARTIC, 0.0), (HALF_QUARTIC, -1.0)])
+def test_theorem_1_refuses_a_convex_potential_whose_null_space_changes(loss, start):
+    params, inputs = {"w": jnp.full((1, 1), start)}, jnp.ones((3, 1))
+    # The first branch's "g = 0 for every eps" would be false: a is 0, and g is not.
+    way = {"w": jnp.ones((1, 1))}
+    found = curve(linear, loss, params, way, np.array([0.5, 1.5, 2.0]), inputs)
+    assert found.coefficient == 0
+    assert found.inner_product[-1] >= 1
+    assert not found.blind
+    with pytest.raises(ConditionError, match="null_constant"):
+        theorem_1(linear, loss, lambda p: -p["w"][0, 0], params, np.array([0.1, 0.5]), 0.1, inputs)
+
+
+def test_theorem_1_tells_its_branch_of_a_confident_softmax():
+    """15 nats of margin in float32, and 40 in float64: seen, and not blind."""
+    both = matching(softmax_potential(np.ones(2, bool)))
+    for x64, margin in ((False, 15.0), (True, 34.0)):
+        with jax.enable_x64(x64):
+            params = {"w": jnp.array([[margin, 0.0]])}
+            found = theorem_1(
+                linear,
+                both,
+                lambda p: p["w"][0, 0] - p["w"][0, 1],
+                params,
+                np.array([margin - 1, margin + 1]) / 2,
+                0.1,
+                jnp.ones((2, 1)),
+            )
+        assert not found.blind
+        assert found.holds is True
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_theorem_1_is_undecided_where_rounding_hides_the_trait(seed):
+    with jax.enable_x64(False):
+        keys = jax.random.split(jax.random.key(seed), 4)
+        params = {
+            "w": jax.random.normal(keys[0], (5, 8)),
+            "v": jax.random.normal(keys[1], (8, 4)),
+            "b": jnp.zeros(4),
+        }
+        inputs, others = (jax.random.normal(k, (20, 5)) for k in keys[2:])
+        trait = partial(cross_entropy, others)
+        found = theorem_1(apply, AUX, trait, params, np.array([0.3, 1.0]), 1e-6, inputs)
+        assert found.holds is not False
+        assert found.holds is None or found.change[0] < -found.rounding
+        assert theorem_1(apply, AUX, trait, params, np.array([0.3, 1.0]), 0.01, inputs).holds
+
+
+def cross_entropy(others, p):
+    return -jnp.mean(jax.nn.log_softmax(apply(p, others))[:, 0])
+
+
+def test_where_the_trait_loss_falls_is_read_off_each_eps():
+    """A student that oversteps: L_T falls at the small eps and rises at the large ones."""
+    params, inputs = {"w": jnp.full((1, 1), 1.0)}, jnp.ones((3, 1))
+    squares = matching(squared_potential(np.ones(1)))
+
+    def fall(eps):
+        # theta_S = 1 - alpha eps, and L_T = w^2 / 2: lower up to alpha eps = 2.
+        return theorem_1(
+            linear, squares, lambda p: quadratic({"w": p["w"]}), params, eps, 1.0, inputs
+        )
+
+    found = fall(np.array([0.5, 1.5, 2.5, 3.5]))
+    assert found.holds is True
+    assert found.eps_falls == 1.5
+    np.testing.assert_allclose(found.change, [-0.375, -0.375, 0.625, 2.625])
+    late = fall(np.array([2.5, 3.5]))
+    assert late.holds is False
+    assert late.eps_falls == 0
+
+
 def test_theorem_1_takes_a_confident_models_logits():
     params, inputs, trait = problem()
     sure = params | {"v": 40 * params["v"]}
@@ -206,6 +347,6 @@ def test_bad_arguments_are_refused_by_name():
         with pytest.raises(ValueError, match=message):
             call(*arguments)
     with pytest.raises(ValueError, match="alphas: must ascend"):
-        safe_step(trait, params, params, 1.0, np.array([1.0, 0.5]))
+        safe_step(trait, params, params, np.array([1.0, 0.5]))
     with pytest.raises(ValueError, match="student: must have the tree structure"):
-        safe_step(trait, params, {"w": params["w"]}, 1.0, np.array([0.5]))
+        safe_step(trait, params, {"w": params["w"]}, np.array([0.5]))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -85,3 +86,121 @@ def test_class_cross_entropy_is_minus_log_softmax_of_the_class_logits(z, label):
     expected = np.logaddexp.reduce(z[:3].astype(np.float64)) - z[label]
     value = _class_loss(z, np.int32(label), np.arange(OUTPUTS) < 3)
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+LOGITS, TEACHER = np.array([0.3, -1.0, 2.0, 0.1]), np.array([1.0, 0.5, -0.5, 0.0])
+TAU = 2.5
+
+
+def softmax(z):
+    return np.exp(z) / np.exp(z).sum()
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def kl(p, q):
+    return np.sum(p * np.log(p / q))
+
+
+# Each potential: the value of its matching loss at (LOGITS, TEACHER), and its gradient in the
+# student's logits, in closed form.
+CLOSED = {
+    "softmax": (
+        losses.softmax_potential(np.ones(4, bool)),
+        kl(softmax(TEACHER), softmax(LOGITS)),
+        softmax(LOGITS) - softmax(TEACHER),
+    ),
+    "softmax with a temperature": (
+        losses.softmax_potential(np.ones(4, bool), TAU),
+        TAU**2 * kl(softmax(TEACHER / TAU), softmax(LOGITS / TAU)),
+        TAU * (softmax(LOGITS / TAU) - softmax(TEACHER / TAU)),
+    ),
+    "weighted squared error": (
+        losses.squared_potential(np.array([1.0, 2.0, 0.0, 0.5])),
+        0.5 * np.sum([1.0, 2.0, 0.0, 0.5] * (LOGITS - TEACHER) ** 2),
+        [1.0, 2.0, 0.0, 0.5] * (LOGITS - TEACHER),
+    ),
+    "Bernoulli": (
+        losses.bernoulli_potential,
+        kl(sigmoid(TEACHER), sigmoid(LOGITS)) + kl(sigmoid(-TEACHER), sigmoid(-LOGITS)),
+        sigmoid(LOGITS) - sigmoid(TEACHER),
+    ),
+    "Poisson": (
+        losses.poisson_potential,
+        np.sum(np.exp(TEACHER) * (TEACHER - LOGITS) - np.exp(TEACHER) + np.exp(LOGITS)),
+        np.exp(LOGITS) - np.exp(TEACHER),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_each_loss_is_its_closed_form(name):
+    potential, value, gradient = CLOSED[name]
+    loss = losses.matching(potential)
+    found, slope = jax.value_and_grad(loss)(jnp.asarray(LOGITS), jnp.asarray(TEACHER))
+    np.testing.assert_allclose(found, value, rtol=1e-12)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_each_potential_declares_the_null_space_that_its_hessian_has(name):
+    potential = CLOSED[name][0]
+    seen = np.asarray(jax.vmap(potential.off_null_space)(jnp.eye(4)))
+    np.testing.assert_allclose(seen @ seen, seen, atol=1e-12)
+    np.testing.assert_allclose(seen, seen.T, atol=1e-12)
+    hessian = np.asarray(jax.hessian(potential)(jnp.asarray(LOGITS)))
+    np.testing.assert_allclose(hessian @ (np.eye(4) - seen), 0, atol=1e-12)
+    # No larger: on the rest it is positive.
+    assert np.linalg.eigvalsh(hessian + np.eye(4) - seen).min() > 1e-3
+
+
+def test_a_potential_of_ones_own_may_declare_its_null_space():
+    def value(z):
+        return jnp.sum(jnp.cosh(z))
+
+    assert losses.off_null_space(losses.matching(value)) is None
+    declared = losses.off_null_space(losses.matching(value, lambda vector: vector))
+    assert declared is not None
+    np.testing.assert_array_equal(declared(jnp.ones(2)), jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.squared_potential(np.array([1.0, -1.0])), "weights: must be finite and 0"),
+        (lambda: losses.squared_potential(np.zeros(3)), "weights: no output takes part"),
+        (lambda: losses.squared_potential(np.ones((3, 1))), r"weights: needs one number an output"),
+        (lambda: losses.squared_potential(np.array([np.nan])), "weights: must be finite"),
+        (lambda: losses.softmax_potential(np.zeros(3, bool)), "subset: no output takes part"),
+        (
+            lambda: losses.softmax_potential(np.ones((1, 3), bool)),
+            "subset: needs one number an out",
+        ),
+        (
+            lambda: losses.softmax_potential(np.ones(3, bool), 0.0),
+            "temperature: must be finite and above 0, got 0",
+        ),
+        (
+            lambda: losses.softmax_potential(np.ones(3, bool), -1.0),
+            "temperature: must be finite and above 0, got -1",
+        ),
+        (
+            lambda: losses.squared_potential(np.ones(3))(jnp.ones(4)),
+            r"weights: is for 3 outputs, and the logits have shape \[4\]",
+        ),
+        (
+            lambda: losses.softmax_potential(np.ones(1, bool))(jnp.ones(4)),
+            "subset: is for 1 outputs",
+        ),
+    ],
+)
+def test_what_gives_no_potential_is_refused_by_name(make, message):
+    # A user's run has no type checker that would refuse first, in words of its own.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=message):
+            make()
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

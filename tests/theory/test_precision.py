@@ -134,13 +134,14 @@ CASES: dict[str, Callable] = {
     "horizon": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS, largest=1.0),
     "inner_product": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
     "inner_product_reverse": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
-    "safe_step": lambda f, apply, loss, trait, p: f(trait, p, p, 1.0, SIZES),
+    "safe_step": lambda f, apply, loss, trait, p: f(trait, p, p, SIZES),
     "scores": lambda f, apply, loss, _, p: f(apply, p, p, INPUTS, jnp.arange(5) % 4),
     "scores_along": lambda f, apply, loss, _, p: f(
         apply, p, jax.tree.map(lambda leaf: leaf[None], p), INPUTS, jnp.arange(5) % 4
     ),
     "student_direction": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS, chunk=2),
     "teacher_direction": lambda f, apply, loss, trait, p: f(trait, p),
+    "unit_of_eps": lambda f, apply, loss, _, p: f(apply, p, p, INPUTS),
     "trait_change": lambda f, apply, loss, trait, p: f(apply, loss, trait, p, SIZES, SIZES, INPUTS),
 }
 # These look at known numbers, and cannot be traced as a whole.
