@@ -46,6 +46,8 @@ _NOTHING = 10.0
 _HALVINGS = 30
 # What rounding does to a logit, in units in the last place of the row's typical size.
 _LOGIT_ROUNDING = 4.0
+# What rounding of the parameters does to g, in terms of what one pattern of it does.
+_PARAM_ROUNDING = 4.0
 
 
 @jax.tree_util.register_dataclass
@@ -65,8 +67,8 @@ class Curve:
             is the same as 2 eps g > E<grad A(f_T) - grad A(f_0), f_T - f_0>. It is a statement
             about this eps alone, which says no more than the sign of g there; that no sign
             changes below it, `theory.interval` certifies.
-        rounding: what rounding may do to g, roughly, in absolute terms: that of the logits, and of
-            the parameters (half a unit in the last place of each).
+        rounding: what rounding may do to g, roughly, in absolute terms: that of the logits, and
+            that of the parameters, by moving each by a unit in its last place.
         blind: whether the loss sees nothing of the direction. For a loss that declares its null
             space: whether J d lies in it, to rounding; g is then 0 for every eps. For another:
             whether a, and g at each of `eps`, are 0 to rounding, which says nothing of other eps.
@@ -265,9 +267,8 @@ def _curve(
         length = jnp.linalg.norm(change, axis=1)
         # The loss's gradient is a difference of two terms of about this size.
         terms = jnp.linalg.norm(gradient(start, start[:, ::-1]), axis=1)
-        noise = ulp * terms
-        for disturbance in (_LOGIT_ROUNDING * ulp * signs * size, 0.5 * (moved - start)):
-            noise += jnp.linalg.norm(gradient(start, start + disturbance), axis=1)
+        disturbance = gradient(start, start + _LOGIT_ROUNDING * ulp * signs * size)
+        noise = jnp.linalg.norm(disturbance, axis=1) + ulp * terms
         image = product(start, start, change)
         if visible_part is None:
             # The same with signs that lie in no null space.
@@ -282,7 +283,8 @@ def _curve(
         return {
             "coefficient": weights @ jnp.sum(image * change, axis=1),
             "seen": weights @ seen,
-            "rounding": weights @ (noise * length),
+            "of_logits": weights @ (noise * length),
+            "of_params": weights @ jnp.sum(gradient(start, moved) * change, axis=1),
             "by_eps": jax.lax.map(at, eps),
         }
 
@@ -293,9 +295,11 @@ def _curve(
     # cancel, the quadrature of |r|^2 itself is the better one.
     exact = 1 + (gap - 2 * eps * inner_product) / linear
     rho = jnp.sqrt(jnp.where(exact > _CANCELS, exact, jnp.minimum(residual / linear, _CANCELS)))
+    # Rounding of a logit differs from row to row; that of a parameter is the same in all rows.
+    rounding = mean["of_logits"] + _PARAM_ROUNDING * jnp.abs(mean["of_params"])
     blind = mean["seen"] <= 0
     if visible_part is None:
-        blind &= jnp.all(jnp.abs(inner_product) <= _NOTHING * mean["rounding"])
+        blind &= jnp.all(jnp.abs(inner_product) <= _NOTHING * rounding)
     proved = (2 * eps * inner_product > gap) & (gap >= 0) & (inner_product > 0) & ~blind
     return Curve(
         eps=eps,
@@ -304,7 +308,7 @@ def _curve(
         remainder=inner_product - eps * mean["coefficient"],
         rho=rho,
         certified=proved & isinstance(loss, MatchingLoss),
-        rounding=mean["rounding"],
+        rounding=rounding,
         blind=blind,
     )
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from theory.alignment import inner_product, inner_product_reverse, teacher_direction
-from theory.certificate import curve, smallest_eps
+from theory.certificate import curve, horizon, smallest_eps
+from theory.guarantee import theorem_1
 from theory.losses import class_cross_entropy, matching, softmax_potential
 from theory.passes import step
 
@@ -76,3 +77,24 @@ def test_the_curve_in_float32_is_that_in_float64(problem):
     np.testing.assert_allclose(found.coefficient, exact.coefficient, rtol=1e-4)
     np.testing.assert_allclose(found.rho, exact.rho, rtol=1e-2, atol=1e-4)
     np.testing.assert_array_equal(found.certified, exact.certified)
+
+
+def test_the_horizon_does_not_shrink_where_less_far_is_looked(problem):
+    loss, params, way, noise = problem
+    for largest in (1.0, 10.0):
+        found = horizon(apply, loss, params, way, noise, largest=largest, points=8)
+        assert found.eps_star == found.eps_certified == np.inf
+        assert found.smallest > 1e-6 * largest
+    with pytest.raises(ValueError, match=r"largest: 0\.001 is drowned by rounding in float32"):
+        horizon(apply, loss, params, way, noise, largest=1e-3, points=8)
+
+
+def test_theorem_1_in_float32_is_never_violated_by_rounding(problem):
+    loss, params, _, noise = problem
+
+    def trait(p):
+        return -jnp.mean(jax.nn.log_softmax(apply(p, noise[:64]))[:, 0])
+
+    tiny = theorem_1(apply, loss, trait, params, np.array([0.3, 1.0]), 1e-5, noise)
+    assert tiny.holds is not False
+    assert theorem_1(apply, loss, trait, params, np.array([0.3, 1.0]), 0.1, noise).holds is True
