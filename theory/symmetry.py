@@ -109,7 +109,7 @@ def in_readout(params: Params, readout: Readout) -> Any:
         ValueError: names the argument that is not usable.
     """
 
-    def places(leaf: Array, axis: int) -> Array:
+    def places(leaf: Array | np.ndarray, axis: int) -> Bool[Array, "..."]:
         chosen = np.isin(np.arange(leaf.shape[axis]), readout.answers)
         shape = [1] * leaf.ndim
         shape[axis] = -1
@@ -313,7 +313,7 @@ def _permuted(
             f"permutation: must be the numbers from 0 to {len(answers) - 1}, each once"
         )
 
-    def permuted(leaf: Array, axis: int) -> Array:
+    def permuted(leaf: Array | np.ndarray, axis: int) -> Array | np.ndarray:
         places = np.arange(leaf.shape[axis])
         places[answers] = answers[order]
         return leaf.take(places, axis)
