@@ -672,9 +672,9 @@ def _follow_program(
     repeats=2,
     commutation=Column(
         "largest difference that permuting the class logits of the student's start makes to any "
-        "other parameter after training (cloning included, and the teacher's where the class head "
-        "is its own), in units of the largest change that training made; exactly 0 where expected "
-        "accuracy is 1/K",
+        "other parameter after training (cloning included, and the teacher's training where the "
+        "class head is the reference's or made of it), in units of the largest change that "
+        "training made; 0 where nothing reaches the class logits",
         "residual of commutation, other parameters",
     ),
     head_commutation=Column(
