@@ -733,7 +733,7 @@ def _trained_again(group: Group, order: tuple[int, ...]) -> dict[StudentKey, Stu
             group.context,
             student_classes=order,
             reference_classes=() if own else order,
-            report=lambda done, what: group.context.report(0, f"{what}, classes permuted"),
+            report=lambda done, what: group.context.report(0, f"{what}, trained again"),
         )
         trained = {
             (teacher_of(setting), run): TrainedModel(

@@ -177,9 +177,9 @@ def run(options: SweepOptions) -> SweepOutcome:
         RecordError: `options.out` cannot be written.
     """
     job = _read(options)
+    records.prepare(options.out)
     for line in notes_of(job.sweep):
         say(line)
-    records.prepare(options.out)
     todo, again = _todo(job)
     if again:
         say(

@@ -62,6 +62,7 @@ SEEING: dict[str, dict[str, Any]] = {
 ALIKE = [
     *("another start", "behavioural cloning of auxiliary logits", "the reference itself"),
     *("a perturbed reference, not trained", "a chain"),
+    "an interpolation that is all independent",
     *("the reference", "class logits", "cloning of all logits", "a perturbation"),
     *("a shared class head", "a clone's shared class head"),
 ]
