@@ -326,6 +326,42 @@ def test_a_probe_tells_losses_that_see_answers_from_those_that_do_not(number, mo
         assert ignored == (model is apply and not bool(jnp.any(subset & ANSWERS)))
 
 
+def rows_of(params):
+    return sum(jnp.sum(leaf[..., :K]) for leaf in params["out"].values())
+
+
+def nothing(value):
+    """0, with the gradient of `value`."""
+    return value - jax.lax.stop_gradient(value)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda params, batch: jax.lax.stop_gradient(rows_of(params)),
+        lambda params, batch: nothing(rows_of(params)),
+        lambda params, batch: (
+            nothing(jnp.sum(params["hidden"]["kernel"])) * jax.lax.stop_gradient(rows_of(params))
+        ),
+    ],
+    ids=["by its value", "by its gradient there", "by its gradient elsewhere"],
+)
+def test_a_probe_tells_a_loss_that_shows_the_readout(loss):
+    params, key = network(keys_of(0)[0]), jax.random.key(0)
+    assert not ignores_readout(loss, params, READOUT, batch_of(0), key, probes=1)
+
+
+def test_parameters_that_are_0_are_probed_elsewhere():
+    """Where all are 0, a loss that sees answers by way of hidden units shows none."""
+    params = jax.tree.map(jnp.zeros_like, network(keys_of(0)[0]))
+
+    def loss(params, batch):
+        del batch
+        return jnp.sum(params["hidden"]["kernel"]) ** 2 * rows_of(params) ** 2
+
+    assert not ignores_readout(loss, params, READOUT, batch_of(0), jax.random.key(0), probes=1)
+
+
 def test_a_probe_is_no_proof_for_a_loss_with_branches():
     """The answers count only beyond where any draw comes to."""
 
