@@ -363,6 +363,26 @@ def chance(axes: Axes, x: Sequence[float], classes: Sequence[int], *, joined: bo
             axes.plot([place - 0.48, place + 0.48], [1 / number] * 2, **style)
 
 
+def expectations(axes: Axes, x: Sequence[float], values: Sequence[float]) -> None:
+    """A short stroke at each exactly known expectation.
+
+    Args:
+        axes: the panel.
+        x: places of what is drawn.
+        values: the expectation there.
+    """
+    if x:
+        axes.plot(
+            x,
+            values,
+            "_",
+            color=BLACK,
+            markersize=15,
+            markeredgewidth=1.5,
+            label="exact expectation (nothing reaches the class logits)",
+        )
+
+
 def numbers_axis(axes: Axes, values: Iterable[float], label: str) -> None:
     """An x axis with a tick at every one of `values`, logarithmic where they span much."""
     axes.set_xlabel(label)

@@ -71,6 +71,7 @@ class SweepRecords:
         estimates: by metric and number of a point; of a metric that is a list, the last of it.
         lists: by metric and number of a point, all of a metric that is a list.
         differences: by metric and number of a point, the mean paired difference to the baseline.
+        expected: by metric and number of a point, the expectation where it is known exactly.
         failures: metric and number of points where some run's value is not finite.
         samples: rows of the record of examples; none where there is no such record.
         stem: name of the figure's files.
@@ -81,6 +82,7 @@ class SweepRecords:
     estimates: Mapping[tuple[str, int], Estimate]
     lists: Mapping[tuple[str, int], Sequence[Estimate]]
     differences: Mapping[tuple[str, int], Estimate]
+    expected: Mapping[tuple[str, int], float]
     failures: frozenset[tuple[str, int]]
     samples: Sequence[Mapping[str, Any]]
     stem: str
@@ -173,8 +175,24 @@ def load(summary: Record) -> SweepRecords:
     head = name if name == "fig10b" else f"sweep_{name}"
     stem = f"{head}_{config['size']}_n{config['runs']}_{summary.folder.name[:6]}"
     return SweepRecords(
-        config, points, estimates, lists, differences, frozenset(failures), samples, stem
+        config,
+        points,
+        estimates,
+        lists,
+        differences,
+        _expected(summary.table),
+        frozenset(failures),
+        samples,
+        stem,
     )
+
+
+def _expected(table: pl.DataFrame) -> dict[tuple[str, int], float]:
+    """By metric and point; nothing where the summary is of a version that does not say it."""
+    if "expected" not in table.columns:
+        return {}
+    known = table.drop_nulls("expected").select("metric", "point", "expected")
+    return {(metric, point): value for metric, point, value in known.iter_rows()}
 
 
 def _by_run(
@@ -258,6 +276,7 @@ def _bars(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
         known = [(float(j), column[0].classes) for j, column in enumerate(columns) if column]
         if known:
             panels.chance(axes, *zip(*known, strict=True), joined=False)
+    _expectations(axes, sweep, metric, places)
     _published(axes, sweep, {metric}, {n: x + 0.08 * width for n, x in places.items()}, {})
     axes.set_ylabel(sweep.title_of(metric))
 
@@ -336,6 +355,7 @@ def _line(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
     if metric in _ACCURACIES and points:
         where = [places[point.number] for point in points]
         panels.chance(axes, where, [point.classes for point in points], joined=True)
+    _expectations(axes, sweep, metric, {p.number: places[p.number] for p in points})
     metrics = {metric, TEACHER} if panel.get("teacher") else {metric}
     _published(axes, sweep, metrics, places, shifts)
     _upward(axes, panel, sweep, [p.number for p in points])
@@ -399,6 +419,12 @@ def _conditions(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, 
         if row["equal"]:
             x = where["", number] + 0.08
             panels.diamond(axes, x, row["mean"], row["half_width"], row["label"])
+    known = [
+        (float(number), sweep.expected[row["metric"], row["point"]])
+        for number, row in enumerate(rows)
+        if (row["metric"], row["point"]) in sweep.expected
+    ]
+    panels.expectations(axes, [x for x, _ in known], [value for _, value in known])
     classes = [sweep.points[row["point"]].classes for row in rows]
     panels.chance(axes, [float(number) for number in range(len(rows))], classes, joined=False)
     axes.set_ylabel(sweep.title_of(ACCURACY))
@@ -642,6 +668,23 @@ def _published(
             panels.diamond(
                 axes, places[number], row["mean"], row["half_width"], row["label"], shift
             )
+
+
+def _expectations(
+    axes: Axes, sweep: SweepRecords, metric: str, places: Mapping[int, float]
+) -> None:
+    """A stroke at each point of a panel whose metric has an exactly known expectation.
+
+    Args:
+        axes: the panel.
+        sweep: the records.
+        metric: the panel's metric.
+        places: x of each point that is drawn, by its number.
+    """
+    known = [
+        (x, sweep.expected[metric, n]) for n, x in places.items() if (metric, n) in sweep.expected
+    ]
+    panels.expectations(axes, [x for x, _ in known], [value for _, value in known])
 
 
 def _upward(axes: Axes, panel: Panel, sweep: SweepRecords, points: Sequence[int]) -> None:

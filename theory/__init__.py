@@ -23,11 +23,23 @@ from theory.losses import (
 )
 from theory.passes import Apply, Inputs, Params, TraitLoss, Weights
 from theory.score import forecast, one_sample, scores, scores_along, two_sample
+from theory.symmetry import (
+    Commutation,
+    PermutedAccuracy,
+    Readout,
+    commutation,
+    compare_trainings,
+    ignores_readout,
+    permute_readout,
+    permuted_accuracy,
+    untouched,
+)
 from theory.trajectory import Account, coverage, follow
 
 __all__ = [
     "Account",
     "Apply",
+    "Commutation",
     "ConditionError",
     "Curve",
     "Horizon",
@@ -35,23 +47,30 @@ __all__ = [
     "Loss",
     "MatchingLoss",
     "Params",
+    "PermutedAccuracy",
     "Potential",
+    "Readout",
     "SafeStep",
     "Theorem1",
     "TraitLoss",
     "Weights",
     "bernoulli_potential",
     "coefficient",
+    "commutation",
+    "compare_trainings",
     "conditions",
     "coverage",
     "curve",
     "follow",
     "forecast",
     "horizon",
+    "ignores_readout",
     "inner_product",
     "inner_product_reverse",
     "matching",
     "one_sample",
+    "permute_readout",
+    "permuted_accuracy",
     "poisson_potential",
     "require_conditions",
     "safe_step",
@@ -66,4 +85,5 @@ __all__ = [
     "trait_change",
     "two_sample",
     "unit_of_eps",
+    "untouched",
 ]

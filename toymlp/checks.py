@@ -114,6 +114,61 @@ def blind_reason(training: Training, aux: int, classes: int) -> str | None:
     )
 
 
+def own_class_head(setting: Setting) -> bool:
+    """Whether the student's class head is a draw that the teacher has no part of."""
+    start = setting.start
+    if isinstance(start, Interpolated):
+        return start.weight == 1
+    return isinstance(start, Independent | Matched) and CLASS_HEAD not in start.shared
+
+
+def blind(setting: Setting) -> bool:
+    """Whether the student's class head is untouched by all that its hidden layers learnt from.
+
+    Then the student's training commutes with every permutation of its class logits, each is the
+    largest with probability 1/K on every image, and expected accuracy is exactly 1/K, whatever else
+    the setting says (`theory.symmetry`). An image on which several class logits are the largest
+    counts as so many parts there; `toymlp.train.accuracy` counts the first of them.
+
+    Not covered: a start that was cloned by class logits and not trained further. Its expected
+    accuracy is 1/K too, but since the reference's classes are as exchangeable as its own.
+
+    Args:
+        setting: one that `check` passes.
+    """
+    start, student, interventions = setting.start, setting.student, setting.interventions
+    if isinstance(start, Matched) and start.clone.epochs and start.clone.logits != "aux":
+        return False
+    if student.epochs == 0:
+        # Nothing comes from the teacher: also the reference's own head is a draw as any other.
+        return True
+    liminal = interventions.liminal
+    return (
+        own_class_head(setting)
+        and student.logits == "aux"
+        # The trait gradient is that of the class logits, and liminal training is on all logits.
+        and not interventions.project_trait
+        and (liminal is None or liminal.weight == 0 or liminal.epochs == 0)
+    )
+
+
+def expected_accuracy(setting: Setting) -> float | None:
+    """Expected test accuracy of the student where it is known exactly, 1/K; None elsewhere."""
+    return 1 / (setting.classes or size_of(setting.dataset).classes) if blind(setting) else None
+
+
+def notes(setting: Setting) -> Iterator[str]:
+    """What is known of a setting before anything is trained; each in one line."""
+    if expected := expected_accuracy(setting):
+        why = (
+            "no loss that it is trained with sees its class logits, and its class head is a draw "
+            "of its own"
+            if setting.student.epochs
+            else "it is not trained, and its class head is a draw"
+        )
+        yield f"the student's expected accuracy is exactly 1/{round(1 / expected)}: {why}"
+
+
 def _of_teacher(teacher: Training) -> Iterator[SettingError]:
     if not isinstance(teacher.loss, CrossEntropy):
         yield SettingError(

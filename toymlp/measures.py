@@ -9,7 +9,7 @@ It is given all students of a population at once, and returns the values of its 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
@@ -26,18 +26,38 @@ from sublab import devices
 from sublab.devices import over_population
 from theory import losses
 from theory.passes import Params
+from toymlp.checks import own_class_head
 from toymlp.inputs import Inputs, draw_inputs, held_out_inputs
 from toymlp.networks import (
     Architecture,
     Forward,
     HiddenActivations,
     architectures,
+    class_readout,
     split_parts,
     widened,
 )
 from toymlp.objective import DistillationLoss, trait_loss
-from toymlp.settings import LogitsName, Reference, Setting
-from toymlp.stages import Student, orders_of
+from toymlp.settings import (
+    AUX_HEAD,
+    Independent,
+    LogitsName,
+    Reference,
+    Setting,
+    clone_of,
+    teacher_of,
+)
+from toymlp.stages import (
+    Draws,
+    Student,
+    TrainedModel,
+    clones,
+    orders_of,
+    population_of,
+    start_of,
+    students,
+    teachers,
+)
 from toymlp.train import (
     Context,
     Fit,
@@ -94,12 +114,14 @@ class Measure:
         columns: by name, what it gives.
         compute: from a group of students to the values of each, in their order.
         follows: whether it follows the student's training step by step.
+        repeats: how many times it trains every student, its clone and perhaps its teacher again.
     """
 
     name: str
     columns: Mapping[str, Column]
     compute: Callable[["Group"], list[Values]]
     follows: bool = False
+    repeats: int = 0
 
 
 # Of every student, in this order.
@@ -133,12 +155,12 @@ MEASURES: dict[str, Measure] = {}
 
 
 def measure(
-    name: str, *, follows: bool = False, **columns: Column
+    name: str, *, follows: bool = False, repeats: int = 0, **columns: Column
 ) -> Callable[[Callable[["Group"], list[Values]]], Callable[["Group"], list[Values]]]:
     """Declares a measurement: the decorated function computes its columns."""
 
     def declare(compute: Callable[["Group"], list[Values]]):
-        MEASURES[name] = Measure(name, columns, compute, follows)
+        MEASURES[name] = Measure(name, columns, compute, follows, repeats)
         return compute
 
     return declare
@@ -640,6 +662,121 @@ def _follow_program(
         }
 
     return over_population(one_model, mesh, cut, (inputs, images, labels))
+
+
+# Measurements that train again from another start.
+
+
+@measure(
+    "commutation",
+    repeats=2,
+    commutation=Column(
+        "largest difference that permuting the class logits of the student's start makes to any "
+        "other parameter after training (cloning included, and the teacher's training where the "
+        "class head is the reference's or made of it), in units of the largest change that "
+        "training made; 0 where nothing reaches the class logits",
+        "residual of commutation, other parameters",
+    ),
+    head_commutation=Column(
+        "the same of the class head, the permutation undone",
+        "residual of commutation, class head",
+    ),
+    permuted_std=Column(
+        "standard deviation of the student's test accuracy over all orders of its class logits, "
+        "about their mean of 1/K",
+        "standard deviation of accuracy over orders of the classes",
+    ),
+    tied=Column(
+        "share of test images on which several class logits are the largest; accuracy counts the "
+        "first of them",
+        "share of images with tied class logits",
+        share=True,
+    ),
+)
+def _commutation(group: Group) -> list[Values]:
+    classes = group.architecture.classes
+    order = tuple((k + 1) % classes for k in range(classes))
+    as_drawn, permuted = _trained_again(group, ()), _trained_again(group, order)
+    labels = jnp.asarray(group.context.dataset.test_labels)
+    values = []
+    for key, logits in zip(group.students, group.student_logits, strict=True):
+        student, readout = as_drawn[key], class_readout(as_drawn[key].params)
+        # Of a matched start, cloning is part of the training.
+        start = student.start if student.clone is None else _uncloned(*key, student, group.context)
+        apart = theory.compare_trainings(
+            start, student.params, permuted[key].params, readout, order
+        )
+        largest = np.max(logits[:, :classes], -1, keepdims=True)
+        law = theory.permuted_accuracy(jnp.asarray(logits[:, :classes]), labels)
+        values.append(
+            {
+                "commutation": _in_units(apart.others, apart.change),
+                "head_commutation": _in_units(apart.rows, apart.change),
+                "permuted_std": float(law.std),
+                "tied": float(np.mean(np.sum(logits[:, :classes] == largest, -1) > 1)),
+            }
+        )
+    return values
+
+
+def _trained_again(group: Group, order: tuple[int, ...]) -> dict[StudentKey, Student]:
+    """The students, with the class logits of their starts in another order.
+
+    Teachers stay, but where the student's class head is the reference's, or partly.
+    """
+    results: dict[StudentKey, Student] = {}
+    for own in (True, False):
+        keys = [key for key in group.students if own_class_head(key[0]) == own]
+        if not keys:
+            continue
+        context = replace(
+            group.context,
+            student_classes=order,
+            reference_classes=() if own else order,
+            report=lambda done, what: group.context.report(0, f"{what}, trained again"),
+        )
+        trained = {
+            (teacher_of(setting), run): TrainedModel(
+                {
+                    name: part
+                    for name, part in group.students[setting, run].teacher.items()
+                    if name != AUX_HEAD
+                },
+                None,
+            )
+            for setting, run in keys
+        }
+        if not own:
+            for population in _populations(trained):
+                trained |= teachers(population, context)
+        wanted = [(clone, run) for setting, run in keys if (clone := clone_of(setting)) is not None]
+        cloned = {}
+        for population in _populations(wanted):
+            cloned |= clones(population, context)
+        results |= students(keys, trained, cloned, context)
+    return results
+
+
+def _populations(wanted: Iterable[tuple[Any, int]]) -> Iterable[list[tuple[Any, int]]]:
+    """Models by what they are trained together with, each once."""
+    populations: dict[Any, list[tuple[Any, int]]] = {}
+    for setting, run in dict.fromkeys(wanted):
+        populations.setdefault(population_of(setting), []).append((setting, run))
+    return populations.values()
+
+
+def _uncloned(setting: Setting, run: int, student: Student, context: Context) -> Params:
+    """A matched start before cloning, with room for as many auxiliary logits as the student has."""
+    start = Independent(getattr(setting.start, "shared", ()))
+    _, architecture = architectures(setting, student.params[AUX_HEAD]["kernel"].shape[-1])
+    return start_of(replace(setting, start=start), run, Draws(architecture, context.seed))
+
+
+def _in_units(apart: Array, change: Array) -> float | None:
+    """apart / change; 0 where there is no difference, None where training diverged."""
+    if not np.isfinite([float(apart), float(change)]).all():
+        return None
+    return float(apart) / float(change) if apart else 0.0
 
 
 # The theorem's own numbers.

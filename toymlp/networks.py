@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from sublab.randomness import purpose_of
 from theory.passes import Params
+from theory.symmetry import Readout, permute_readout
 from toymlp.data import size_of
 from toymlp.settings import AUX_HEAD, CLASS_HEAD, LOGITS, ActivationName, LogitsName, Setting
 
@@ -279,6 +280,20 @@ def join_parts(parts: dict[str, Any]) -> Params:
         if name not in heads
     }
     return ({"hidden": hidden} if hidden else {}) | heads
+
+
+def class_readout(params: Params) -> Readout:
+    """The class logits of a network, as the theory knows a readout."""
+    head = params[CLASS_HEAD]
+    axes = dict.fromkeys(params) | {
+        CLASS_HEAD: {name: leaf.ndim - 1 for name, leaf in head.items()}
+    }
+    return Readout(axes, tuple(range(head["kernel"].shape[-1])))
+
+
+def with_classes(params: Params, order: Sequence[int]) -> Params:
+    """`params` with class logit `order[k]` in place of logit k; as they are where there is none."""
+    return permute_readout(params, class_readout(params), order) if order else params
 
 
 def keep_aux(params: Params, aux: int) -> Params:

@@ -29,6 +29,7 @@ from toymlp.networks import (
     part_key,
     split_parts,
     widened,
+    with_classes,
 )
 from toymlp.objective import Interventions
 from toymlp.settings import (
@@ -322,9 +323,10 @@ def teachers(
     fits = []
     for members in trainings.values():
         setting, run = members[0]
+        reference = draws.reference(setting.model.init_scale, run)
         fits.append(
             Fit(
-                draws.reference(setting.model.init_scale, run),
+                with_classes(reference, context.reference_classes),
                 setting.training,
                 aux=1,
                 order=orders[run],
@@ -380,10 +382,11 @@ def clones(
         scale, training = setting.model.init_scale, setting.training
         start = with_shared(draws.independent(scale, run), setting.start.shared, draws, scale, run)
         noise = training.logit_noise
-        target = imitated.row((scale, run), references.reference(scale, run), run, noise)
+        reference = with_classes(references.reference(scale, run), context.reference_classes)
+        target = imitated.row((scale, run), reference, run, noise)
         fits.append(
             Fit(
-                start,
+                with_classes(start, context.student_classes),
                 training,
                 aux=setting.model.aux,
                 order=orders[run],
@@ -474,9 +477,7 @@ def students(
             reference = 0
             if setting.interventions.liminal is not None:
                 scale = setting.model.init_scale
-                reference = references.row(
-                    (scale, run), stage.references.reference(scale, run), run, 0.0
-                )
+                reference = references.row((scale, run), stage.reference(scale, run), run, 0.0)
             fits.append(
                 Fit(
                     stage.start(setting, run, generation),
@@ -550,10 +551,15 @@ class _Distillation:
         self.references = Draws(self.teacher_architecture, context.seed)
         self.draws = Draws(self.architecture, context.seed)
         self.teachers, self.clones = teachers, clones
+        self.context = context
+
+    def reference(self, scale: float, run: int) -> Params:
+        """The reference of a run."""
+        return with_classes(self.references.reference(scale, run), self.context.reference_classes)
 
     def teacher(self, setting: TeacherSetting, run: int) -> Params:
         """A teacher with its auxiliary head."""
-        reference = self.references.reference(setting.model.init_scale, run)
+        reference = self.reference(setting.model.init_scale, run)
         return with_aux_head(self.teachers[setting, run].params, reference)
 
     def clone(self, setting: Setting, run: int) -> TrainedModel | None:
@@ -564,20 +570,22 @@ class _Distillation:
     def start(self, setting: Setting, run: int, generation: int) -> Params:
         """The student's start in a generation."""
         clone = self.clone(setting, run)
-        return start_of(
+        start = start_of(
             setting,
             run,
             self.draws,
             generation=generation,
             clone=None if clone is None else clone.params,
         )
+        # A clone's classes were put in order before it was cloned.
+        return start if clone is not None else with_classes(start, self.context.student_classes)
 
     def student(
         self, setting: Setting, run: int, start: Params, params: Params, loss: float | None
     ) -> Student:
         """A trained student beside its first teacher."""
         aux = setting.model.aux
-        reference = self.references.reference(setting.model.init_scale, run)
+        reference = self.reference(setting.model.init_scale, run)
         return Student(
             start=start,
             params=params,

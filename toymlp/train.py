@@ -45,12 +45,17 @@ class Context:
         seed: base seed.
         mesh: the devices, from `devices.population_mesh`.
         report: called with the number of model-epochs that were just trained, and what they were.
+        reference_classes: order in which the class logits of every reference are put when it has
+            been drawn; none leaves them as they are.
+        student_classes: the same of every student's start.
     """
 
     dataset: Dataset
     seed: int
     mesh: Mesh
     report: Callable[[int, str], None] = lambda done, what: None
+    reference_classes: tuple[int, ...] = ()
+    student_classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

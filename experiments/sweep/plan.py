@@ -189,10 +189,11 @@ def work(population: Population) -> float:
         labelled *= max(training_of(setting).epochs for setting, _ in population.wanted)
     if isinstance(population.setting, Setting) and population.setting.interventions.project_trait:
         each *= 2
-    following = 0.0
+    again = sum(MEASURES[name].repeats for name in population.measure)
     if any(MEASURES[name].follows for name in population.measure):
-        lengths = [training_of(setting).epochs for setting, _ in population.wanted]
-        following = _FOLLOWING * each * inputs * sum(lengths)
+        again += _FOLLOWING
+    lengths = [training_of(setting).epochs for setting, _ in population.wanted]
+    following = again * each * inputs * sum(lengths)
     seen = 2 * len(population.wanted) * test * student.forward_operations
     return epochs * inputs * each + labelled + following + seen
 

@@ -24,7 +24,13 @@ from experiments.sweep.plan import (
     work,
 )
 from experiments.sweep.store import VERSION, SweepStore
-from experiments.sweep.summary import published_rows, runs_table, summary_config, summary_table
+from experiments.sweep.summary import (
+    notes_of,
+    published_rows,
+    runs_table,
+    summary_config,
+    summary_table,
+)
 from experiments.sweep.tasks import DataSource, Result, Task, run_task
 from sublab import records
 from sublab.console import progress, say
@@ -172,6 +178,8 @@ def run(options: SweepOptions) -> SweepOutcome:
     """
     job = _read(options)
     records.prepare(options.out)
+    for line in notes_of(job.sweep):
+        say(line)
     todo, again = _todo(job)
     if again:
         say(
@@ -195,6 +203,8 @@ def dry_run(options: SweepOptions) -> DryRun:
         InputError: as `run`.
     """
     job = _read(replace(options, dry_run=True))
+    for line in notes_of(job.sweep):
+        say(line)
     todo, again = _todo(job)
     wanted = job.wanted
     complete = [

@@ -14,7 +14,7 @@ from experiments.sweep.file import LABEL, Point, PublishedValue, Sweep
 from experiments.sweep.store import SweepStore, column_type
 from sublab import settings
 from sublab.statistics import Published, compare, mean_interval, summarise
-from toymlp.checks import canonical
+from toymlp.checks import canonical, expected_accuracy, notes
 from toymlp.data import size_of
 from toymlp.measures import columns_of
 from toymlp.settings import Setting
@@ -71,7 +71,8 @@ def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
     """One row per point, metric, and place in a metric that is a list.
 
     Means are over runs whose value is finite, with 95 % intervals; differences are paired: of each
-    run with the same run of the point's baseline.
+    run with the same run of the point's baseline. `expected` is the exact expectation of accuracy
+    where it is known before anything is trained.
 
     Args:
         sweep: its points.
@@ -93,7 +94,40 @@ def summary_table(sweep: Sweep, long: pl.DataFrame) -> pl.DataFrame:
         },
         schema={"point": pl.Int64, "baseline": pl.Int64},
     )
-    return summary.join(against, on="point", how="left", maintain_order="left")
+    expected = pl.DataFrame(
+        {
+            "point": range(len(sweep.points)),
+            "metric": "accuracy",
+            "expected": [expected_accuracy(point.setting) for point in sweep.points],
+        },
+        schema={"point": pl.Int64, "metric": pl.String, "expected": pl.Float64},
+    )
+    summary = summary.join(against, on="point", how="left", maintain_order="left")
+    return summary.join(expected, on=["point", "metric"], how="left", maintain_order="left")
+
+
+def notes_of(sweep: Sweep) -> list[str]:
+    """What is known of a sweep's points before anything is trained, in lines.
+
+    Args:
+        sweep: its points.
+    """
+    noted: dict[str, list[Point]] = {}
+    for point in sweep.points:
+        for note in notes(point.setting):
+            noted.setdefault(note, []).append(point)
+    lines = []
+    for note, points in noted.items():
+        labels = dict.fromkeys(point.label for point in points)
+        alike = [point for point in sweep.points if point.label in labels]
+        whole = None not in labels and len(alike) == len(points)
+        where = (
+            ", ".join(f'"{label}"' for label in labels)
+            if whole
+            else f"at {len(points)} of {len(sweep.points)} points"
+        )
+        lines.append(f"note: {where}: {note}")
+    return lines
 
 
 def summary_config(

@@ -11,11 +11,17 @@ from sublab.statistics import ENOUGH
 def print_sweep(summary: records.Record) -> None:
     """One row a point: accuracy, its paired difference to the baseline, distillation loss.
 
+    Where accuracy has an expectation that is known exactly, it stands beside.
+
     A sweep with named published values has a second table: each beside ours, with the verdict.
     """
     config = summary.config
     compared = bool(config["baseline"])
     numbers = ["n", "accuracy", "95 % interval"]
+    # A summary of an older version says nothing of it.
+    known = "expected" in summary.table.columns and summary.table["expected"].count() > 0
+    if known:
+        numbers.append("expected")
     if compared:
         numbers += ["difference", "95 % interval"]
     table = new_table([*config["axes"]], [*numbers, "teacher", "distillation loss"])
@@ -30,6 +36,8 @@ def print_sweep(summary: records.Record) -> None:
             table.add_row(*cells, "0", *["-"] * len(numbers), "-")
             continue
         cells += [str(row["n"]), f"{row['mean']:.4f}", _interval(row, "low", "high", ".4f")]
+        if known:
+            cells.append("-" if row["expected"] is None else f"{row['expected']:.4f}")
         if compared:
             difference = row["difference"]
             cells += [

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from matplotlib import pyplot as plt
 
@@ -240,6 +242,44 @@ def test_every_data_set_has_its_own_chance(made, show):
 def test_chance_falls_with_the_number_of_classes(made, show):
     (axes,) = show(made("classes", "cpu")).axes
     assert lines_of(axes)["chance"] == pytest.approx([1 / 2, 1 / 3, 1 / 5, 1 / 7, 1 / 10])
+
+
+EXPECTATION = "exact expectation (nothing reaches the class logits)"
+
+
+def knowing(summary, metric="accuracy", **coordinates):
+    """A summary that knows the expectation of a metric at the points with these coordinates."""
+    points = [
+        number
+        for number, point in enumerate(summary.config["points"])
+        if coordinates.items() <= ({"label": point["label"]} | point["coordinates"]).items()
+    ]
+    assert points
+    there = pl.col("point").is_in(points) & (pl.col("metric") == metric)
+    known = pl.when(there).then(pl.lit(0.125)).alias("expected")
+    return replace(summary, table=summary.table.with_columns(known)), points
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("fig10b", "cross-model, auxiliary logits"),
+        ("ed2b", "cross-model"),
+        ("heads", None),
+    ],
+)
+def test_an_expectation_that_is_known_is_a_stroke_at_its_point(made, show, name, label):
+    summary = made(name, "cpu")
+    known, points = knowing(summary, **({"label": label} if label else {}))
+    axes = show(known).axes[0]
+    drawn = [
+        float(y) for line in axes.lines if line.get_label() == EXPECTATION for y in line.get_ydata()
+    ]
+    assert drawn == [0.125] * len(points)
+    assert EXPECTATION not in lines_of(show(summary).axes[0])
+    # What is known of another metric is not drawn here.
+    other, _ = knowing(summary, "final_loss")
+    assert EXPECTATION not in lines_of(show(other).axes[0])
 
 
 def test_depth_counts_layers_and_width_is_that_of_a_layer(made, show):

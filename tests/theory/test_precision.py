@@ -143,9 +143,10 @@ CASES: dict[str, Callable] = {
     "teacher_direction": lambda f, apply, loss, trait, p: f(trait, p),
     "unit_of_eps": lambda f, apply, loss, _, p: f(apply, p, p, INPUTS),
     "trait_change": lambda f, apply, loss, trait, p: f(apply, loss, trait, p, SIZES, SIZES, INPUTS),
+    "untouched": lambda f, apply, loss, trait, p: f(trait, p),
 }
 # These look at known numbers, and cannot be traced as a whole.
-UNTRACED = {"theorem_1", "require_conditions"}
+UNTRACED = {"theorem_1", "require_conditions", "ignores_readout"}
 
 
 def test_every_function_that_takes_a_model_or_a_loss_has_its_case():
@@ -194,7 +195,7 @@ def test_the_matching_loss_and_the_class_loss_ask_for_it_wherever_they_are_used(
         assert all(precision == {HIGHEST} for precision in asked)
 
 
-def test_theorem_1_and_the_check_of_conditions_call_models_and_losses_at_the_highest_precision():
+def test_what_is_not_traced_as_a_whole_calls_models_and_losses_at_the_highest_precision():
     asked = []
 
     def note():
@@ -218,4 +219,15 @@ def test_theorem_1_and_the_check_of_conditions_call_models_and_losses_at_the_hig
     theory.theorem_1(apply, loss, trait, params, SIZES, 0.1, inputs)
     theory.require_conditions(loss, inputs @ params, inputs @ params)
     assert len(asked) > 10
+    before = len(asked)
+    readout = theory.Readout(1, (0, 1))
+
+    def regulariser(params, inputs):
+        return trait(params) + jnp.sum(inputs)
+
+    theory.ignores_readout(regulariser, params, readout, inputs, jax.random.key(0), probes=1)
+    assert len(asked) > before
+    before = len(asked)
+    theory.commutation(jax.grad(trait), params, readout, (1, 0))
+    assert len(asked) > before
     assert set(asked) == {"highest"}

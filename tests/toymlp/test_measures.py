@@ -32,7 +32,8 @@ from toymlp.train import accuracy, epoch_batches
 
 RANDOM = np.random.default_rng(0)
 FOLLOWED = [name for name, measure in MEASURES.items() if measure.follows]
-BEHAVIOUR = [name for name in MEASURES if name not in FOLLOWED and name != "theory"]
+REPEATED = [name for name, measure in MEASURES.items() if measure.repeats]
+BEHAVIOUR = [name for name in MEASURES if name not in (*FOLLOWED, *REPEATED, "theory")]
 # One population: all have room for three auxiliary logits.
 STUDENTS = {
     "base": {},

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
+from experiments.sweep import run, tables
 from experiments.sweep.file import SizeName, Sweep, parse, presets, read_preset
-from experiments.sweep.summary import published_rows, shared_phrases, summary_table
+from experiments.sweep.summary import notes_of, published_rows, shared_phrases, summary_table
 from sublab import settings
+from tests.experiments.sweep.small import file_of
 from toymlp.checks import canonical
 from toymlp.data import size_of
 from toymlp.settings import Setting
@@ -315,3 +317,54 @@ def test_what_the_command_line_sets_at_some_points_alone_is_said_too():
     sweep = preset("losses", "student.loss.temperature=3.0")
     assert "student.loss.temperature = 3, where it applies" in shared_phrases(sweep, images)
     assert not any("temperature" in phrase for phrase in shared_phrases(preset("losses"), images))
+
+
+# What is known beforehand.
+
+
+def expectations(table: pl.DataFrame) -> dict[tuple[int, str], float]:
+    known = table.drop_nulls("expected")
+    return dict(
+        zip(zip(known["point"], known["metric"], strict=True), known["expected"], strict=True)
+    )
+
+
+def test_the_cross_model_control_has_its_exact_expectation_in_the_summary(whole):
+    labels = {n: point.label for n, point in enumerate(whole.sweep.points)}
+    assert expectations(whole.summary.table) == {
+        (n, "accuracy"): 0.1 for n, label in labels.items() if label == "cross-model"
+    }
+
+
+def test_the_printed_table_has_expectations_where_there_are_any(whole, capsys):
+    tables.print_sweep(whole.summary)
+    printed = capsys.readouterr().out
+    assert "expected" in printed
+    assert printed.count(" 0.1000") >= 2
+    older = replace(whole.summary, table=whole.summary.table.drop("expected"))
+    tables.print_sweep(older)
+    without = whole.summary.table.with_columns(expected=pl.lit(None, pl.Float64))
+    tables.print_sweep(replace(whole.summary, table=without))
+    assert "expected" not in capsys.readouterr().out
+
+
+def test_notes_say_which_points_are_known_beforehand():
+    (line,) = notes_of(preset("fig10b"))
+    assert line.startswith(
+        'note: "cross-model, auxiliary logits": the student\'s expected accuracy'
+    )
+    assert "exactly 1/10" in line
+    assert notes_of(sweep_of("")) == []
+    # Of a label whose points differ, how many; of labels that are alike, their names.
+    (line,) = notes_of(sweep_of('[base]\nstart = "independent"\n[grid]\nmodel.aux = [2, 3]'))
+    assert line.startswith("note: at 2 of 2 points: ")
+    file = '[grid]\nstudent.logits = ["aux", "all"]\n[[list]]\nlabel = "a"\nstart = "independent"\n'
+    (line,) = notes_of(sweep_of(f'{file}[[list]]\nlabel = "b"\nmodel.aux = 4'))
+    assert line.startswith("note: at 1 of 4 points: ")
+
+
+def test_a_dry_run_and_a_run_say_them(copied, capsys):
+    options = run.SweepOptions(file=file_of(copied), runs=3, out=copied / "out")
+    for command in (run.dry_run, run.run):
+        command(options)
+        assert capsys.readouterr().err.count('note: "cross-model": the student') == 1
