@@ -44,6 +44,8 @@ from toymlp.inputs import draw_inputs
 from toymlp.settings import Setting
 
 RUNS, SUMMARY, SAMPLES = "sweep_runs", "sweep_summary", "samples"
+# Raised when a summary of the same records comes to say other things.
+SUMMARY_VERSION = 2
 # Below so many students a sweep keeps their parameters (about 1 MB each), unless its file says.
 _FEW = 200
 _SAMPLES = 10
@@ -396,7 +398,7 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
         data_origin=" ".join(dataset.origin for dataset in job.datasets.values()),
     )
     config = summary_config(sweep, job.images, job.runs, options.seed)
-    config |= {"version": VERSION, records.DERIVED: True}
+    config |= {"version": VERSION, "summary_version": SUMMARY_VERSION, records.DERIVED: True}
     if options.set:
         # A preset with other settings is another experiment under the same name.
         config["changes"] = list(options.set)
