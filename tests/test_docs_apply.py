@@ -96,6 +96,16 @@ def test_rows_of_weight_0_do_not_count(names):
     np.testing.assert_array_equal(first.inner_product, second.inner_product)
 
 
+def test_nan_in_a_row_of_weight_0_is_not_left_out(names):
+    weights = (np.arange(12) > 0).astype(np.float32)
+
+    def fully_masked(params, inputs):
+        return names["apply"](params, inputs) / weights[:, None]
+
+    arguments = (names["loss"], names["params"], names["direction"], names["noise"])
+    assert jnp.isnan(theory.coefficient(fully_masked, *arguments, weights=weights))
+
+
 def test_scores_with_weights_among_the_outcomes_leave_out_prompt_and_padding(names):
     label, counts = np.moveaxis(np.asarray(names["outcomes"]), -1, 0)
     outcomes = jnp.stack([np.where(counts, label, 0), counts], axis=-1)
