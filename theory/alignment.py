@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from theory.checks import check_finite_number, check_params, row_weights
+from theory.checks import check_finite_number, check_params, check_scalar, row_weights
 from theory.conditions import mixed_hessian_product
 from theory.losses import Loss
 from theory.passes import (
@@ -42,6 +42,7 @@ from theory.passes import (
     mean_over_rows,
     norm,
     rows,
+    weighed,
 )
 
 
@@ -57,6 +58,7 @@ def teacher_direction(trait_loss: TraitLoss, params: Params) -> Params:
         ValueError: params are not floating point, or they or the gradient are not finite.
     """
     check_params(params)
+    check_scalar(trait_loss, params, "trait_loss")
     direction = jax.tree.map(jnp.negative, jax.grad(trait_loss)(params))
     for leaf in jax.tree.leaves(direction):
         check_finite_number(leaf, "trait_loss", "its gradient at params is NaN or infinite")
@@ -92,7 +94,7 @@ def student_direction(
         ValueError: names the argument that is not usable.
     """
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, teacher=teacher)
-    return _student_direction(apply, loss, params, teacher, inputs, weights, chunk)
+    return _known(_student_direction(apply, loss, params, teacher, inputs, weights, chunk))
 
 
 @full_precision
@@ -121,7 +123,7 @@ def inner_product_reverse(
         apply, params, inputs, chunk, weights, loss=loss, direction=direction, teacher=teacher
     )
     student = _student_direction(apply, loss, params, teacher, inputs, weights, chunk)
-    return inner(student, direction)
+    return _known(inner(student, direction))
 
 
 @full_precision
@@ -149,7 +151,7 @@ def inner_product(
     weights = row_weights(
         apply, params, inputs, chunk, weights, loss=loss, direction=direction, teacher=teacher
     )
-    return _inner_product(apply, loss, params, direction, teacher, inputs, weights, chunk)
+    return _known(_inner_product(apply, loss, params, direction, teacher, inputs, weights, chunk))
 
 
 @full_precision
@@ -171,7 +173,7 @@ def coefficient(
     Args and errors: as for `inner_product_reverse`.
     """
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, direction=direction)
-    return _coefficient(apply, loss, params, direction, inputs, weights, chunk)
+    return _known(_coefficient(apply, loss, params, direction, inputs, weights, chunk))
 
 
 @full_precision
@@ -186,14 +188,26 @@ def unit_of_eps(
 ) -> Float[Array, ""]:
     """The eps that moves a logit by 1, root mean square, to first order: a natural unit of eps.
 
-    Where the direction moves no logit, the eps that moves theta by 1. (An extension.)
+    All logits count alike, also those that a loss does not see. Where the direction moves no
+    logit, the eps that moves theta by 1. (An extension.)
 
     Args and errors: as for `inner_product_reverse`.
     """
     weights = row_weights(apply, params, inputs, chunk, weights, direction=direction)
-    square = _mean_square(apply, params, direction, inputs, weights, chunk)
+    square = _known(_mean_square(apply, params, direction, inputs, weights, chunk))
     logit, length = jnp.sqrt(square), norm(direction)
     return 1 / jnp.where(logit > 1e-6 * length, logit, length)
+
+
+def _known(result: Params) -> Params:
+    """The result; refused where it is no number."""
+    for leaf in jax.tree.leaves(result):
+        check_finite_number(
+            leaf,
+            "apply",
+            "its logits, or the loss of them, are NaN or infinite at params or teacher",
+        )
+    return result
 
 
 @partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
@@ -209,7 +223,9 @@ def _student_direction(
     def total(params, part, weights):
         labels = jax.lax.stop_gradient(rows(apply(teacher, part)))
         logits = rows(apply(params, part))
-        return jnp.vdot(weights, jax.vmap(loss)(logits, labels))
+        # A row that does not count may be no number, and its gradient must not be one either.
+        logits, labels = (jnp.where(weights[:, None] > 0, side, 0) for side in (logits, labels))
+        return weighed(weights, jax.vmap(loss)(logits, labels))
 
     def descend(part, weights):
         return jax.tree.map(jnp.negative, jax.grad(total)(params, part, weights))
@@ -231,7 +247,7 @@ def _inner_product(
     def total(part, weights):
         logits, change = linearise(apply, params, direction, part)
         gradient = jax.vmap(jax.grad(loss))(logits, rows(apply(teacher, part)))
-        return -jnp.vdot(weights, jnp.sum(gradient * change, axis=1))
+        return -weighed(weights, jnp.sum(gradient * change, axis=1))
 
     return mean_over_rows(total, inputs, weights, chunk)
 
@@ -249,7 +265,7 @@ def _coefficient(
     def total(part, weights):
         logits, change = linearise(apply, params, direction, part)
         image = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
-        return jnp.vdot(weights, jnp.sum(image * change, axis=1))
+        return weighed(weights, jnp.sum(image * change, axis=1))
 
     return mean_over_rows(total, inputs, weights, chunk)
 
@@ -265,7 +281,7 @@ def _mean_square(
 ) -> Float[Array, ""]:
     def total(part, weights):
         change = linearise(apply, params, direction, part)[1]
-        return jnp.vdot(weights, jnp.mean(change**2, axis=1))
+        return weighed(weights, jnp.mean(change**2, axis=1))
 
     return mean_over_rows(total, inputs, weights, chunk)
 

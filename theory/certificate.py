@@ -29,6 +29,7 @@ from theory.passes import (
     scramble,
     step,
     unit_quadrature,
+    weighed,
 )
 
 # Nodes of the Gauss-Legendre rule for the mean of M between the start's logits and the teacher's.
@@ -44,7 +45,7 @@ _BLIND = 100.0
 _NOTHING = 10.0
 # Bisections of a bracket: 2^-30 of its width is left.
 _HALVINGS = 30
-# What rounding does to a logit, in units in the last place of the row's typical size.
+# What rounding does to a logit, in units in its last place.
 _LOGIT_ROUNDING = 4.0
 # What rounding of the parameters does to g, in terms of what one pattern of it does.
 _PARAM_ROUNDING = 4.0
@@ -141,11 +142,14 @@ def curve(
     check_sizes(eps, "eps")
     eps = jnp.asarray(eps, float_type(params))
     result = _curve(apply, loss, params, direction, eps, inputs, weights, chunk)
+    check_finite_number(
+        result.coefficient, "apply", "its logits at params, or the loss of them, are no number"
+    )
     check_finite_number(result.inner_product, "eps", "the model's logits overflow at the largest")
     if not isinstance(result.inner_product, Tracer) and not result.blind:
         # Where g is about to change its sign, eps a says of what size it is.
         size = jnp.maximum(result.eps * result.coefficient, jnp.abs(result.inner_product))
-        for each in np.asarray(result.eps)[np.asarray(result.rounding > _DROWNED * size)]:
+        for each in np.asarray(result.eps)[np.asarray(~(result.rounding <= _DROWNED * size))]:
             _refuse_drowned("eps", float(each), result)
     return result
 
@@ -159,7 +163,7 @@ def smallest_eps(result: Curve) -> Float[Array, "*batch"]:
 
 def _refuse_drowned(name: str, eps: float, result: Curve) -> None:
     dtype, least = result.eps.dtype, float(smallest_eps(result))
-    remedy = f"; it must be at least {least:.1g} here" if np.isfinite(least) else ""
+    remedy = f"; it must be at least {1.06 * least:.2g} here" if np.isfinite(least) else ""
     remedy += ", or use float64" if dtype == jnp.float32 else ""
     raise ValueError(f"{name}: {eps:.3g} is drowned by rounding in {dtype}{remedy}")
 
@@ -242,20 +246,22 @@ def _curve(
         start, change = linearise(apply, params, direction, part)
 
         def at(eps):
-            shift = rows(apply(step(params, direction, eps), part)) - start
-            push = -gradient(start, start + shift)
+            there = rows(apply(step(params, direction, eps), part))
+            # A logit of minus infinity that stays there has not moved.
+            shift = jnp.where(there == start, 0, there - start)
+            push = -gradient(start, there)
             residual = shift - eps * change
 
             def squares(node):
                 pair = jnp.stack([residual, eps * change])
                 images = jax.vmap(lambda v: product(start, start + node * shift, v))(pair)
-                return jnp.sum(images * pair, axis=2) @ weights
+                return jax.vmap(partial(weighed, weights))(jnp.sum(images * pair, axis=2))
 
             # One node after the other: memory for one.
             by_node = jax.lax.map(squares, jnp.asarray(nodes, start.dtype))
             return (
-                weights @ jnp.sum(push * change, axis=1),
-                weights @ jnp.sum(push * shift, axis=1),
+                weighed(weights, jnp.sum(push * change, axis=1)),
+                weighed(weights, jnp.sum(push * shift, axis=1)),
                 *(jnp.asarray(node_weights, start.dtype) @ by_node),
             )
 
@@ -263,7 +269,7 @@ def _curve(
         # what it is when they do not.
         moved, uncancelled = linearise(apply, nudged, scrambled, part)
         signs = jnp.where(jnp.arange(start.shape[1]) % 2, -1, 1).astype(start.dtype)
-        size = jnp.abs(start) + jnp.sqrt(jnp.mean(start**2, axis=1, keepdims=True))
+        size = jnp.where(jnp.isfinite(start), jnp.abs(start), 0)
         length = jnp.linalg.norm(change, axis=1)
         # The loss's gradient is a difference of two terms of about this size.
         terms = jnp.linalg.norm(gradient(start, start[:, ::-1]), axis=1)
@@ -281,10 +287,10 @@ def _curve(
             scale = length + jnp.linalg.norm(uncancelled, axis=1)
             seen = jnp.maximum(of_change - _BLIND * ulp * scale, 0)
         return {
-            "coefficient": weights @ jnp.sum(image * change, axis=1),
-            "seen": weights @ seen,
-            "of_logits": weights @ (noise * length),
-            "of_params": weights @ jnp.sum(gradient(start, moved) * change, axis=1),
+            "coefficient": weighed(weights, jnp.sum(image * change, axis=1)),
+            "seen": weighed(weights, seen),
+            "of_logits": weighed(weights, noise * length),
+            "of_params": weighed(weights, jnp.sum(gradient(start, moved) * change, axis=1)),
             "by_eps": jax.lax.map(at, eps),
         }
 

@@ -4,15 +4,24 @@ Values that are traced (inside `jax.jit`, `vmap`, `grad`) cannot be looked at an
 structures, shapes and types are checked always.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import Jaxpr, JaxprEqn
 from jaxtyping import Array, Float
 
+from theory.losses import Potential
 from theory.passes import Apply, Inputs, Loss, Params, full_precision
+
+# What a leaf that is no parameter usually comes from.
+_WHOLE_MODEL = (
+    " (of a whole model, give the parameters alone: nnx.split(model, nnx.Param, ...), or "
+    "eqx.partition(model, eqx.is_inexact_array))"
+)
 
 
 @full_precision
@@ -47,29 +56,13 @@ def row_weights(
     for name, other in like_params.items():
         check_same_tree(params, other, name)
     check_inputs(inputs, chunk)
-    logits = jax.eval_shape(apply, params, inputs)
-    examples = jax.tree.leaves(inputs)[0].shape[0]
-    if not isinstance(logits, jax.ShapeDtypeStruct):
-        raise ValueError(f"apply: must give one array of logits, gives a {type(logits).__name__}")
-    if logits.ndim < 2 or logits.shape[0] != examples:
-        hint = "; for one output an example, give [examples, 1]" if logits.ndim == 1 else ""
-        raise ValueError(
-            f"apply: logits need the axes [examples, outputs], with positions between them where "
-            f"there are any; from {examples} examples it gives {list(logits.shape)}{hint}"
-        )
-    _check_precise(logits.dtype, "apply: its logits")
+    logits = _logits_of(apply, params, inputs)
     if loss is not None:
-        row = jax.ShapeDtypeStruct(logits.shape[-1:], logits.dtype)
-        value = jax.eval_shape(loss, row, row)
-        if getattr(value, "shape", None) != ():
-            raise ValueError(
-                "loss: must give one number for one row's logits and the teacher's, gives "
-                f"{getattr(value, 'shape', type(value).__name__)}"
-            )
+        _check_loss(loss, logits)
     rows = logits.shape[:-1]
     if weights is None:
         return jnp.ones(rows, logits.dtype)
-    shape = jnp.shape(weights)
+    shape = np.shape(weights)
     if shape not in (rows, rows[:1]):
         raise ValueError(
             f"weights: needs one number a row of the logits, shape {list(rows)}, or one an "
@@ -81,6 +74,57 @@ def row_weights(
             raise ValueError("weights: must be finite, 0 or more, and above 0 in at least one row")
     weights = jnp.asarray(weights, logits.dtype)
     return jnp.broadcast_to(weights.reshape(shape + (1,) * (len(rows) - len(shape))), rows)
+
+
+def _logits_of(apply: Apply, params: Params, inputs: Inputs) -> jax.ShapeDtypeStruct:
+    """Shape and type of a model's logits; refuses a model that the theory cannot use."""
+    _check_hashable(apply, "apply")
+    traced = jax.jit(apply).trace(params, inputs)
+    logits = traced.out_info
+    examples = jax.tree.leaves(inputs)[0].shape[0]
+    if not hasattr(logits, "ndim"):
+        raise ValueError(f"apply: must give one array of logits, gives a {type(logits).__name__}")
+    if logits.ndim < 2 or logits.shape[0] != examples:
+        hint = "; for one output an example, give [examples, 1]" if logits.ndim == 1 else ""
+        raise ValueError(
+            f"apply: logits need the axes [examples, outputs], with positions between them where "
+            f"there are any; from {examples} examples it gives {list(logits.shape)}{hint}"
+        )
+    _check_precise(logits.dtype, "apply: its logits")
+    for operation in operations(traced.jaxpr.jaxpr):
+        for dtype in (getattr(output.aval, "dtype", None) for output in operation.outvars):
+            if dtype is not None and _is_imprecise(dtype):
+                raise ValueError(
+                    f"apply: computes in {dtype}, whose rounding would pass for what it computes; "
+                    "make it compute in float32 or float64"
+                )
+    return logits
+
+
+def _check_loss(loss: Loss, logits: jax.ShapeDtypeStruct) -> None:
+    _check_hashable(loss, "loss")
+    if isinstance(loss, Potential):
+        raise ValueError("loss: is a potential; its loss is theory.matching(potential)")
+    row = jax.ShapeDtypeStruct(logits.shape[-1:], logits.dtype)
+    value = jax.eval_shape(loss, row, row)
+    if getattr(value, "shape", None) != ():
+        raise ValueError(
+            "loss: must give one number for one row's logits and the teacher's, gives "
+            f"{getattr(value, 'shape', type(value).__name__)}"
+        )
+
+
+def operations(program: Jaxpr) -> Iterator[JaxprEqn]:
+    """The operations of a program and of all programs inside it: loops, branches, calls."""
+    for equation in program.eqns:
+        yield equation
+        inside = jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")
+        )
+        for value in inside:
+            deeper = getattr(value, "jaxpr", value)
+            if hasattr(deeper, "eqns"):
+                yield from operations(deeper)
 
 
 def check_params(params: Params, name: str = "params") -> None:
@@ -98,8 +142,8 @@ def check_params(params: Params, name: str = "params") -> None:
     for path, leaf in leaves:
         where = f"{name}{jax.tree_util.keystr(path)}"
         if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
-            raise ValueError(f"{where}: must be an array, is a {type(leaf).__name__}")
-        _check_precise(leaf.dtype, where)
+            raise ValueError(f"{where}: must be an array, is a {type(leaf).__name__}{_WHOLE_MODEL}")
+        _check_precise(leaf.dtype, f"{where}:", _WHOLE_MODEL)
         _check_finite(leaf, where)
 
 
@@ -117,7 +161,10 @@ def check_same_tree(params: Params, other: Params, name: str) -> None:
             {jax.tree_util.keystr(path) for path, _ in side} for side in (leaves, other_leaves)
         ]
         apart = sorted(paths[0] ^ paths[1])
-        detail = f"; only one of them has {apart[0]}" if apart else ""
+        detail = ""
+        if apart:
+            owner = "params" if apart[0] in paths[0] else name
+            detail = f"; only {owner} has {apart[0]}"
         raise ValueError(f"{name}: must have the tree structure of params, and has not{detail}")
     for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
         where = f"{name}{jax.tree_util.keystr(path)}"
@@ -138,9 +185,18 @@ def check_inputs(inputs: Inputs, chunk: int | None) -> None:
     Raises:
         ValueError: names the argument.
     """
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
-    if len(lengths) != 1 or lengths in ({()}, {(0,)}):
-        raise ValueError("inputs: every array needs a leading axis of the same 1 or more examples")
+    leaves = jax.tree_util.tree_leaves_with_path(inputs)
+    lengths = [np.shape(leaf)[:1] for _, leaf in leaves]
+    if len(set(lengths)) != 1 or lengths[0] in ((), (0,)):
+        usual = max(set(lengths), key=lengths.count, default=())
+        odd = usual if usual in ((), (0,)) else next(each for each in lengths if each != usual)
+        where = (
+            f"inputs{jax.tree_util.keystr(leaves[lengths.index(odd)][0])}" if leaves else "inputs"
+        )
+        raise ValueError(
+            "inputs: every array needs a leading axis of the same 1 or more examples"
+            + (f"; {where} has {odd[0] if odd else 'none'}" if leaves else "")
+        )
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: must be at least 1, got {chunk}")
     for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):
@@ -153,8 +209,8 @@ def check_positive(value: Any, name: str) -> None:
     Raises:
         ValueError: names the argument.
     """
-    if jnp.shape(value) != ():
-        raise ValueError(f"{name}: must be one number, has shape {list(jnp.shape(value))}")
+    if np.shape(value) != ():
+        raise ValueError(f"{name}: must be one number, has shape {list(np.shape(value))}")
     if not isinstance(value, Tracer) and not (np.isfinite(value) and value > 0):
         raise ValueError(f"{name}: must be finite and above 0, got {float(value):g}")
 
@@ -170,7 +226,7 @@ def check_sizes(value: Any, name: str, *, ascending: bool = False) -> None:
     Raises:
         ValueError: names the argument.
     """
-    shape = jnp.shape(value)
+    shape = np.shape(value)
     if len(shape) != 1 or shape == (0,):
         raise ValueError(f"{name}: must be a row of 1 or more numbers, has shape {list(shape)}")
     if isinstance(value, Tracer):
@@ -193,11 +249,38 @@ def check_finite_number(value: Any, name: str, cause: str) -> None:
         raise ValueError(f"{name}: {cause}")
 
 
-def _check_precise(dtype: Any, where: str) -> None:
+def check_scalar(function: Any, argument: Any, name: str) -> None:
+    """Refuses a function of `argument` that does not give one number.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    value = jax.eval_shape(function, argument)
+    if getattr(value, "shape", None) != ():
+        shape = getattr(value, "shape", type(value).__name__)
+        raise ValueError(f"{name}: must give one number, gives {shape}")
+
+
+def _check_precise(dtype: Any, where: str, hint: str = "") -> None:
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{where}: must be floating point, is {dtype}")
-    if jnp.finfo(dtype).eps > jnp.finfo(jnp.float32).eps:
-        raise ValueError(f"{where}: must be float32 or float64, is {dtype}; cast it up")
+        raise ValueError(f"{where} must be floating point, is {dtype}{hint}")
+    if _is_imprecise(dtype):
+        raise ValueError(f"{where} must be float32 or float64, is {dtype}; cast it up")
+
+
+def _is_imprecise(dtype: Any) -> bool:
+    return bool(
+        jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).eps > jnp.finfo(jnp.float32).eps
+    )
+
+
+def _check_hashable(function: Any, name: str) -> None:
+    try:
+        hash(function)
+    except TypeError:
+        raise ValueError(
+            f"{name}: must be hashable, since programs are compiled for the object"
+        ) from None
 
 
 def _check_finite(leaf: Any, where: str) -> None:

@@ -109,6 +109,10 @@ def softmax_potential(subset: Subset, temperature: float | Float[Array, ""] = 1.
         ValueError: names the argument that is not usable, where its value is known.
     """
     _check_one_axis(subset, "subset")
+    if not jnp.issubdtype(jnp.result_type(subset), jnp.bool_):
+        raise ValueError(
+            f"subset: must say of each output whether it takes part, is {jnp.result_type(subset)}"
+        )
     if not isinstance(subset, Tracer) and not np.any(np.asarray(subset)):
         raise ValueError("subset: no output takes part")
     if not isinstance(temperature, Tracer) and not (
@@ -149,7 +153,7 @@ def squared_potential(
 
     def value(logits: Vector) -> Scalar:
         _check_length(weights, logits, "weights")
-        return 0.5 * jnp.sum(weights * jnp.square(logits))
+        return 0.5 * jnp.sum(jnp.asarray(weights, logits.dtype) * jnp.square(logits))
 
     return Potential(value, lambda vector: jnp.where(weights != 0, vector, 0))
 
@@ -251,13 +255,13 @@ def class_cross_entropy(
 
 
 def _check_one_axis(value: Array | np.ndarray, name: str) -> None:
-    if len(jnp.shape(value)) != 1:
-        raise ValueError(f"{name}: needs one number an output, has shape {list(jnp.shape(value))}")
+    if len(np.shape(value)) != 1:
+        raise ValueError(f"{name}: needs one number an output, has shape {list(np.shape(value))}")
 
 
 def _check_length(value: Array | np.ndarray, logits: Vector, name: str) -> None:
-    if jnp.shape(value) != jnp.shape(logits):
+    if np.shape(value) != jnp.shape(logits):
         raise ValueError(
-            f"{name}: is for {jnp.shape(value)[0]} outputs, and the logits have shape "
+            f"{name}: is for {np.shape(value)[0]} outputs, and the logits have shape "
             f"{list(jnp.shape(logits))}"
         )

@@ -7,17 +7,19 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 # A model's parameters: a pytree of floating-point arrays.
 Params = Any
 # Examples: a pytree of arrays, each with a leading examples axis.
 Inputs = Any
 # A model, as the theory knows it: logits of every example, or of every position of every example.
+# Programs are compiled for the object: hand in the same one again, and do not let it read what
+# changes, which a compiled program would not see.
 Apply = Callable[[Params, Inputs], Float[Array, "batch *positions outputs"]]
 TraitLoss = Callable[[Params], Float[Array, ""]]
 # How much each row counts in a mean: one number an example, or one a position of each.
-Weights = Float[Array, "examples *positions"] | Float[np.ndarray, "examples *positions"]
+Weights = Shaped[Array, "examples *positions"] | Shaped[np.ndarray, "examples *positions"]
 # A distillation loss of one row's logits, the student's and the teacher's.
 Loss = Callable[[Float[Array, " outputs"], Float[Array, " outputs"]], Float[Array, ""]]
 Sums = TypeVar("Sums")
@@ -139,6 +141,14 @@ def mean_over_rows(
             rest = jax.tree.map(lambda leaf: leaf[whole * size :], (inputs, weights))
             total = jax.tree.map(jnp.add, total, of_part(rest))
     return jax.tree.map(lambda leaf: leaf / jnp.sum(weights).astype(leaf.dtype), total)
+
+
+def weighed(
+    weights: Float[Array, " rows"], terms: Float[Array, "rows *shape"]
+) -> Float[Array, " *shape"]:
+    """The sum of the rows' terms, each times its weight. What has weight 0 may be no number."""
+    counts = weights.reshape(-1, *(1,) * (terms.ndim - 1))
+    return jnp.sum(jnp.where(counts > 0, counts * terms, 0), axis=0)
 
 
 def unit_quadrature(points: int) -> tuple[np.ndarray, np.ndarray]:

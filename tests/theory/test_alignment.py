@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 
 from experiments.verify import families, instances
-from tests.programs import equations
 from tests.theory.draws import MLP, all_kinds, key, seeds, smooth_kinds, some
 from theory.alignment import (
     coefficient,
@@ -20,6 +19,7 @@ from theory.alignment import (
     teacher_direction,
     unit_of_eps,
 )
+from theory.checks import operations
 from theory.losses import matching, squared_potential
 from theory.passes import inner, norm, rows, step
 
@@ -207,7 +207,7 @@ def test_students_that_start_elsewhere_are_measured_from_there():
 
 def largest_array(program) -> int:
     """Elements of the largest intermediate array of a program, however deep inside."""
-    outputs = [variable for equation in equations(program) for variable in equation.outvars]
+    outputs = [variable for equation in operations(program) for variable in equation.outvars]
     return max(getattr(variable.aval, "size", 0) for variable in outputs)
 
 

@@ -58,16 +58,82 @@ def test_a_model_or_loss_of_the_wrong_shape_is_refused(name):
         (lambda p, x: apply(p, x)[:, 0], r"apply: .*it gives \[4\]; for one output an example"),
         (lambda p, x: apply(p, x).T, r"apply: logits need the axes .*it gives \[1, 4\]"),
         (lambda p, x: (apply(p, x), 1), "apply: must give one array of logits, gives a tuple"),
-        (lambda p, x: apply(p, x) > 0, "apply: its logits: must be floating point, is bool"),
+        (lambda p, x: apply(p, x) > 0, "apply: its logits must be floating point, is bool"),
         (
             lambda p, x: apply(p, x).astype(jnp.bfloat16),
-            "apply: its logits: must be float32 or float64, is bfloat16; cast it up",
+            "apply: its logits must be float32 or float64, is bfloat16; cast it up",
         ),
     ):
         with pytest.raises(ValueError, match=message):
             call(model, LOSS)
     with pytest.raises(ValueError, match=r"loss: must give one number .* gives \(1,\)"):
         call(apply, lambda z, y: (z - y) ** 2)
+
+
+def test_what_is_no_function_of_the_right_kind_is_refused():
+    potential = theory.squared_potential(np.ones(1))
+    with pytest.raises(ValueError, match=r"loss: is a potential; its loss is theory.matching"):
+        theory.coefficient(apply, potential, PARAMS, PARAMS, INPUTS)  # pyright: ignore
+
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, params, inputs):
+            return apply(params, inputs)
+
+    with pytest.raises(ValueError, match="apply: must be hashable"):
+        theory.coefficient(Unhashable(), LOSS, PARAMS, PARAMS, INPUTS)
+    with pytest.raises(ValueError, match=r"trait_loss: must give one number, gives \(6, 1\)"):
+        theory.teacher_direction(lambda p: p["w"], PARAMS)
+
+
+@pytest.mark.parametrize("name", ["student_direction", "coefficient", "inner_product", "curve"])
+def test_logits_that_are_no_number_are_said_to_be_so(name):
+    with pytest.raises(ValueError, match="apply: its logits"):
+        CALLS[name](getattr(theory, name), lambda p, x: apply(p, x) * jnp.nan, LOSS)
+    with pytest.raises(ValueError, match="apply: its logits"):
+        theory.unit_of_eps(lambda p, x: apply(p, x) * jnp.nan, PARAMS, PARAMS, INPUTS)
+
+
+def test_the_leaf_of_the_inputs_that_is_at_fault_is_named():
+    def of_image(p, x):
+        return apply(p, x["image"])
+
+    for key, said in ((np.ones(2), "2"), (np.array(1.0), "none")):
+        with pytest.raises(ValueError, match=rf"inputs: .*; inputs\['key'\] has {said}"):
+            theory.coefficient(
+                of_image, LOSS, PARAMS, PARAMS, {"image": INPUTS, "mask": np.ones(4), "key": key}
+            )
+
+
+def test_the_tree_that_has_a_leaf_too_many_is_named():
+    more = PARAMS | {"v": np.ones(1)}
+    with pytest.raises(ValueError, match=r"direction: .*; only direction has \['v'\]"):
+        theory.coefficient(apply, LOSS, PARAMS, more, INPUTS)
+    with pytest.raises(ValueError, match=r"direction: .*; only params has \['v'\]"):
+        theory.coefficient(apply, LOSS, more, PARAMS, INPUTS)
+
+
+def test_a_least_eps_that_is_named_is_accepted():
+    with jax.enable_x64(False):
+        rng = np.random.default_rng(0)
+        start, way = ({"w": jnp.asarray(rng.normal(size=(6, 1)), jnp.float32)} for _ in range(2))
+        inputs = jnp.asarray(rng.normal(size=(40, 6)), jnp.float32)
+        with pytest.raises(ValueError, match="it must be at least") as refusal:
+            theory.curve(apply, LOSS, start, way, np.array([1e-8]), inputs)
+        least = float(str(refusal.value).split("at least ")[1].split()[0])
+        theory.curve(apply, LOSS, start, way, np.array([least]), inputs)
+        with pytest.raises(ValueError, match="drowned"):
+            theory.curve(apply, LOSS, start, way, np.array([0.8 * least]), inputs)
+
+
+def test_masks_of_booleans_and_lists_of_sizes_are_taken():
+    found = theory.coefficient(apply, LOSS, PARAMS, PARAMS, INPUTS, weights=np.arange(4) > 1)
+    np.testing.assert_allclose(
+        found, theory.coefficient(apply, LOSS, PARAMS, PARAMS, INPUTS[2:]), rtol=1e-12
+    )
+    listed: Any = [0.1, 0.2]
+    theory.curve(apply, LOSS, PARAMS, PARAMS, listed, INPUTS)
 
 
 @pytest.mark.parametrize("name", CALLS)

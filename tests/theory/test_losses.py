@@ -179,6 +179,10 @@ def test_a_potential_of_ones_own_may_declare_its_null_space():
             "subset: needs one number an out",
         ),
         (
+            lambda: losses.softmax_potential(np.array([0, 1])),
+            "subset: must say of each output whether it takes part, is int",
+        ),
+        (
             lambda: losses.softmax_potential(np.ones(3, bool), 0.0),
             "temperature: must be finite and above 0, got 0",
         ),
