@@ -76,7 +76,7 @@ def test_what_is_no_function_of_the_right_kind_is_refused():
         theory.coefficient(apply, potential, PARAMS, PARAMS, INPUTS)  # pyright: ignore
 
     class Unhashable:
-        __hash__ = None
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
 
         def __call__(self, params, inputs):
             return apply(params, inputs)
