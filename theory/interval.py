@@ -172,7 +172,7 @@ def _interval(
             return jnp.stack([jnp.sqrt(square(acceleration)), below, above])
 
         curvature, below, above = jnp.moveaxis(_supremum(jax.lax.map(at, grid)), 1, 0)
-        residual = jnp.where(curvature > 0, jnp.exp(above) * curvature**2, 0)
+        residual = jnp.where(curvature == 0, 0, jnp.exp(above) * curvature**2)
         return {
             "linear": jnp.exp(-below) * square(change) @ weights,
             "residual": residual @ weights,
@@ -182,16 +182,20 @@ def _interval(
     linear, residual = mean["linear"], mean["residual"]
     ratio = linear / jnp.where(residual > 0, residual, 1)
     flat = jnp.where(linear > 0, jnp.inf, 0)
-    # NaN, where the model overflows, certifies nothing.
+    # NaN, of two infinities, certifies nothing.
     bound = jnp.where(residual == 0, flat, jnp.nan_to_num(2 * jnp.sqrt(ratio), posinf=jnp.inf))
     sizes = grid[1:]
     return IntervalCertificate(jnp.max(jnp.minimum(sizes, bound)), sizes, bound)
 
 
 def _supremum(values: Float[Array, "points_and_one *rest"]) -> Float[Array, "points *rest"]:
-    """Of each point but the first: a bound on the values up to there, also between the points."""
-    jumps = jax.lax.cummax(jnp.abs(jnp.diff(values, axis=0)))
-    return jax.lax.cummax(values)[1:] + jumps
+    """Of each point but the first: a bound on the values up to there, also between the points.
+
+    What is not finite, where the model overflows, has none: infinity.
+    """
+    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+    jumps = jnp.nan_to_num(jnp.abs(jnp.diff(values, axis=0)), nan=jnp.inf, posinf=jnp.inf)
+    return jax.lax.cummax(values)[1:] + jax.lax.cummax(jumps)
 
 
 def _within(

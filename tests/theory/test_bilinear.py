@@ -233,6 +233,15 @@ def bottleneck(p, x):
     return jnp.tanh(x @ p["in"]) @ p["down"] @ p["up"]
 
 
+def _gap(start, teacher, way, inputs):
+    """|(J_S - J_T) d| in the variance of the teacher's softmax."""
+    logits, change = jax.jvp(lambda p: bottleneck(p, inputs), (teacher,), (way,))
+    other = jax.jvp(lambda p: bottleneck(p, inputs), (start,), (way,))[1]
+    p, difference = jax.nn.softmax(logits), other - change
+    mean = jnp.sum(p * difference, axis=1)
+    return jnp.sqrt(jnp.mean(jnp.sum(p * difference**2, axis=1) - mean**2))
+
+
 @jax.jit
 def from_another_start(seed, distance):
     """Expansion and g at +-eps, for a start matched in behaviour and for one that is not."""
@@ -261,7 +270,7 @@ def from_another_start(seed, distance):
         eps = 1e-4
         zero, above, below = jax.lax.map(g, jnp.array([0.0, eps, -eps]))
         found = other_start(bottleneck, SOFTMAX, start, teacher, way, inputs)
-        return found, zero, (above - below) / (2 * eps), above
+        return found, zero, (above - below) / (2 * eps), above, _gap(start, teacher, way, inputs)
 
     return of(matched), of(unmatched)
 
@@ -270,10 +279,12 @@ def from_another_start(seed, distance):
 @given(seed=st.integers(0, 2**31 - 1), distance=st.sampled_from([0.01, 0.1, 0.3, 1.0]))
 def test_g_of_another_start_is_its_constant_and_slope(seed, distance):
     matched, unmatched = from_another_start(np.uint32(seed), distance)
-    for found, constant, slope, _ in (matched, unmatched):
+    for found, constant, slope, _, gap in (matched, unmatched):
         size = found.teacher * (found.teacher + found.difference)
         assert abs(found.constant - constant) < 1e-12 + 1e-9 * abs(constant)
         assert abs(found.slope - slope) < 1e-5 * size
+        assert found.difference == pytest.approx(float(gap), rel=1e-6)
+        assert found.ensured == (gap < found.teacher)
         assert not found.ensured or found.slope > 0
     assert abs(matched[0].constant) < 1e-10
     if matched[0].ensured:
@@ -285,7 +296,7 @@ def test_g_of_another_start_is_its_constant_and_slope(seed, distance):
 
 def test_a_constant_of_the_wrong_sign_outweighs_a_small_step():
     constants = [from_another_start(np.uint32(seed), 0.3)[1] for seed in range(12)]
-    wrong = [(found, g) for found, _, _, g in constants if found.constant < 0]
+    wrong = [(found, g) for found, _, _, g, _ in constants if found.constant < 0]
     assert wrong
     assert all(g < 0 for _, g in wrong)
     assert any(found.ensured for found, _ in wrong)
