@@ -169,10 +169,14 @@ def test_where_the_model_is_not_finite_nothing_is_certified():
     def root(p, x):
         return jnp.sqrt(1 - p["w"]) * x
 
-    rest = (SQUARED, at(0.0), at(1.0), jnp.ones((1, 1)))
-    found = interval_certificate(root, *rest, largest=2.0, drift=constant_drift)
-    assert found.bound[-1] == 0
-    assert 0 < float(found.reach) < 1
+    rest = (SQUARED, at(0.0), at(1.0), jnp.ones((2, 1)))
+    # Also where what is not finite has no weight: 0 times infinity.
+    for weights in (None, np.array([1.0, 0.0])):
+        found = interval_certificate(
+            root, *rest, largest=2.0, drift=constant_drift, weights=weights
+        )
+        assert found.bound[-1] == 0
+        assert 0 < float(found.reach) < 1
     # Overflow of the Hessian: exp(s + s^2 / 20).
     rest = (matching(poisson_potential), at(0.0), at(-1.0), -jnp.ones((1, 1)))
     found = interval_certificate(flatten, *rest, largest=1e3, drift=coordinate_drift)
