@@ -180,7 +180,7 @@ def _interval(
 
     mean = mean_over_rows(total, inputs, weights, chunk)
     linear, residual = mean["linear"], mean["residual"]
-    ratio = linear / jnp.where(residual > 0, residual, 1)
+    ratio = linear / jnp.where(residual == 0, 1, residual)
     flat = jnp.where(linear > 0, jnp.inf, 0)
     # NaN, of two infinities, certifies nothing.
     bound = jnp.where(residual == 0, flat, jnp.nan_to_num(2 * jnp.sqrt(ratio), posinf=jnp.inf))
