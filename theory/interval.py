@@ -182,7 +182,7 @@ def _interval(
     linear, residual = mean["linear"], mean["residual"]
     ratio = linear / jnp.where(residual == 0, 1, residual)
     flat = jnp.where(linear > 0, jnp.inf, 0)
-    # NaN, of two infinities, certifies nothing.
+    # NaN, where the model overflows, certifies nothing.
     bound = jnp.where(residual == 0, flat, jnp.nan_to_num(2 * jnp.sqrt(ratio), posinf=jnp.inf))
     sizes = grid[1:]
     return IntervalCertificate(jnp.max(jnp.minimum(sizes, bound)), sizes, bound)
@@ -191,10 +191,9 @@ def _interval(
 def _supremum(values: Float[Array, "points_and_one *rest"]) -> Float[Array, "points *rest"]:
     """Of each point but the first: a bound on the values up to there, also between the points.
 
-    What is not finite, where the model overflows, has none: infinity.
+    From where the model overflows on it is infinity or NaN.
     """
-    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    jumps = jnp.nan_to_num(jnp.abs(jnp.diff(values, axis=0)), nan=jnp.inf, posinf=jnp.inf)
+    jumps = jnp.abs(jnp.diff(values, axis=0))
     return jax.lax.cummax(values)[1:] + jax.lax.cummax(jumps)
 
 
