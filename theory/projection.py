@@ -42,6 +42,7 @@ from theory.passes import (
     Weights,
     float_type,
     full_precision,
+    gathered,
     inner,
     mean_over_rows,
     norm,
@@ -445,10 +446,11 @@ def _over_parts(function: Callable[[Inputs], Logits], inputs: Inputs, chunk: int
     """function(inputs), `chunk` examples at a time."""
     examples = jax.tree.leaves(inputs)[0].shape[0]
     size = examples if chunk is None else min(chunk, examples)
-    whole = examples // size * size
-    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), inputs)
     if size == examples:
         return function(inputs)
+    whole = examples // size * size
+    inputs = jax.tree.map(gathered, inputs)
+    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), inputs)
     found = jax.lax.map(function, parts)
     found = found.reshape(whole, *found.shape[2:])
     if whole == examples:

@@ -454,7 +454,7 @@ def test_a_chunk_bounds_the_activations():
         """Of how many examples at a time the eight hidden units are held (4, 5: weights)."""
         program = jax.make_jaxpr(partial(function, network, LOSSES["softmax"], **keywords))
         shapes = [
-            out.aval.shape
+            getattr(out.aval, "shape", ())
             for equation in equations(program(*arguments).jaxpr)
             for out in equation.outvars
         ]
@@ -472,6 +472,18 @@ def test_a_chunk_bounds_the_activations():
         arguments = params, other, inputs
         assert hidden(function, *arguments, chunk=3, **keywords) == {1, 3}
         assert hidden(function, *arguments, **keywords) == {7}
+
+
+def test_inputs_that_are_spread_over_devices_come_in_chunks_too(problem):
+    jacobian, start, delta = problem
+    run = partial(project, linear, LOSSES["softmax"], tree(start), tree(delta), iterations=30)
+    mesh = jax.make_mesh((2,), ("examples",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(jacobian, jax.P("examples"))
+        found = run(inputs=spread, chunk=2)
+    np.testing.assert_allclose(
+        flat(found.displacement), flat(run(inputs=jacobian).displacement), atol=1e-10
+    )
 
 
 def test_bad_arguments_are_refused_by_name(problem):
