@@ -111,15 +111,16 @@ def test_a_row_of_weight_0_may_be_no_number_but_for_a_gradient(names):
         theory.student_direction(fully_masked, *arguments, names["noise"], weights=weights)
 
 
-def test_scores_with_weights_among_the_outcomes_leave_out_prompt_and_padding(names):
-    label, counts = np.moveaxis(np.asarray(names["outcomes"]), -1, 0)
-    outcomes = jnp.stack([np.where(counts, label, 0), counts], axis=-1)
-    arguments = (names["language_model"], names["lm_params"], names["lm_direction"])
-    again = theory.scores(*arguments, names["sequences"], outcomes, log_prob=names["log_prob"])
+def test_scores_leave_out_prompt_and_padding(names):
+    lm = (names["language_model"], names["lm_params"], names["lm_direction"], names["sequences"])
+    weights = names["weights"]
+    labels = np.where(weights > 0, names["labels"], 3)
+    again = theory.scores(*lm, labels, weights=weights)
     np.testing.assert_array_equal(again, names["lm_scores"])
-    outcomes = outcomes.at[..., 1].set(1)
-    all_count = theory.scores(*arguments, names["sequences"], outcomes, log_prob=names["log_prob"])
+    all_count = theory.scores(*lm, labels, weights=np.ones_like(weights))
     assert not np.allclose(all_count, names["lm_scores"])
+    with pytest.raises(ValueError, match="outcomes: "):
+        theory.scores(*lm, names["labels"], weights=np.ones_like(weights))
 
 
 def test_memory_goes_with_the_vocabulary_as_the_page_says():

@@ -47,7 +47,19 @@ from theory.losses import (
     softmax_potential,
     squared_potential,
 )
+from theory.many_steps import ManySteps, many_steps
 from theory.passes import Apply, Inputs, Params, TraitLoss, Weights
+from theory.projection import (
+    LinearStudent,
+    Spectrum,
+    descend,
+    descend_labels,
+    nonlinearity,
+    project,
+    project_labels,
+    spectrum,
+    transferred_gain,
+)
 from theory.score import (
     fisher_information,
     forecast,
@@ -70,11 +82,12 @@ from theory.symmetry import (
     permuted_accuracy,
     untouched,
 )
-from theory.trajectory import Account, coverage, follow
+from theory.trajectory import Account, Approach, coverage, follow
 
 __all__ = [
     "Account",
     "Apply",
+    "Approach",
     "BilinearCoefficient",
     "Commutation",
     "ConditionError",
@@ -83,7 +96,9 @@ __all__ = [
     "Inputs",
     "IntervalCertificate",
     "LayerGram",
+    "LinearStudent",
     "Loss",
+    "ManySteps",
     "MatchingLoss",
     "OtherStart",
     "Params",
@@ -91,6 +106,7 @@ __all__ = [
     "Potential",
     "Readout",
     "SafeStep",
+    "Spectrum",
     "Theorem1",
     "TraitLoss",
     "Weights",
@@ -107,6 +123,8 @@ __all__ = [
     "coordinate_drift",
     "coverage",
     "curve",
+    "descend",
+    "descend_labels",
     "diagonal",
     "fisher_information",
     "follow",
@@ -121,8 +139,10 @@ __all__ = [
     "inner_product_reverse",
     "interval_certificate",
     "lora",
+    "many_steps",
     "mask",
     "matching",
+    "nonlinearity",
     "one_sample",
     "other_start",
     "paired",
@@ -130,6 +150,8 @@ __all__ = [
     "permuted_accuracy",
     "poisson_potential",
     "power",
+    "project",
+    "project_labels",
     "require_conditions",
     "safe_step",
     "sample_size",
@@ -138,11 +160,13 @@ __all__ = [
     "smallest_eps",
     "softmax_drift",
     "softmax_potential",
+    "spectrum",
     "squared_potential",
     "student_direction",
     "teacher_direction",
     "theorem_1",
     "trait_change",
+    "transferred_gain",
     "two_sample",
     "unit_of_eps",
     "untouched",

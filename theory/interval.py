@@ -17,12 +17,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from theory.alignment import linearise
 from theory.checks import check_positive, row_weights
 from theory.conditions import mixed_hessian_product
-from theory.losses import Loss, MatchingLoss, Potential, off_null_space
+from theory.losses import Loss, MatchingLoss, Potential, Subset, off_null_space
 from theory.passes import (
     Apply,
     Inputs,
@@ -60,9 +60,7 @@ class IntervalCertificate:
     bound: Float[Array, "*batch points"]
 
 
-def softmax_drift(
-    subset: Bool[Array, " outputs"], temperature: float | Float[Array, ""] = 1.0
-) -> Drift:
+def softmax_drift(subset: Subset, temperature: float | Float[Array, ""] = 1.0) -> Drift:
     """The drift of `softmax_potential(subset, temperature)`: the range of u / tau on the subset.
 
     Probabilities change by factors within exp(range) of each other, and so does every variance.

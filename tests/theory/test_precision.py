@@ -119,29 +119,71 @@ def quadratic_loss(z, y):
     return 0.5 * (z - y) @ jnp.diag(jnp.arange(1.0, 5.0)) @ (z - y)
 
 
+def declared(loss):
+    """The matching loss of loss(z, 0), which declares that it has no null space."""
+    value = partial(loss, y=jnp.zeros(4))
+    return theory.matching(value, lambda vector: vector)
+
+
 PARAMS = {"filter": np.ones((2, 1, 3), np.float32), "out": np.ones((6, 4), np.float32)}
 INPUTS = np.linspace(-1, 1, 40, dtype=np.float32).reshape(5, 8)
 SIZES = np.array([0.1, 0.2], np.float32)
 # What a test may do to each function, in terms of the parameters; `apply` and losses are new each
 # time, so that each is traced anew.
 CASES: dict[str, Callable] = {
+    "bilinear_coefficient": lambda f, apply, loss, _, p: f(
+        apply,
+        loss,
+        p,
+        p,
+        INPUTS,
+        student_map=theory.diagonal(2.0),
+        teacher_map=theory.diagonal(1.0),
+    ),
     "coefficient": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS),
+    "coefficient_by_example": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS),
+    "coefficient_by_layer": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS),
+    "coefficient_by_logit": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS),
     "conditions": lambda f, apply, loss, _, p: f(loss, apply(p, INPUTS), apply(p, INPUTS)),
     "curve": lambda f, apply, loss, _, p: f(apply, loss, p, p, SIZES, INPUTS),
+    "descend": lambda f, apply, loss, _, p: f(
+        apply, declared(loss), p, p, INPUTS, rate=0.1, steps=2
+    ),
+    "descend_labels": lambda f, apply, loss, _, p: f(
+        apply, declared(loss), p, p, INPUTS, rate=0.1, steps=2
+    ),
     "follow": lambda f, apply, loss, trait, p: f(
         trait, lambda q, batch: jnp.mean(apply(q, batch)), optax.sgd(0.1), p, INPUTS[None]
     ),
+    "fisher_information": lambda f, apply, loss, _, p: f(apply, p, p, INPUTS),
+    "gram": lambda f, apply, loss, _, p: f(
+        apply, loss, p, jax.tree.map(lambda leaf: leaf[None], p), INPUTS
+    ),
     "horizon": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS, largest=1.0),
     "inner_product": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
+    "inner_product_by_example": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
+    "inner_product_by_layer": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
+    "inner_product_by_logit": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
     "inner_product_reverse": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
+    "interval_certificate": lambda f, apply, loss, _, p: f(
+        apply, declared(loss), p, p, INPUTS, largest=1.0, points=2
+    ),
+    "nonlinearity": lambda f, apply, loss, _, p: f(apply, declared(loss), p, p, INPUTS),
+    "other_start": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
+    "project": lambda f, apply, loss, _, p: f(apply, declared(loss), p, p, INPUTS, iterations=2),
+    "project_labels": lambda f, apply, loss, _, p: f(
+        apply, declared(loss), p, p, INPUTS, iterations=2
+    ),
     "safe_step": lambda f, apply, loss, trait, p: f(trait, p, p, SIZES),
     "scores": lambda f, apply, loss, _, p: f(apply, p, p, INPUTS, jnp.arange(5) % 4),
     "scores_along": lambda f, apply, loss, _, p: f(
         apply, p, jax.tree.map(lambda leaf: leaf[None], p), INPUTS, jnp.arange(5) % 4
     ),
+    "spectrum": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS, products=2),
     "student_direction": lambda f, apply, loss, _, p: f(apply, loss, p, p, INPUTS, chunk=2),
     "teacher_direction": lambda f, apply, loss, trait, p: f(trait, p),
     "unit_of_eps": lambda f, apply, loss, _, p: f(apply, p, p, INPUTS),
+    "transferred_gain": lambda f, apply, loss, trait, p: f(trait, p, p, p),
     "trait_change": lambda f, apply, loss, trait, p: f(apply, loss, trait, p, SIZES, SIZES, INPUTS),
     "untouched": lambda f, apply, loss, trait, p: f(trait, p),
 }
