@@ -46,7 +46,7 @@ def print_claims(summary: records.Record) -> None:
         orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
     controls = new_table(
         ["negative control", "statement"],
-        ["instances", "g > 0", "95 % interval", "condition missed", "verdict"],
+        ["instances", "holds in", "95 % interval", "condition missed", "verdict"],
     )
     for row in rows["control"]:
         share, interval = "-", "-"
@@ -61,8 +61,12 @@ def print_claims(summary: records.Record) -> None:
             row["named"] or "-",
             _VERDICTS["control"][row["holds"]],
         )
-    count, seed = summary.config["instances"], summary.config["seed"]
-    print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
+    count, trained, seed = (summary.config[name] for name in ("instances", "trained", "seed"))
+    print_table(
+        f"Claims of the theory on {count} random instances of one step and {trained} that are "
+        f"trained, seed {seed}",
+        claims,
+    )
     print_table("", orders)
     print_table("Settings in which the theorem must fail", controls)
     print(f"records: {summary.folder.parents[1]}")
