@@ -121,9 +121,7 @@ def draw_kinds(
     return dict(zip(CHOICES, np.array(rows, np.int32).T, strict=True))
 
 
-def draw_keys(
-    seed: int, suite: str, numbers: Int[Array, " instances"]
-) -> Key[Array, " instances"]:
+def draw_keys(seed: int, suite: str, numbers: Int[Array, " instances"]) -> Key[Array, " instances"]:
     """One key for the instance of each number."""
     return run_keys(seed, f"verify {suite}", numbers)
 
@@ -202,7 +200,7 @@ def potential(instance: Instance) -> Potential:
         Potential(lambda z: jnp.sum(jnp.logaddexp(z, -z) + 0.05 * z**2), lambda vector: vector),
     ]
     branch = jnp.array([0, 0, 1, 1, 1, 2, 3, 4])[kind]
-    projections = [each.off_null_space for each in branches]
+    projections = [seen for each in branches if (seen := each.off_null_space)]
     return Potential(
         lambda logits: jax.lax.switch(branch, branches, logits),
         lambda vector: jax.lax.switch(branch, projections, vector),

@@ -99,7 +99,7 @@ def evaluate(key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
         (trained, _), _ = jax.lax.scan(advance, (start, optimiser.init(start)), orders)
         return trained
 
-    permutation = np.roll(np.arange(_ANSWERS), 1)
+    permutation = [*range(1, _ANSWERS), 0]
     pair = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), start, permute_readout(start, _READOUT, permutation)
     )

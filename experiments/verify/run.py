@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import chain, count
 from pathlib import Path
 from threading import Event, Lock
@@ -187,9 +187,7 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
 def _groups(options: VerifyOptions, suite: Suite) -> list[_Group]:
     """The groups of one suite: its share of the instances, cut up."""
     share = suite.share(options.instances, options.trained)
-    return [
-        _Group(suite, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)
-    ]
+    return [_Group(suite, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)]
 
 
 def _record(options: VerifyOptions, group: _Group) -> records.Record:

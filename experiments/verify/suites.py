@@ -32,7 +32,7 @@ class Suite:
     evaluate: Callable[..., dict[str, Any]]
     share: Callable[[int, int], int]
     block: int
-    weight: float
+    weight: int
     family: Family | None = None
 
 
@@ -49,15 +49,15 @@ SUITES = (
             partial(evaluate.evaluate, family),
             partial(_of_family, place),
             BLOCK,
-            10 + place,
+            20 + 2 * place,
             family,
         )
         for place, family in enumerate(FAMILIES)
     ),
-    Suite("readout", readout.evaluate, lambda _, trained: trained, 50, 4),
-    Suite("beyond", beyond.evaluate, lambda instances, _: -(-instances // 10), 50, 8),
-    Suite("every_step", near_start.every_step, lambda _, trained: trained, 50, 9),
-    Suite("to_rest", near_start.to_rest, lambda _, trained: trained, 50, 9.5),
+    Suite("readout", readout.evaluate, lambda _, trained: trained, 50, 8),
+    Suite("beyond", beyond.evaluate, lambda instances, _: -(-instances // 10), 50, 16),
+    Suite("every_step", near_start.every_step, lambda _, trained: trained, 50, 18),
+    Suite("to_rest", near_start.to_rest, lambda _, trained: trained, 50, 19),
 )
 
 # Every statement about a number of an instance, and every setting in which one must fail.

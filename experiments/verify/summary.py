@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from experiments.verify.beyond import RANKS
 from experiments.verify.claims import ORDER, ORDER_TOLERANCE, ORDERS, WRONG_LOSSES
 from experiments.verify.evaluate import SMALL
 from experiments.verify.families import FAMILIES, OUTPUTS
 from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS
 from sublab.machine import exact
-from sublab.statistics import proportion_interval
+from sublab.statistics import ENOUGH, proportion_interval
 from theory.conditions import ConditionError, require_conditions
 from theory.losses import Loss
 
@@ -18,15 +19,16 @@ _FLOATS = ("bound", "worst", "median", "low", "high", "share_near", "r2")
 
 
 def summarise(table: pl.DataFrame) -> pl.DataFrame:
-    """One row per claim, per activation's order, and per control.
+    """One row per claim, per activation's order, per control, and per rank of LoRA's adapters.
 
-    Columns: kind (claim, order, control), name, statement, instances; for a claim violations,
+    Columns: kind (claim, order, control, rank), name, statement, instances; for a claim violations,
     bound, above, worst; for an order worst (the pooled slope, that of all instances with an
     intercept each), median, low and high (first and 99th percentile), share_near (within
     ORDER_TOLERANCE of 2), r2 (pooled); for a control violations (instances in which its statement
     fails), bound (the share in which it may hold), median (the share in which it does), low and
-    high (its 95 % interval), and named, the condition that the check finds its loss to miss;
-    holds, null where there is none.
+    high (its 95 % interval), and named, the condition that the check finds its loss to miss; for a
+    rank median (the share of instances in which adapters drawn apart align), low and high (its
+    95 % interval), bound (1/2, which the interval must lie above); holds, null where there is none.
     """
     rows = [_claim(name, table) for name in ALL_CLAIMS]
     nonlinear = table.filter(
@@ -34,6 +36,7 @@ def summarise(table: pl.DataFrame) -> pl.DataFrame:
     )
     rows += [_order(name, nonlinear.filter(activation=name)) for name in ORDERS]
     rows += [_control(name, table) for name in ALL_CONTROLS]
+    rows += [_rank(rank, table) for rank in RANKS]
     return pl.DataFrame(
         rows,
         schema_overrides=dict.fromkeys(_FLOATS, pl.Float64)
@@ -125,6 +128,23 @@ def _control(name: str, table: pl.DataFrame) -> dict[str, Any]:
         "named": condition,
         "holds": high < control.most and condition != "none",
     }
+
+
+def _rank(rank: int, table: pl.DataFrame) -> dict[str, Any]:
+    values = table[f"lora_{rank}"].drop_nulls().to_numpy()
+    row = _EMPTY | {
+        "kind": "rank",
+        "name": str(rank),
+        "statement": "LoRA: a > 0 with inner factors drawn apart",
+        "instances": len(values),
+        "bound": 0.5,
+    }
+    if not len(values):
+        return row
+    kept = int((values > 0).sum())
+    low, high = proportion_interval(kept, len(values))
+    share = {"median": kept / len(values), "low": low, "high": high}
+    return row | share | {"holds": low > 0.5 if len(values) >= ENOUGH else None}
 
 
 @exact()
