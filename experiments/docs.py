@@ -426,7 +426,7 @@ def _orders(table: ResultTable) -> str:
 
 def _controls(table: ResultTable) -> str:
     lines = [
-        "| must fail | statement | instances | g > 0 | 95 % interval | condition missed |",
+        "| must fail | statement | instances | holds in | 95 % interval | condition missed |",
         "|---|---|---|---|---|---|",
     ]
     for row in table.rows:
@@ -436,6 +436,16 @@ def _controls(table: ResultTable) -> str:
             cells = [f"`{row['name']}`", statement, _many(row["instances"]), f"{median:.3f}"]
             cells += [f"{low:.3f} to {high:.3f}", row["named"] or "-"]
             lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _ranks(table: ResultTable) -> str:
+    lines = ["| rank | instances | aligned in | 95 % interval |", "|---|---|---|---|"]
+    for row in table.rows:
+        if row["kind"] == "rank" and row["median"]:
+            median, low, high = (float(row[key]) for key in ("median", "low", "high"))
+            cells = [row["name"], _many(row["instances"]), f"{median:.3f}"]
+            lines.append(_line([*cells, f"{low:.3f} to {high:.3f}"]))
     return "\n".join(lines)
 
 
@@ -457,6 +467,7 @@ _VIEWS: dict[str, Callable[[ResultTable], str]] = {
     "claims": _claims,
     "orders": _orders,
     "controls": _controls,
+    "ranks": _ranks,
 }
 
 

@@ -56,7 +56,8 @@ def draw_summary(summary: Record, folder: Path) -> list[Path]:
             be written.
     """
     groups = summary.folder.parents[1] / "verify"
-    table = pl.concat(read(groups / name).table for name in summary.config["records"])
+    tables = (read(groups / name).table for name in summary.config["records"])
+    table = pl.concat(tables, how="diagonal")
     return [*_draw_remainders(summary, table, folder), *_draw_cosines(summary, table, folder)]
 
 

@@ -2,8 +2,7 @@
 
 A small network with a softmax of random temperature on random data, and a squared error on other
 data as its trait; everything comes from a key. The statements are `CLAIMS`; the signs of LoRA with
-independent inner factors, which no theorem fixes, are a table over ranks (`lora_table`). Float64
-throughout.
+independent inner factors, which no theorem fixes, are the cosines `lora_RANK`. Float64 throughout.
 """
 
 import math
@@ -59,7 +58,7 @@ def network(params: Params, inputs: Float[Array, "examples features"]) -> Float[
 
 
 def evaluate(key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
-    """The numbers of one instance: those of `CLAIMS`, and the cosines that `lora_table` counts.
+    """The numbers of one instance: those of `CLAIMS`, and a cosine for each of RANKS.
 
     A number is NaN where its claim is not about the instance.
 
@@ -96,15 +95,6 @@ def evaluate(key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
         **_other_start(loss, start, way, away, jnp.eye(_OUTPUTS) + distance * drawn["turn"], drawn),
         **_interval(temperature / 2, loss, start, way, drawn["inputs"]),
     }
-
-
-def lora_table(numbers: dict[str, Float[np.ndarray, " instances"]]) -> dict[int, float]:
-    """By rank: the share of instances in which independent inner factors align.
-
-    Args:
-        numbers: what `evaluate` gives, by instance.
-    """
-    return {rank: float(np.mean(numbers[f"lora_{rank}"] > 0)) for rank in RANKS}
 
 
 def _normals(key: Key[Array, ""], shapes: Any) -> Any:

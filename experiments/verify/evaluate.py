@@ -73,7 +73,7 @@ def evaluate(
 
     Returns:
         A scalar for every claim, NaN where the claim is not about such an instance; for every
-        control `<control>_g`, the inner product; `inner_products` (g / a) and `rhos` at WIDE;
+        control, under its name, the inner product; `inner_products` (g / a) and `rhos` at WIDE;
         `remainders` at SMALL, as shares of the last, with `slope` and `r2` of their log-log fit;
         `cosine`, `cosine_independent`; `horizon`, `certified` (in units of 1 / rms(J d); infinity
         where no end was reached).
@@ -366,8 +366,8 @@ def _controls(
     if_seen = jnp.where(curves.blind[0], jnp.nan, 1.0)
     return {
         "conditions": jnp.max(jnp.stack(jax.tree.leaves(met))),
-        "independent_g": along_random,
-        "independent_trait_g": if_seen * along_trait,
-        **{f"{name}_g": g[i] for i, name in enumerate(WRONG_LOSSES)},
+        "independent": along_random,
+        "independent_trait": if_seen * along_trait,
+        **{name: g[i] for i, name in enumerate(WRONG_LOSSES)},
         "cosine_independent": if_seen * cosine(way, direction),
     }

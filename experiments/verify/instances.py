@@ -102,18 +102,18 @@ class Instance:
 
 
 def draw_kinds(
-    seed: int, family: Family, first: int, blocks: int
+    seed: int, family: str, first: int, blocks: int
 ) -> dict[str, Int32[np.ndarray, " blocks"]]:
     """The kinds of blocks of instances, as indices into CHOICES; a block's do not depend on others.
 
     Args:
         seed: the base seed.
-        family: the architecture.
+        family: the architecture's name.
         first: the number of the first block.
         blocks: how many blocks there are.
     """
     rows = [
-        np.random.default_rng([seed, zlib.crc32(family.name.encode()), block]).integers(
+        np.random.default_rng([seed, zlib.crc32(family.encode()), block]).integers(
             [len(names) for names in CHOICES.values()]
         )
         for block in range(first, first + blocks)
@@ -121,17 +121,15 @@ def draw_kinds(
     return dict(zip(CHOICES, np.array(rows, np.int32).T, strict=True))
 
 
-def draw_keys(
-    seed: int, family: Family, numbers: Int[Array, " instances"]
-) -> Key[Array, " instances"]:
+def draw_keys(seed: int, suite: str, numbers: Int[Array, " instances"]) -> Key[Array, " instances"]:
     """One key for the instance of each number."""
-    return run_keys(seed, f"verify {family.name}", numbers)
+    return run_keys(seed, f"verify {suite}", numbers)
 
 
 def draw_one(seed: int, family: Family, number: int) -> tuple[Key[Array, ""], Kinds]:
     """Key and kinds of the instance of one number."""
-    kinds = draw_kinds(seed, family, number // BLOCK, 1)
-    key = draw_keys(seed, family, jnp.array([number]))[0]
+    kinds = draw_kinds(seed, family.name, number // BLOCK, 1)
+    key = draw_keys(seed, family.name, jnp.array([number]))[0]
     return key, Kinds(**{name: jnp.int32(index[0]) for name, index in kinds.items()})
 
 
@@ -202,7 +200,7 @@ def potential(instance: Instance) -> Potential:
         Potential(lambda z: jnp.sum(jnp.logaddexp(z, -z) + 0.05 * z**2), lambda vector: vector),
     ]
     branch = jnp.array([0, 0, 1, 1, 1, 2, 3, 4])[kind]
-    projections = [each.off_null_space for each in branches]
+    projections = [seen for each in branches if (seen := each.off_null_space)]
     return Potential(
         lambda logits: jax.lax.switch(branch, branches, logits),
         lambda vector: jax.lax.switch(branch, projections, vector),

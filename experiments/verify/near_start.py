@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from experiments.verify.claims import Claim
+from experiments.verify.claims import Claim, Control
 from theory.losses import (
     MatchingLoss,
     Potential,
@@ -49,9 +49,9 @@ TO_REST = {
 
 # The largest L_T(theta_k) - L_T(theta_0) of a run, relative: above 0 in some instances of each.
 CONTROLS = {
-    "long_teacher": "teacher of many steps",
-    "adam_student": "student trained with Adam",
-    "sign_teacher": "teacher of one step by the signs of its gradient",
+    "long_teacher": Control("L_T below its start at every step: teacher of many steps", 1e-12),
+    "adam_student": Control("the same: student trained with Adam", 1e-12),
+    "sign_teacher": Control("the same: teacher of one step by its gradient's signs", 1e-12),
 }
 
 POTENTIALS = ("squared", "softmax", "softmax_temperature", "bernoulli", "poisson", "log_cosh")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import chain, count
 from pathlib import Path
 from threading import Event, Lock
@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Key
 
 from experiments.verify import evaluate as verify
 from experiments.verify import examples as verify_examples
-from experiments.verify.families import FAMILIES, Family
+from experiments.verify.families import FAMILIES
 from experiments.verify.instances import BLOCK, CHOICES, Kinds, draw_keys, draw_kinds
+from experiments.verify.suites import SUITES, Suite
 from experiments.verify.summary import summarise
 from sublab import records
 from sublab.console import progress, say
@@ -29,11 +30,9 @@ from sublab.randomness import check_seed
 
 EXPERIMENT, SUMMARY = "verify", "verify_summary"
 # Raised whenever the same settings come to give other numbers, so that old records are not reused.
-_VERSION = 1
-# Instances of a block share their kinds, so that a traced choice is a real branch; a program
-# evaluates the blocks of one record, one after the other.
-_BLOCKS = 50
-_RECORD = BLOCK * _BLOCKS
+_VERSION = 2
+# A record holds this many instances; a program evaluates them block by block.
+_RECORD = 500
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ class VerifyOptions:
     """The theory's claims on random instances: models, data, losses and traits, in float64."""
 
     instances: int = 10_000
-    """Random instances, spread evenly over the architectures."""
+    """Random instances of one step, spread evenly over the architectures."""
+    trained: int = 500
+    """Random problems that are trained for many steps, or to rest."""
     out: Path = Path("results")
     """Folder for records and figures; finished groups found there are reused."""
     seed: int = 0
@@ -80,15 +81,18 @@ def run(options: VerifyOptions) -> VerifyOutcome:
             f"instances must be from {len(FAMILIES)}, one for each architecture, to 10000000, "
             f"got {options.instances}"
         )
+    if not 1 <= options.trained <= 10**6:
+        raise InputError(f"trained must be from 1 to 1000000, got {options.trained}")
     check_seed(options.seed)
     records.prepare(options.out)
     groups = _evaluate(options)
-    table = pl.concat(group.table for group in groups)
+    table = pl.concat((group.table for group in groups), how="diagonal")
     config = {
         "experiment": SUMMARY,
         "version": _VERSION,
         "seed": options.seed,
         "instances": options.instances,
+        "trained": options.trained,
         "records": [group.folder.name for group in groups],
         # The steps of `remainders`, for who reads the records.
         "remainder_eps": verify.SMALL.tolist(),
@@ -106,29 +110,32 @@ def run(options: VerifyOptions) -> VerifyOutcome:
 
 @dataclass(frozen=True)
 class _Group:
-    """Instances of one family, which one record holds.
+    """Instances of one suite, which one record holds.
 
     Attributes:
-        family: their architecture.
+        suite: what they are instances of.
         first: the number of the first of them.
         size: how many there are.
     """
 
-    family: Family
+    suite: Suite
     first: int
     size: int
 
 
 @cache
-def _program(family: Family) -> Callable[..., dict[str, Array]]:
-    """evaluate(keys, kinds, wanted) of the blocks of one record, with a leading axis of blocks."""
+def _program(suite: Suite) -> Callable[..., dict[str, Array]]:
+    """evaluate(keys, wanted, kinds) of the blocks of one record, with a leading axis of blocks."""
     # A program of its own, so that it is traced once for its shapes and its values.
-    evaluate = jax.jit(jax.vmap(partial(verify.evaluate, family), in_axes=(0, None)))
+    if suite.family is None:
+        evaluate = jax.jit(lambda keys, _: jax.vmap(suite.evaluate)(keys))
+    else:
+        evaluate = jax.jit(jax.vmap(suite.evaluate, in_axes=(0, None)))
 
     def of_block(
-        block: tuple[Key[Array, " instances"], Kinds, Bool[Array, ""]],
+        block: tuple[Key[Array, " instances"], Bool[Array, ""], Kinds | None],
     ) -> dict[str, Float[Array, "instances *numbers"]]:
-        keys, kinds, wanted = block
+        keys, wanted, kinds = block
         empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(evaluate, keys, kinds))
         return jax.lax.cond(wanted, lambda: evaluate(keys, kinds), lambda: empty)
 
@@ -136,24 +143,24 @@ def _program(family: Family) -> Callable[..., dict[str, Array]]:
 
 
 def _evaluate(options: VerifyOptions) -> list[records.Record]:
-    """The records of all groups, family by family; families run side by side, one a device."""
-    groups = {family: _groups(options, family) for family in FAMILIES}
+    """The records of all groups, suite by suite; suites run side by side, one a device."""
+    groups = {suite: _groups(options, suite) for suite in SUITES}
     recorded: dict[_Group, records.Record] = {}
     for group in chain(*groups.values()):
         if record := records.find(options.out, EXPERIMENT, _config(options, group), say):
             recorded[group] = record
+    total = sum(group.size for group in chain(*groups.values()))
     count_recorded = sum(group.size for group in recorded)
     if count_recorded:
-        say(f"{count_recorded} of {options.instances} instances found in {options.out}, reused")
-    if count_recorded < options.instances:
-        missing = options.instances - count_recorded
-        say(f"evaluating {missing} instances; compiling takes most of it")
+        say(f"{count_recorded} of {total} instances found in {options.out}, reused")
+    if count_recorded < total:
+        say(f"evaluating {total - count_recorded} instances; compiling takes most of it")
     devices, lock, stop = jax.local_devices(), Lock(), Event()
-    with progress(options.instances, count_recorded) as advance:
+    with progress(total, count_recorded) as advance:
 
-        def work(place: int, family_groups: list[_Group]) -> None:
+        def work(place: int, of_suite: list[_Group]) -> None:
             nonlocal count_recorded
-            for group in family_groups:
+            for group in of_suite:
                 if group in recorded or stop.is_set():
                     continue
                 with exact(x64=True), jax.default_device(devices[place % len(devices)]):
@@ -162,11 +169,11 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
                     recorded[group] = record
                     count_recorded += group.size
                     reached = group.first + group.size
-                    share = family_groups[-1].first + family_groups[-1].size
-                    advance(count_recorded, f"{group.family.name}: {reached} of {share}")
+                    share = of_suite[-1].first + of_suite[-1].size
+                    advance(count_recorded, f"{group.suite.name}: {reached} of {share}")
 
         # The longest programs first, so that no device is left with one of them at the end.
-        tasks = reversed(groups.values())
+        tasks = [groups[suite] for suite in sorted(SUITES, key=lambda suite: -suite.weight)]
         with ThreadPoolExecutor(max_workers=len(devices)) as pool:
             try:
                 list(pool.map(work, count(), tasks))
@@ -177,34 +184,31 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
     return [recorded[group] for group in chain(*groups.values())]
 
 
-def _groups(options: VerifyOptions, family: Family) -> list[_Group]:
-    """The groups of one family: an even share of all instances, cut up."""
-    whole, left = divmod(options.instances, len(FAMILIES))
-    share = whole + (FAMILIES.index(family) < left)
-    return [
-        _Group(family, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)
-    ]
+def _groups(options: VerifyOptions, suite: Suite) -> list[_Group]:
+    """The groups of one suite: its share of the instances, cut up."""
+    share = suite.share(options.instances, options.trained)
+    return [_Group(suite, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)]
 
 
 def _record(options: VerifyOptions, group: _Group) -> records.Record:
     """Evaluates the instances of one group, and writes their record."""
     start = time.monotonic()
-    kinds = draw_kinds(options.seed, group.family, group.first // BLOCK, _BLOCKS)
+    suite = group.suite
     numbers = np.arange(group.first, group.first + _RECORD)
-    keys = draw_keys(options.seed, group.family, jnp.asarray(numbers))
-    by_block = _program(group.family)(
-        keys.reshape(_BLOCKS, BLOCK),
-        Kinds(**{name: jnp.asarray(index) for name, index in kinds.items()}),
-        # One size of program for all groups; what the last one has no use for is not evaluated.
-        BLOCK * jnp.arange(_BLOCKS) < group.size,
-    )
+    keys = draw_keys(options.seed, suite.name, jnp.asarray(numbers)).reshape(-1, suite.block)
+    # One size of program for all groups; what the last one has no use for is not evaluated.
+    wanted = suite.block * jnp.arange(len(keys)) < group.size
     columns: dict[str, Any] = {
-        "family": [group.family.name] * group.size,
+        "family": [suite.name] * group.size,
         "instance": numbers[: group.size],
     }
-    for name, names in CHOICES.items():
-        columns[name] = np.asarray(names)[np.repeat(kinds[name], BLOCK)[: group.size]]
-    for name, values in by_block.items():
+    chosen = None
+    if suite.family is not None:
+        kinds = draw_kinds(options.seed, suite.name, group.first // BLOCK, len(keys))
+        chosen = Kinds(**{name: jnp.asarray(index) for name, index in kinds.items()})
+        for name, names in CHOICES.items():
+            columns[name] = np.asarray(names)[np.repeat(kinds[name], BLOCK)[: group.size]]
+    for name, values in _program(suite)(keys, wanted, chosen).items():
         flat = np.asarray(values).reshape(_RECORD, *np.shape(values)[2:])[: group.size]
         columns[name] = flat if flat.ndim == 1 else flat.tolist()
     # A number that does not apply is null; one that came out infinite stays what it is.
@@ -219,7 +223,7 @@ def _config(options: VerifyOptions, group: _Group) -> dict[str, Any]:
         "experiment": EXPERIMENT,
         "version": _VERSION,
         "seed": options.seed,
-        "family": group.family.name,
+        "family": group.suite.name,
         "first": group.first,
         "instances": group.size,
     }

@@ -5,19 +5,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from experiments.verify.claims import (
-    CLAIMS,
-    CONTROL_SHARE,
-    CONTROLS,
-    ORDER,
-    ORDER_TOLERANCE,
-    ORDERS,
-    WRONG_LOSSES,
-)
+from experiments.verify.beyond import RANKS
+from experiments.verify.claims import ORDER, ORDER_TOLERANCE, ORDERS, WRONG_LOSSES
 from experiments.verify.evaluate import SMALL
-from experiments.verify.families import OUTPUTS
+from experiments.verify.families import FAMILIES, OUTPUTS
+from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS
 from sublab.machine import exact
-from sublab.statistics import proportion_interval
+from sublab.statistics import ENOUGH, proportion_interval
 from theory.conditions import ConditionError, require_conditions
 from theory.losses import Loss
 
@@ -25,19 +19,24 @@ _FLOATS = ("bound", "worst", "median", "low", "high", "share_near", "r2")
 
 
 def summarise(table: pl.DataFrame) -> pl.DataFrame:
-    """One row per claim, per activation's order, and per control.
+    """One row per claim, per activation's order, per control, and per rank of LoRA's adapters.
 
-    Columns: kind (claim, order, control), name, statement, instances; for a claim violations,
+    Columns: kind (claim, order, control, rank), name, statement, instances; for a claim violations,
     bound, above, worst; for an order worst (the pooled slope, that of all instances with an
     intercept each), median, low and high (first and 99th percentile), share_near (within
-    ORDER_TOLERANCE of 2), r2 (pooled); for a control violations (signs not positive), median (the
-    share of positive ones), low and high (its 95 % interval), and named, the condition that the
-    check finds its loss to miss; holds, null where there is none.
+    ORDER_TOLERANCE of 2), r2 (pooled); for a control violations (instances in which its statement
+    fails), bound (the share in which it may hold), median (the share in which it does), low and
+    high (its 95 % interval), and named, the condition that the check finds its loss to miss; for a
+    rank median (the share of instances in which adapters drawn apart align), low and high (its
+    95 % interval), bound (1/2, which the interval must lie above); holds, null where there is none.
     """
-    rows = [_claim(name, table) for name in CLAIMS]
-    nonlinear = table.filter(pl.col("family") != "linear")
+    rows = [_claim(name, table) for name in ALL_CLAIMS]
+    nonlinear = table.filter(
+        pl.col("family").is_in([family.name for family in FAMILIES if not family.linear])
+    )
     rows += [_order(name, nonlinear.filter(activation=name)) for name in ORDERS]
-    rows += [_control(name, table) for name in CONTROLS]
+    rows += [_control(name, table) for name in ALL_CONTROLS]
+    rows += [_rank(rank, table) for rank in RANKS]
     return pl.DataFrame(
         rows,
         schema_overrides=dict.fromkeys(_FLOATS, pl.Float64)
@@ -58,7 +57,7 @@ _EMPTY = {
 
 
 def _claim(name: str, table: pl.DataFrame) -> dict[str, Any]:
-    claim = CLAIMS[name]
+    claim = ALL_CLAIMS[name]
     values = table[name].drop_nulls().to_numpy()
     row = _EMPTY | {
         "kind": "claim",
@@ -107,27 +106,45 @@ def _order(activation: str, table: pl.DataFrame) -> dict[str, Any]:
 
 
 def _control(name: str, table: pl.DataFrame) -> dict[str, Any]:
-    signs = table[f"{name}_g"].drop_nulls().to_numpy()
-    signs = signs[signs != 0] > 0
+    control = ALL_CONTROLS[name]
+    values = table[name].drop_nulls().to_numpy()
     condition = _missed_condition(WRONG_LOSSES[name]) if name in WRONG_LOSSES else None
     row = _EMPTY | {
         "kind": "control",
         "name": name,
-        "statement": CONTROLS[name],
-        "instances": len(signs),
-        "bound": CONTROL_SHARE,
+        "statement": control.statement,
+        "instances": len(values),
+        "bound": control.most,
     }
-    if not len(signs):
+    if not len(values):
         return row
-    low, high = proportion_interval(int(signs.sum()), len(signs))
+    kept = int(control.holds(values).sum())
+    low, high = proportion_interval(kept, len(values))
     return row | {
-        "violations": int((~signs).sum()),
-        "median": float(signs.mean()),
+        "violations": len(values) - kept,
+        "median": kept / len(values),
         "low": low,
         "high": high,
         "named": condition,
-        "holds": high < CONTROL_SHARE and condition != "none",
+        "holds": high < control.most and condition != "none",
     }
+
+
+def _rank(rank: int, table: pl.DataFrame) -> dict[str, Any]:
+    values = table[f"lora_{rank}"].drop_nulls().to_numpy()
+    row = _EMPTY | {
+        "kind": "rank",
+        "name": str(rank),
+        "statement": "LoRA: a > 0 with inner factors drawn apart",
+        "instances": len(values),
+        "bound": 0.5,
+    }
+    if not len(values):
+        return row
+    kept = int((values > 0).sum())
+    low, high = proportion_interval(kept, len(values))
+    share = {"median": kept / len(values), "low": low, "high": high}
+    return row | share | {"holds": low > 0.5 if len(values) >= ENOUGH else None}
 
 
 @exact()

@@ -6,6 +6,7 @@ from sublab.console import new_table, print_table
 _VERDICTS = {
     "claim": {True: "holds", False: "VIOLATED", None: "-"},
     "order": {True: "is 2", False: "IS NOT 2", None: "-"},
+    "rank": {True: "above 1/2", False: "NOT ABOVE 1/2", None: "-"},
     "control": {True: "violated", False: "NOT VIOLATED", None: "-"},
 }
 
@@ -46,7 +47,7 @@ def print_claims(summary: records.Record) -> None:
         orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
     controls = new_table(
         ["negative control", "statement"],
-        ["instances", "g > 0", "95 % interval", "condition missed", "verdict"],
+        ["instances", "holds in", "95 % interval", "condition missed", "verdict"],
     )
     for row in rows["control"]:
         share, interval = "-", "-"
@@ -61,8 +62,20 @@ def print_claims(summary: records.Record) -> None:
             row["named"] or "-",
             _VERDICTS["control"][row["holds"]],
         )
-    count, seed = summary.config["instances"], summary.config["seed"]
-    print_table(f"Claims of the theory on {count} random instances, seed {seed}", claims)
+    ranks = new_table(["rank"], ["instances", "aligned in", "95 % interval", "verdict"])
+    for row in rows["rank"]:
+        share, interval = "-", "-"
+        if row["instances"]:
+            share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
+        verdict = _VERDICTS["rank"][row["holds"]]
+        ranks.add_row(row["name"], str(row["instances"]), share, interval, verdict)
+    count, trained, seed = (summary.config[name] for name in ("instances", "trained", "seed"))
+    print_table(
+        f"Claims of the theory on {count} random instances of one step and {trained} that are "
+        f"trained, seed {seed}",
+        claims,
+    )
     print_table("", orders)
-    print_table("Settings in which the theorem must fail", controls)
+    print_table("Settings in which a theorem must fail", controls)
+    print_table("LoRA adapters of teacher and student, inner factors drawn apart", ranks)
     print(f"records: {summary.folder.parents[1]}")

@@ -12,11 +12,13 @@ from experiments.verify import command
 from experiments.verify import examples as verify_examples
 from experiments.verify import run as verify
 from experiments.verify import summary as verify_summary
+from experiments.verify.beyond import RANKS
 from experiments.verify.claims import CLAIMS
 from experiments.verify.evaluate import SMALL, WIDE
 from experiments.verify.families import FAMILIES
 from experiments.verify.instances import TRAITS, draw_kinds
 from experiments.verify.run import VerifyOptions, VerifyOutcome
+from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS, SUITES
 from figures import style
 from figures import verify as verify_figures
 from sublab import records
@@ -30,18 +32,20 @@ def pretend(patch: pytest.MonkeyPatch) -> list[str]:
     """Evaluations that cost nothing and hold, and a list of those that were asked for."""
     asked: list[str] = []
 
-    def program(family):
-        def evaluate(keys, kinds, wanted):
-            asked.append(family.name)
+    def program(suite):
+        def evaluate(keys, wanted, _):
+            asked.append(suite.name)
             seed = np.asarray(jax.random.key_data(keys))[..., -1]
             rng = np.random.default_rng(int(seed.flat[0]))
             shape = seed.shape
+            if suite.family is None:
+                return beyond_one_step(shape, rng)
             numbers = {}
             for name, claim in CLAIMS.items():
                 good = 1.0 if claim.above else claim.bound / 2
                 numbers[name] = np.full(shape, np.nan if name in LEFT_OUT else good)
             for name in ("independent", "independent_trait", "rotated", "non_convex"):
-                numbers[f"{name}_g"] = rng.normal(size=shape)
+                numbers[name] = rng.normal(size=shape)
             slope = 2 + 0.01 * rng.normal(size=shape)
             numbers |= {
                 "remainders": (SMALL / SMALL[-1]) ** slope[..., None],
@@ -60,6 +64,16 @@ def pretend(patch: pytest.MonkeyPatch) -> list[str]:
 
         return evaluate
 
+    def beyond_one_step(shape, rng):
+        """Numbers of every other claim, control and rank; which suite has which matters not."""
+        rest = {name: claim for name, claim in ALL_CLAIMS.items() if name not in CLAIMS}
+        broken = [name for name in ALL_CONTROLS if ALL_CONTROLS[name].bound >= 0]
+        return (
+            {name: np.full(shape, 1.0 if c.above else c.bound) for name, c in rest.items()}
+            | {name: rng.uniform(0.5, 1, shape) for name in broken[4:]}
+            | {f"lora_{rank}": np.where(rng.uniform(size=shape) < 0.9, 1.0, -1.0) for rank in RANKS}
+        )
+
     patch.setattr(verify, "_program", program)
     patch.setattr(verify_examples, "_grid", _grid)
     return asked
@@ -76,6 +90,10 @@ def outcome(tmp_path_factory) -> VerifyOutcome:
     with pytest.MonkeyPatch.context() as patch:
         pretend(patch)
         return verify.run(VerifyOptions(instances=1000, out=tmp_path_factory.mktemp("results")))
+
+
+def one_step(table: pl.DataFrame) -> pl.DataFrame:
+    return table.filter(pl.col("family").is_in([family.name for family in FAMILIES]))
 
 
 def _grid(seed, row):
@@ -97,17 +115,23 @@ def _grid(seed, row):
 
 
 def test_every_architecture_gets_its_share_and_each_instance_a_row(tmp_path, calls):
-    outcome = verify.run(VerifyOptions(instances=1203, out=tmp_path))
-    sizes = outcome.table.group_by("family").len().sort("family")["len"].to_list()
-    assert sorted(sizes) == [300, 301, 301, 301]
-    assert outcome.table["cosine"].is_finite().fill_null(value=False).all()
-    assert len(outcome.table.select("family", "instance").unique()) == 1203
+    outcome = verify.run(VerifyOptions(instances=1203, trained=70, out=tmp_path))
+    sizes = dict(outcome.table.group_by("family").len().iter_rows())
+    assert sorted(sizes[family.name] for family in FAMILIES) == [300, 301, 301, 301]
+    rest = {suite.name: sizes[suite.name] for suite in SUITES if suite.family is None}
+    assert rest == {"readout": 70, "beyond": 121, "every_step": 70, "to_rest": 70}
+    of_families = one_step(outcome.table)
+    assert of_families["cosine"].is_finite().fill_null(value=False).all()
+    assert len(outcome.table.select("family", "instance").unique()) == 1203 + 121 + 3 * 70
     assert outcome.holds
-    assert outcome.summary.table.filter(kind="claim")["name"].to_list() == list(CLAIMS)
+    rows = outcome.summary.table
+    assert rows.filter(kind="claim")["name"].to_list() == list(ALL_CLAIMS)
+    assert rows.filter(kind="control")["name"].to_list() == list(ALL_CONTROLS)
+    assert rows.filter(kind="rank")["name"].to_list() == [str(rank) for rank in RANKS]
 
 
 def test_kinds_are_shared_by_a_block_and_vary_between_blocks(outcome):
-    table = outcome.table
+    table = one_step(outcome.table)
     blocks = table.group_by("family", pl.col("instance") // 10).agg(
         pl.struct("activation", "loss", "trait", "data").n_unique().alias("kinds")
     )
@@ -123,22 +147,22 @@ def test_an_instance_does_not_depend_on_how_many_there_are(tmp_path, calls):
     assert same.drop(LISTS).equals(few.drop(LISTS))
     other = verify.run(VerifyOptions(instances=300, out=tmp_path / "other", seed=1)).table
     assert not other.drop(LISTS).equals(few.drop(LISTS))
-    first, again = draw_kinds(0, FAMILIES[1], 0, 5), draw_kinds(0, FAMILIES[1], 3, 2)
+    first, again = draw_kinds(0, "mlp", 0, 5), draw_kinds(0, "mlp", 3, 2)
     assert all((first[name][3:] == again[name]).all() for name in first)
 
 
 def test_finished_groups_are_reused_and_a_damaged_one_is_made_again(tmp_path, calls, capfd):
     options = VerifyOptions(instances=3000, out=tmp_path)
     first = verify.run(options)
-    assert len(calls) == 8
+    assert len(calls) == 12
     again = verify.run(options)
-    assert len(calls) == 8
+    assert len(calls) == 12
     assert again.table.equals(first.table)
-    assert "3000 of 3000 instances found" in capfd.readouterr().err
+    assert "4800 of 4800 instances found" in capfd.readouterr().err
     damaged = records.read_all(tmp_path, verify.EXPERIMENT)[3]
     (damaged.folder / "table.parquet").write_bytes(b"")
     assert verify.run(options).table.equals(first.table)
-    assert len(calls) == 9
+    assert len(calls) == 13
     assert "made again" in capfd.readouterr().err
 
 
@@ -158,7 +182,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, calls, monkeypatch):
     assert len(records.read_all(tmp_path, verify.EXPERIMENT)) == 3
     asked = len(calls)
     verify.run(VerifyOptions(instances=3000, out=tmp_path))
-    assert len(calls) - asked == 5
+    assert len(calls) - asked == 9
 
 
 @pytest.mark.parametrize(
@@ -166,11 +190,14 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, calls, monkeypatch):
     [
         *(
             (name, claim.bound - 1 if claim.above else 2 * claim.bound + 1, "claim")
-            for name, claim in CLAIMS.items()
+            for name, claim in ALL_CLAIMS.items()
         ),
         ("slope", 1.9, "order"),
-        ("rotated_g", 1.0, "control"),
-        ("independent_g", 1.0, "control"),
+        ("rotated", 1.0, "control"),
+        ("independent", 1.0, "control"),
+        ("adam_student", 0.0, "control"),
+        ("tied_readout", 0.0, "control"),
+        ("lora_2", -1.0, "rank"),
     ],
 )
 def test_a_broken_claim_is_a_violation(outcome, column, value, kind):
@@ -190,7 +217,7 @@ def test_a_broken_claim_is_a_violation(outcome, column, value, kind):
     elif kind == "order":
         assert failed["name"].to_list() == ["tanh", "gelu", "softplus"]
     else:
-        assert failed["name"].to_list() == [column.removesuffix("_g")]
+        assert failed["name"].to_list() == [column.removeprefix("lora_")]
 
 
 def test_the_pooled_order_is_the_slope_of_all_fits_together(outcome):
@@ -247,6 +274,7 @@ def test_the_curve_of_an_example_ends_where_g_and_rho_cross(outcome):
     [
         (VerifyOptions(instances=3), "instances must be from 4, one for each architecture"),
         (VerifyOptions(instances=10**8), "instances must be from 4"),
+        (VerifyOptions(trained=0), "trained must be from 1"),
         (VerifyOptions(seed=-1), "seed must be from 0"),
     ],
 )
