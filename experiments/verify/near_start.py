@@ -50,8 +50,10 @@ TO_REST = {
 # The largest L_T(theta_k) - L_T(theta_0) of a run, relative: above 0 in some instances of each.
 CONTROLS = {
     "long_teacher": Control("L_T below its start at every step: teacher of many steps", 1e-12),
-    "adam_student": Control("the same: student trained with Adam", 1e-12),
-    "sign_teacher": Control("the same: teacher of one step by its gradient's signs", 1e-12),
+    "adam_student": Control("L_T below its start at every step: student with Adam", 1e-12),
+    "sign_teacher": Control(
+        "L_T below its start at every step: teacher of one step of signs", 1e-12
+    ),
 }
 
 POTENTIALS = ("squared", "softmax", "softmax_temperature", "bernoulli", "poisson", "log_cosh")

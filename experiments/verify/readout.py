@@ -30,8 +30,10 @@ CLAIMS = {
 }
 # Where the residual must not be 0.
 CONTROLS = {
-    "answers_in_the_loss": Control("the same: a loss that sees the answers", 0.0, most=0.05),
-    "tied_readout": Control("the same: auxiliary outputs read off the answers", 0.0, most=0.05),
+    "answers_in_the_loss": Control(
+        "training commutes: a loss that sees the answers", 0.0, most=0.05
+    ),
+    "tied_readout": Control("training commutes: outputs read off the same rows", 0.0, most=0.05),
 }
 
 _FEATURES, _WIDTH, _ANSWERS, _AUX, _EXAMPLES, _STEPS = 6, 10, 4, 3, 12, 20
