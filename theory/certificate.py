@@ -271,8 +271,13 @@ def _curve(
         signs = jnp.where(jnp.arange(start.shape[1]) % 2, -1, 1).astype(start.dtype)
         size = jnp.where(jnp.isfinite(start), jnp.abs(start), 0)
         length = jnp.linalg.norm(change, axis=1)
-        # The loss's gradient is a difference of two terms of about this size.
-        terms = jnp.linalg.norm(gradient(start, start[:, ::-1]), axis=1)
+        # The loss's gradient is a difference of two terms of this size: grad A of a matching loss.
+        each = (
+            jax.vmap(jax.grad(loss.potential))(start)
+            if isinstance(loss, MatchingLoss)
+            else gradient(start, start[:, ::-1])
+        )
+        terms = jnp.linalg.norm(each, axis=1)
         disturbance = gradient(start, start + _LOGIT_ROUNDING * ulp * signs * size)
         noise = jnp.linalg.norm(disturbance, axis=1) + ulp * terms
         image = product(start, start, change)

@@ -153,7 +153,9 @@ def squared_potential(
 
     def value(logits: Vector) -> Scalar:
         _check_length(weights, logits, "weights")
-        return 0.5 * jnp.sum(jnp.asarray(weights, logits.dtype) * jnp.square(logits))
+        # What has no weight may be infinite.
+        seen = jnp.where(weights != 0, logits, 0)
+        return 0.5 * jnp.sum(jnp.asarray(weights, logits.dtype) * jnp.square(seen))
 
     return Potential(value, lambda vector: jnp.where(weights != 0, vector, 0))
 
@@ -190,7 +192,10 @@ def matching_loss(
     2.5
     """
     value, gradient = jax.value_and_grad(potential)(teacher_logits)
-    return potential(logits) - value - jnp.vdot(gradient, logits - teacher_logits)
+    # A logit of minus infinity on both sides is an output that neither ever gives.
+    never = jnp.isneginf(logits) & jnp.isneginf(teacher_logits)
+    apart = jnp.where(never, 0, logits - teacher_logits)
+    return potential(logits) - value - jnp.vdot(gradient, apart)
 
 
 def matching(

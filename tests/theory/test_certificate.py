@@ -422,3 +422,16 @@ def test_weights_count_rows_as_often():
                 getattr(weighted, name), getattr(repeated, name), rtol=1e-9, err_msg=name
             )
         np.testing.assert_allclose(weighted.rounding, repeated.rounding, rtol=0.5)
+
+
+def test_a_head_of_zeros_has_rounding_as_any_other():
+    """All logits are 0, and so is the difference of any two of their gradients."""
+    loss = matching(softmax_potential(np.ones(3, bool)))
+    with jax.enable_x64(False):
+        params, way = {"w": jnp.zeros((4, 3))}, {"w": jax.random.normal(jax.random.key(0), (4, 3))}
+        inputs = jax.random.normal(jax.random.key(1), (9, 4))
+        for eps in (1e-8, 1e-7):
+            with pytest.raises(ValueError, match="drowned by rounding"):
+                curve(lambda p, x: x @ p["w"], loss, params, way, np.array([eps]), inputs)
+        found = horizon(lambda p, x: x @ p["w"], loss, params, way, inputs, largest=1e-3)
+        assert found.eps_star == found.eps_certified == np.inf

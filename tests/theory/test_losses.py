@@ -208,3 +208,13 @@ def test_what_gives_no_potential_is_refused_by_name(make, message):
             make()
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_logit_outside_the_subset_may_be_infinite(loss):
+    subset = np.array([True, True, False])
+    z, y = jnp.array([1.0, 2.0, -jnp.inf]), jnp.array([0.0, 1.5, -jnp.inf])
+    value, slope = jax.value_and_grad(loss)(z, y, subset)
+    short, expected = jax.value_and_grad(loss)(z[:2], y[:2], subset[:2])
+    np.testing.assert_allclose(value, short)
+    np.testing.assert_allclose(slope, [*expected, 0])
