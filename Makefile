@@ -11,22 +11,24 @@ INSTANCES ?= 10000
 DATASET ?= mnist
 TESTS ?= tests
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
+MUTANTS ?=
 BENCH ?=
 BENCH_SWEEP ?=
 
-.PHONY: help reproduce test test-slow test-newest check format bench docs constraints clean
+.PHONY: help reproduce test test-slow test-newest mutants check format bench docs constraints clean
 
 help:
 	@echo "make reproduce   the theory verified, and the MNIST experiment: records, tables, figures in $(OUT)/"
 	@echo "make test        the test suite, without what takes minutes"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make test-newest the test suite on the newest releases of everything, under the newest Python here"
+	@echo "make mutants     deliberate errors in theory/, each of which a test must catch"
 	@echo "make check       formatting, lint, types, import layers"
 	@echo "make bench       speed and memory on this machine"
 	@echo "make format      put the source in its format"
 	@echo "make docs        write the tables and numbers of all documents, from docs/data and the types"
 	@echo "make constraints pin what pip installs today"
-	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, BENCH, BENCH_SWEEP (options of the benchmarks)"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, MUTANTS, BENCH, BENCH_SWEEP (options of mutants and benchmarks)"
 
 reproduce: $(VENV)/.core
 	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --dataset $(DATASET) --out $(OUT)
@@ -40,6 +42,9 @@ test-slow: $(VENV)/.dev
 
 test-newest: $(VENV)-newest/.dev
 	$(VENV)-newest/bin/python -m $(PYTEST) $(TESTS)
+
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

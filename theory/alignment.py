@@ -42,8 +42,12 @@ from theory.passes import (
     mean_over_rows,
     norm,
     rows,
+    scramble,
     weighed,
 )
+
+# How much of a movement of logits is rounding, in units in the last place of its terms.
+_NO_MOVEMENT = 100.0
 
 
 @full_precision
@@ -194,9 +198,10 @@ def unit_of_eps(
     Args and errors: as for `inner_product_reverse`.
     """
     weights = row_weights(apply, params, inputs, chunk, weights, direction=direction)
-    square = _known(_mean_square(apply, params, direction, inputs, weights, chunk))
-    logit, length = jnp.sqrt(square), norm(direction)
-    return 1 / jnp.where(logit > 1e-6 * length, logit, length)
+    square, uncancelled = _known(_mean_squares(apply, params, direction, inputs, weights, chunk))
+    # A movement that is no more than what rounding leaves of terms that cancel is none.
+    moves = jnp.sqrt(square) > _NO_MOVEMENT * jnp.finfo(square.dtype).eps * jnp.sqrt(uncancelled)
+    return 1 / jnp.where(moves, jnp.sqrt(square), norm(direction))
 
 
 def _known(result: Params) -> Params:
@@ -271,17 +276,21 @@ def _coefficient(
 
 
 @partial(jax.jit, static_argnames=("apply", "chunk"))
-def _mean_square(
+def _mean_squares(
     apply: Apply,
     params: Params,
     direction: Params,
     inputs: Inputs,
     weights: Float[Array, "examples *positions"],
     chunk: int | None,
-) -> Float[Array, ""]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Of J d, and of J times the same direction with signs that do not cancel."""
+
     def total(part, weights):
-        change = linearise(apply, params, direction, part)[1]
-        return weighed(weights, jnp.mean(change**2, axis=1))
+        return tuple(
+            weighed(weights, jnp.mean(linearise(apply, params, way, part)[1] ** 2, axis=1))
+            for way in (direction, scramble(direction))
+        )
 
     return mean_over_rows(total, inputs, weights, chunk)
 

@@ -40,7 +40,7 @@ _CANCELS = 0.01
 _DROWNED = 0.01
 # How much of J d may lie off the loss's null space and still be rounding, in units in the last
 # place of J d, and of what J d would be if its terms did not cancel.
-_BLIND = 100.0
+_BLIND = 16.0
 # Of an inner product that is 0: how many times what rounding is estimated to do to it, it may be.
 _NOTHING = 10.0
 # Bisections of a bracket: 2^-30 of its width is left.
@@ -70,9 +70,12 @@ class Curve:
             changes below it, `theory.interval` certifies.
         rounding: what rounding may do to g, roughly, in absolute terms: that of the logits, and
             that of the parameters, by moving each by a unit in its last place.
+        rounding_of_derivative: what rounding of J d, whose terms may cancel, may do to g at each
+            eps.
         blind: whether the loss sees nothing of the direction. For a loss that declares its null
-            space: whether J d lies in it, to rounding; g is then 0 for every eps. For another:
-            whether a, and g at each of `eps`, are 0 to rounding, which says nothing of other eps.
+            space: whether J d lies in it, to rounding of J d; g is then 0 for every eps. For
+            another: whether a, and g at each of `eps`, are 0 to rounding, which says nothing of
+            other eps.
     """
 
     eps: Float[Array, "*batch eps"]
@@ -82,6 +85,7 @@ class Curve:
     rho: Float[Array, "*batch eps"]
     certified: Bool[Array, "*batch eps"]
     rounding: Float[Array, "*batch"]
+    rounding_of_derivative: Float[Array, "*batch eps"]
     blind: Bool[Array, "*batch"]
 
 
@@ -201,8 +205,11 @@ def horizon(
     check_positive(largest, "largest")
     if smallest is not None:
         check_positive(smallest, "smallest")
-        if not isinstance(smallest, Tracer | jax.Array) and not smallest < largest:
-            raise ValueError(f"smallest: must be below largest, {largest:g}, is {smallest:g}")
+        known = not isinstance(smallest, Tracer) and not isinstance(largest, Tracer)
+        if known and not smallest < largest:
+            raise ValueError(
+                f"smallest: must be below largest, {float(largest):g}, is {float(smallest):g}"
+            )
     if points < 2:
         raise ValueError(f"points: must be at least 2, got {points}")
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, direction=direction)
@@ -244,6 +251,11 @@ def _curve(
 
     def total(part, weights):
         start, change = linearise(apply, params, direction, part)
+        # What rounding does: to the parameters, by moving each; to a sum whose terms cancel, by
+        # what it is when they do not.
+        moved, uncancelled = linearise(apply, nudged, scrambled, part)
+        length = jnp.linalg.norm(change, axis=1)
+        scale = length + jnp.linalg.norm(uncancelled, axis=1)
 
         def at(eps):
             there = rows(apply(step(params, direction, eps), part))
@@ -262,15 +274,12 @@ def _curve(
             return (
                 weighed(weights, jnp.sum(push * change, axis=1)),
                 weighed(weights, jnp.sum(push * shift, axis=1)),
+                weighed(weights, _BLIND * ulp * scale * jnp.linalg.norm(push, axis=1)),
                 *(jnp.asarray(node_weights, start.dtype) @ by_node),
             )
 
-        # What rounding does: to the parameters, by moving each; to a sum whose terms cancel, by
-        # what it is when they do not.
-        moved, uncancelled = linearise(apply, nudged, scrambled, part)
         signs = jnp.where(jnp.arange(start.shape[1]) % 2, -1, 1).astype(start.dtype)
         size = jnp.where(jnp.isfinite(start), jnp.abs(start), 0)
-        length = jnp.linalg.norm(change, axis=1)
         # The loss's gradient is a difference of two terms of this size: grad A of a matching loss.
         each = (
             jax.vmap(jax.grad(loss.potential))(start)
@@ -289,7 +298,6 @@ def _curve(
             )
         else:
             of_change = jnp.linalg.norm(jax.vmap(visible_part)(change), axis=1)
-            scale = length + jnp.linalg.norm(uncancelled, axis=1)
             seen = jnp.maximum(of_change - _BLIND * ulp * scale, 0)
         return {
             "coefficient": weighed(weights, jnp.sum(image * change, axis=1)),
@@ -300,7 +308,7 @@ def _curve(
         }
 
     mean = mean_over_rows(total, inputs, weights, chunk)
-    inner_product, gap, residual, linear = mean["by_eps"]
+    inner_product, gap, of_derivative, residual, linear = mean["by_eps"]
     linear = jnp.where(linear > 0, linear, 1)
     # |r|^2 = gap - 2 eps g + |eps J d|^2, of which only the last is a quadrature. Where the three
     # cancel, the quadrature of |r|^2 itself is the better one.
@@ -320,6 +328,7 @@ def _curve(
         rho=rho,
         certified=proved & isinstance(loss, MatchingLoss),
         rounding=rounding,
+        rounding_of_derivative=of_derivative,
         blind=blind,
     )
 

@@ -69,8 +69,8 @@ def row_weights(
             f"example, has shape {list(shape)}"
         )
     if not isinstance(weights, Tracer):
-        known = np.asarray(weights, np.float64)
-        if not np.all(np.isfinite(known) & (known >= 0)) or not np.any(known > 0):
+        known = np.asarray(weights).astype(logits.dtype)
+        if not np.all(known >= 0) or not 0 < np.sum(known) < np.inf:
             raise ValueError("weights: must be finite, 0 or more, and above 0 in at least one row")
     weights = jnp.asarray(weights, logits.dtype)
     return jnp.broadcast_to(weights.reshape(shape + (1,) * (len(rows) - len(shape))), rows)

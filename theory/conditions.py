@@ -160,10 +160,12 @@ def require_conditions_near(
     logits: Float[Array, "points outputs"],
     teacher_logits: Float[Array, "points outputs"],
 ) -> None:
-    """Refuses a loss that misses a condition at logits like these, and about them.
+    """Refuses a loss that misses a condition at these logits, or about them.
 
-    Looked at are the pairs that are given, what they are with the opposite sign, and no logits at
-    all: a potential may be flat at 0, or on the side that a model does not show.
+    Looked at are the pairs that are given; the same shrunk to +-6, where a confident model's logits
+    do not hide what the loss is elsewhere; what both are with the opposite sign; and no logits
+    at all: a potential may be flat at 0, or on the side that a model does not show. What it is
+    beyond all of these is not seen.
 
     Raises:
         ConditionError: the condition that the loss misses.
@@ -173,17 +175,21 @@ def require_conditions_near(
     if outputs > _MOST_OUTPUTS:
         raise ValueError(
             f"loss: to check its conditions takes a matrix of {outputs} x {outputs} at each of "
-            f"{2 * len(logits) + 1} points; hand in a matching loss that declares its null space: "
+            f"{4 * len(logits) + 1} points; hand in a matching loss that declares its null space: "
             "theory.matching(potential, off_null_space)"
         )
     none = jnp.zeros((1, outputs), logits.dtype)
-    z, y = (within_reach(jnp.concatenate([side, -side, none])) for side in (logits, teacher_logits))
+    z, y = (
+        jnp.concatenate([side, -side, within_reach(side), -within_reach(side), none])
+        for side in (logits, teacher_logits)
+    )
     try:
         require_conditions(loss, z, y)
     except ConditionError as error:
         raise ConditionError(
-            f"{error}, at logits up to {_REACH:g}; where that is rounding, of a loss that "
-            "saturates there, declare its null space: theory.matching(potential, off_null_space)"
+            f"{error}, at logits up to {float(jnp.max(jnp.abs(z))):.3g}; where that is rounding, "
+            "of a loss that saturates there, declare its null space: "
+            "theory.matching(potential, off_null_space)"
         ) from error
 
 

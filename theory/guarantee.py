@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from theory.alignment import student_direction, teacher_direction
@@ -225,7 +226,7 @@ def theorem_1(
     Args:
         loss: the distillation loss L(z, y). A matching loss that declares its null space (all that
             `theory.losses` offers do) is taken at its word; another is checked with
-            `theory.conditions` at logits of the model's.
+            `theory.conditions` at logits of the model's, and about them.
         trait_loss: L_T, differentiable.
         params: theta_0, the start of teacher and student.
         eps: the teacher's step sizes, above 0, ascending.
@@ -238,6 +239,8 @@ def theorem_1(
     """
     check_positive(alpha, "alpha")
     check_sizes(eps, "eps", ascending=True)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, inputs, eps, alpha))):
+        raise ValueError("theorem_1: gives verdicts on known numbers; call it outside of jax.jit")
     direction = teacher_direction(trait_loss, params)
     if off_null_space(loss) is None:
         row_weights(apply, params, inputs, chunk, weights, loss=loss)
@@ -259,7 +262,8 @@ def theorem_1(
     falls, rises = change < -rounding, ~(change <= rounding)
     decided = np.flatnonzero(falls | rises)
     if blind:
-        is_rounding = np.abs(result.inner_product) <= _NOTHING * np.asarray(result.rounding)
+        nothing = _NOTHING * result.rounding + result.rounding_of_derivative
+        is_rounding = np.abs(result.inner_product) <= np.asarray(nothing)
         holds = bool(is_rounding.all())
     else:
         holds = bool(falls[decided[0]]) if len(decided) else None
