@@ -32,9 +32,13 @@ CLAIMS = {
     "sampled_labels": Claim("sampled labels: |E[score] - g| / size of its terms, any eps", 1e-12),
     "same_map": Claim("same map: fall of L_T / (alpha eps a(C, C)) > 0", 0.0, above=True),
     "two_maps": Claim("two maps: |fall of L_T / (alpha eps) - a(C_S, C_T)| / size", 0.01),
-    "two_maps_ensured": Claim("two maps, condition met: fall of L_T / size > 0", 0.0, above=True),
+    "two_maps_ensured": Claim(
+        "two maps, condition met: fall of L_T / size > 0", 0.0, above=True, about="some"
+    ),
     "other_start": Claim("other start: |g - constant - eps slope| / (eps size)", 0.01),
-    "matched_start": Claim("matched start, condition met: g / (eps size) > 0", 0.0, above=True),
+    "matched_start": Claim(
+        "matched start, condition met: g / (eps size) > 0", 0.0, above=True, about="some"
+    ),
     "interval": Claim("interval certificate: least g / (eps a) at 16 eps in it", 0.0, above=True),
 }
 RANKS = (1, 2, 4, 8, 16)

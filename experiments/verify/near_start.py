@@ -42,7 +42,9 @@ TO_REST = {
     "rest": Claim("trained to rest: |theta_S - theta_0 - P delta| / |delta|", 1e-6),
     "rest_gain": Claim("trained to rest: <grad L_T, u> + eps |P grad L_T|^2, relative", 1e-6),
     "projection": Claim("P delta by conjugate gradients, by a pseudo-inverse: gap / |delta|", 1e-9),
-    "in_time": Claim("squared error: growth of <grad L_T, u_k> in a step, relative", 1e-12),
+    "in_time": Claim(
+        "squared error: growth of <grad L_T, u_k> in a step, relative", 1e-12, about="some"
+    ),
     "in_inputs": Claim("more inputs: loss of the share |P delta|^2 / |delta|^2", 1e-9),
     "in_outputs": Claim("more outputs: loss of the share |P delta|^2 / |delta|^2", 1e-9),
 }

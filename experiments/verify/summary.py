@@ -6,15 +6,17 @@ import numpy as np
 import polars as pl
 
 from experiments.verify.beyond import RANKS
-from experiments.verify.claims import ORDER, ORDER_TOLERANCE, ORDERS, WRONG_LOSSES
+from experiments.verify.claims import ORDER, ORDER_TOLERANCE, ORDERS, WRONG_LOSSES, Control
 from experiments.verify.evaluate import SMALL
 from experiments.verify.families import FAMILIES, OUTPUTS
-from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS
+from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS, instances_of
 from sublab.machine import exact
-from sublab.statistics import ENOUGH, proportion_interval
+from sublab.statistics import proportion_interval
 from theory.conditions import ConditionError, require_conditions
 from theory.losses import Loss
 
+# Below so many instances an order, or a control that has not failed, has no verdict.
+_FEW = 30
 _FLOATS = ("bound", "worst", "median", "low", "high", "share_near", "r2")
 
 
@@ -58,20 +60,25 @@ _EMPTY = {
 
 def _claim(name: str, table: pl.DataFrame) -> dict[str, Any]:
     claim = ALL_CLAIMS[name]
-    values = table[name].drop_nulls().to_numpy()
+    about = instances_of(name, table)
+    values = about[name].drop_nulls().to_numpy()
+    # A number that did not come out, of an instance that the claim is about, speaks against it.
+    missing = 0 if claim.about == "some" else len(about) - len(values)
     row = _EMPTY | {
         "kind": "claim",
         "name": name,
         "statement": claim.statement,
-        "instances": len(values),
+        "instances": len(values) + missing,
         "bound": claim.bound,
         "above": claim.above,
     }
-    if not len(values):
+    if not len(about):
         return row
-    violations = int(np.sum(~claim.holds(values)))
-    worst = float(values.min() if claim.above else values.max())
-    return row | {"violations": violations, "worst": worst, "holds": violations == 0}
+    violations = int(np.sum(~claim.holds(values))) + missing
+    row |= {"violations": violations, "holds": violations == 0}
+    if len(values):
+        row["worst"] = float(values.min() if claim.above else values.max())
+    return row
 
 
 def _order(activation: str, table: pl.DataFrame) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def _order(activation: str, table: pl.DataFrame) -> dict[str, Any]:
         "high": float(np.quantile(slope, 0.99)),
         "share_near": float(near.mean()),
         "r2": float(1 - residual / np.sum(total)),
-        "holds": None if activation == "relu" else holds,
+        "holds": None if activation == "relu" or len(fits) < _FEW else holds,
     }
 
 
@@ -126,8 +133,15 @@ def _control(name: str, table: pl.DataFrame) -> dict[str, Any]:
         "low": low,
         "high": high,
         "named": condition,
-        "holds": high < control.most and condition != "none",
+        "holds": _has_failed(control, kept, len(values), high) if condition != "none" else False,
     }
+
+
+def _has_failed(control: Control, kept: int, instances: int, high: float) -> bool | None:
+    """Whether a control's statement holds as seldom as it must; None where that is open."""
+    if high < control.most:
+        return True
+    return None if instances < _FEW or kept / instances < control.most else False
 
 
 def _rank(rank: int, table: pl.DataFrame) -> dict[str, Any]:
@@ -144,7 +158,7 @@ def _rank(rank: int, table: pl.DataFrame) -> dict[str, Any]:
     kept = int((values > 0).sum())
     low, high = proportion_interval(kept, len(values))
     share = {"median": kept / len(values), "low": low, "high": high}
-    return row | share | {"holds": low > 0.5 if len(values) >= ENOUGH else None}
+    return row | share | {"holds": low > 0.5 if len(values) >= _FEW else None}
 
 
 @exact()

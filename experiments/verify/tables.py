@@ -1,13 +1,15 @@
 """What `sublab verify` prints."""
 
+from rich.markup import escape
+
 from sublab import records
 from sublab.console import new_table, print_table
 
 _VERDICTS = {
     "claim": {True: "holds", False: "VIOLATED", None: "-"},
-    "order": {True: "is 2", False: "IS NOT 2", None: "-"},
-    "rank": {True: "above 1/2", False: "NOT ABOVE 1/2", None: "-"},
-    "control": {True: "violated", False: "NOT VIOLATED", None: "-"},
+    "order": {True: "is 2", False: "IS NOT 2", None: "none"},
+    "rank": {True: "above 1/2", False: "NOT ABOVE 1/2", None: "too few"},
+    "control": {True: "violated", False: "NOT VIOLATED", None: "too few"},
 }
 
 
@@ -22,7 +24,7 @@ def print_claims(summary: records.Record) -> None:
         worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
         claims.add_row(
             row["name"],
-            row["statement"],
+            escape(row["statement"]),
             str(row["instances"]),
             str(row["violations"] or 0),
             f"{side} {row['bound']:g}",
@@ -44,7 +46,7 @@ def print_claims(summary: records.Record) -> None:
                 f"{row['r2']:.5f}",
             ]
         verdict = _VERDICTS["order"][row["holds"]]
-        orders.add_row(row["statement"], str(row["instances"]), *cells, verdict)
+        orders.add_row(escape(row["statement"]), str(row["instances"]), *cells, verdict)
     controls = new_table(
         ["negative control", "statement"],
         ["instances", "holds in", "95 % interval", "condition missed", "verdict"],
@@ -55,7 +57,7 @@ def print_claims(summary: records.Record) -> None:
             share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
         controls.add_row(
             row["name"],
-            row["statement"],
+            escape(row["statement"]),
             str(row["instances"]),
             share,
             interval,

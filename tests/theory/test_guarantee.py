@@ -464,10 +464,13 @@ def test_a_direction_that_is_nearly_blind_is_never_said_to_break_the_theorem(til
 
         loss = matching(softmax_potential(np.ones(3, bool)))
         call = partial(theorem_1, linear, loss, trait, params, alpha=0.1, inputs=inputs)
-        if tilt >= 1e-5:
-            # Seen, and not known well enough by float32.
+        if tilt > 3e-6:
+            # Seen; and where float32 does not know g well enough, said to be so.
             with pytest.raises(ValueError, match="drowned by rounding in float32"):
-                call(eps=np.array([1e4]))
+                call(eps=np.array([1e3]))
+            if tilt > 1e-5:
+                found = call(eps=np.array([1e5]))
+                assert (found.blind, found.holds) == (False, True)
         else:
             for eps in (1e4, 1e5, 1e6):
                 found = call(eps=np.array([eps]))

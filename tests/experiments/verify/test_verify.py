@@ -18,13 +18,12 @@ from experiments.verify.evaluate import SMALL, WIDE
 from experiments.verify.families import FAMILIES
 from experiments.verify.instances import TRAITS, draw_kinds
 from experiments.verify.run import VerifyOptions, VerifyOutcome
-from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS, SUITES
+from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS, SUITES, instances_of
 from figures import style
 from figures import verify as verify_figures
 from sublab import records
 from sublab.errors import InputError
 
-LEFT_OUT = ("linear", "blind")
 LISTS = ("remainders", "inner_products", "rhos")
 
 
@@ -43,7 +42,8 @@ def pretend(patch: pytest.MonkeyPatch) -> list[str]:
             numbers = {}
             for name, claim in CLAIMS.items():
                 good = 1.0 if claim.above else claim.bound / 2
-                numbers[name] = np.full(shape, np.nan if name in LEFT_OUT else good)
+                left_out = name == "blind" or (name == "linear" and not suite.family.linear)
+                numbers[name] = np.full(shape, np.nan if left_out else good)
             for name in ("independent", "independent_trait", "rotated", "non_convex"):
                 numbers[name] = rng.normal(size=shape)
             slope = 2 + 0.01 * rng.normal(size=shape)
@@ -201,13 +201,9 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, calls, monkeypatch):
     ],
 )
 def test_a_broken_claim_is_a_violation(outcome, column, value, kind):
-    every = kind != "claim"
-    broken = outcome.table.with_columns(
-        pl.when(pl.lit(every) | (pl.int_range(pl.len()) == 7))
-        .then(value)
-        .otherwise(pl.col(column))
-        .alias(column)
-    )
+    table = outcome.table.with_row_index("row")
+    where = table["row"] if kind != "claim" else one_of(column, table)
+    broken = with_value(table, column, where, value)
     rows = verify_summary.summarise(broken).filter(kind=kind)
     failed = rows.filter(~pl.col("holds"))
     if kind == "claim":
@@ -218,6 +214,36 @@ def test_a_broken_claim_is_a_violation(outcome, column, value, kind):
         assert failed["name"].to_list() == ["tanh", "gelu", "softplus"]
     else:
         assert failed["name"].to_list() == [column.removeprefix("lora_")]
+
+
+def one_of(claim: str, table: pl.DataFrame) -> pl.Series:
+    """The row of one instance that a claim is about; of a blind one there is none as yet."""
+    if claim == "blind":
+        return table["row"].head(1)
+    return instances_of(claim, table)["row"].slice(7, 1)
+
+
+def with_value(table: pl.DataFrame, column: str, rows: pl.Series, value: float | None):
+    there = pl.col("row").is_in(rows.implode())
+    return table.with_columns(pl.when(there).then(value).otherwise(pl.col(column)).alias(column))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_CLAIMS if name != "blind"])
+def test_a_number_that_did_not_come_out_is_a_violation_where_the_claim_is_about_it(outcome, name):
+    table = outcome.table.with_row_index("row")
+    rows = verify_summary.summarise(with_value(table, name, one_of(name, table), None))
+    (row,) = rows.filter(kind="claim", name=name).to_dicts()
+    some = ALL_CLAIMS[name].about == "some"
+    assert (row["violations"], row["holds"]) == ((0, True) if some else (1, False))
+
+
+def test_of_few_instances_a_control_and_an_order_have_no_verdict(outcome):
+    few = outcome.table.filter(pl.col("instance") < 2)
+    rows = verify_summary.summarise(few)
+    assert rows.filter(kind="claim")["holds"].drop_nulls().all()
+    assert rows.filter(kind="order")["holds"].is_null().all()
+    # One that has failed for certain is the exception.
+    assert False not in rows.filter(pl.col("kind").is_in(["control", "rank"]))["holds"].to_list()
 
 
 def test_the_pooled_order_is_the_slope_of_all_fits_together(outcome):
