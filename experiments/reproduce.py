@@ -44,7 +44,9 @@ def main(options: ReproduceOptions) -> int:
     mnist = _mnist(options)
     # Arguments of the second are looked at before the first takes its minutes.
     mnist = _with_data(mnist)
-    claims = verify_command.main(VerifyOptions(options.instances, options.out, options.seed))
+    claims = verify_command.main(
+        VerifyOptions(instances=options.instances, out=options.out, seed=options.seed)
+    )
     # Both are shown, whatever the first one's verdict.
     return max(claims, sweep_command.mnist_main(mnist))
 

@@ -287,10 +287,11 @@ def _mean_squares(
     """Of J d, and of J times the same direction with signs that do not cancel."""
 
     def total(part, weights):
-        return tuple(
+        plain, uncancelled = (
             weighed(weights, jnp.mean(linearise(apply, params, way, part)[1] ** 2, axis=1))
             for way in (direction, scramble(direction))
         )
+        return plain, uncancelled
 
     return mean_over_rows(total, inputs, weights, chunk)
 

@@ -73,7 +73,10 @@ class Poisson(SquaredError):  # noqa: N818 (no exception)
         return theory.matching(self.potential(subset))(logits, target)
 
     def potential(self, subset: Any) -> losses.Potential:
-        return lambda logits: jnp.sum(jnp.where(subset, jnp.exp(logits), 0))
+        return losses.Potential(
+            lambda logits: jnp.sum(jnp.where(subset, jnp.exp(logits), 0)),
+            lambda vector: jnp.where(subset, vector, 0),
+        )
 
 
 def tiny(values: Mapping[str, Any] | None = None, **more: Any) -> Setting:
