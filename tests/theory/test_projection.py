@@ -381,7 +381,7 @@ def test_rows_of_weight_0_may_be_no_numbers():
     weights = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 3.0])
     inputs[0, 0] = inputs[3, 0] = 10
     loss, teacher, kept = LOSSES["softmax"], params + delta, weights > 0
-    for function, other, keywords in (
+    for function, end, keywords in (
         (project, delta, {"iterations": 3}),
         (project_labels, teacher, {"iterations": 3}),
         (descend, delta, {"steps": 3, "rate": 0.1}),
@@ -389,10 +389,11 @@ def test_rows_of_weight_0_may_be_no_numbers():
         (spectrum, delta, {"products": 3}),
         (nonlinearity, teacher, {}),
     ):
-        run = partial(function, broken, loss, params, other, **keywords)
+        run = partial(function, broken, loss, params, end, **keywords)
         found = run(inputs=inputs, weights=weights, chunk=2)
         wanted = run(inputs=inputs[kept], weights=weights[kept])
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), found, wanted)
+        for one, other in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-11)
         # Of weight above 0, they are refused.
         with pytest.raises(ValueError, match=r"^apply: its logits"):
             run(inputs=inputs)
