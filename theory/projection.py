@@ -85,8 +85,8 @@ class LinearStudent:
         iterations: how many iterations it took.
         relative_residual: |C (J (theta - theta_0) - target)| / |C target| at the start and after
             each iteration, root mean squares over D_S; the target is J delta or f_T - f_0. It
-            never grows. After the last iteration the value stays. 0 from the start where C target is
-            no more than rounding: nothing passes.
+            never grows. After the last iteration the value stays. Where C target is no more than
+            rounding it is 0 from the start, and nothing passes.
         share: |theta - theta_0|^2 / |delta|^2, likewise. Of the target J delta it is the share of
             the teacher's displacement that passes, between 0 and 1.
         recomputed: the last relative residual, computed anew from `displacement`. Conjugate
