@@ -23,6 +23,7 @@ For any model, and gradient descent on any losses, without remainder:
 steps, for one that steps by the gradient's signs, and for a student that trains with Adam.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -34,6 +35,9 @@ from jaxtyping import Array, Bool, Float
 from theory.checks import check_positive
 from theory.passes import full_precision
 from theory.trajectory import Account
+
+# The learning rate of each step.
+Rates = Float[Array, "*batch steps"] | Float[np.ndarray, "*batch steps"] | Sequence[float]
 
 # How many units of rounding a statement may be off by. Sums over parameters round less.
 _ROUNDINGS = 100
@@ -84,7 +88,7 @@ class ManySteps:
 def many_steps(
     account: Account,
     *,
-    rates: Float[Array, "*batch steps"] | None = None,
+    rates: Rates | None = None,
     eps: float | Float[Array, "*batch"] | None = None,
     smoothness: float | Float[Array, "*batch"] | None = None,
 ) -> ManySteps:
@@ -112,6 +116,8 @@ def many_steps(
     if eps is not None and smoothness is not None:
         if jnp.ndim(eps) == 0:
             check_positive(eps, "eps")
+        elif not isinstance(eps, Tracer) and not np.all(np.isfinite(eps) & (np.asarray(eps) > 0)):
+            raise ValueError("eps: must be finite and above 0, in every run")
         if not isinstance(eps, Tracer) and not isinstance(smoothness, Tracer):
             product = np.asarray(eps) * np.asarray(smoothness)
             if not np.all((product >= 0) & (product < 1)):
@@ -123,6 +129,7 @@ def many_steps(
         rounding = _ROUNDINGS * ulp * (1 + jnp.max(jnp.abs(trait), axis=-1) / fall)
     if rates is not None:
         gradients, toward = account.gradient_square, approach.inner_product
+        rates = jnp.asarray(rates, gradients.dtype)
         if jnp.shape(rates) != jnp.shape(gradients):
             raise ValueError(
                 f"rates: needs one a step, shape {list(jnp.shape(gradients))}, has shape "

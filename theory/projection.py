@@ -29,11 +29,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from theory.checks import check_params, check_positive, check_same_tree, row_weights
+from theory.checks import (
+    check_finite_number,
+    check_params,
+    check_positive,
+    check_same_tree,
+    row_weights,
+)
 from theory.conditions import mixed_hessian_product
-from theory.losses import Loss, off_null_space
+from theory.losses import Loss, MatchingLoss, off_null_space
 from theory.passes import (
     Apply,
     Inputs,
@@ -47,11 +53,26 @@ from theory.passes import (
     mean_over_rows,
     norm,
     rows,
+    scramble,
     step,
+    weighed,
 )
 
 # Logits, or changes of them, of every example or position.
 Logits = Float[Array, "examples *positions outputs"]
+
+# How much of C J delta may be rounding, in units in the last place of J delta, and of what it would
+# be if its terms did not cancel; and how much of a difference of logits, in units of theirs.
+_BLIND = 100.0
+_LOGIT_ROUNDING = 10.0
+# How far above the largest eigenvalue of K `largest_rate` may lie, and how likely it is below it.
+_SLACK = 0.1
+_UNLUCKY = 1e-6
+# What a model gives where the loss looks, and must not.
+_NOT_FINITE = (
+    "its logits, or their derivatives, are not finite where the loss looks; leave entries that are "
+    "never sampled out of the loss: softmax_potential(allowed)"
+)
 
 
 @jax.tree_util.register_dataclass
@@ -64,7 +85,8 @@ class LinearStudent:
         iterations: how many iterations it took.
         relative_residual: |C (J (theta - theta_0) - target)| / |C target| at the start and after
             each iteration, root mean squares over D_S; the target is J delta or f_T - f_0. It
-            never grows. After the last iteration the value stays.
+            never grows. After the last iteration the value stays. Where C target is no more than
+            rounding it is 0 from the start, and nothing passes.
         share: |theta - theta_0|^2 / |delta|^2, likewise. Of the target J delta it is the share of
             the teacher's displacement that passes, between 0 and 1.
         recomputed: the last relative residual, computed anew from `displacement`. Conjugate
@@ -106,7 +128,15 @@ def project(
     (CGLS: Hestenes and Stiefel 1952; Bjorck 1996, section 7.4): one product with J and one with its
     transpose an iteration. Few iterations damp small singular values, as few steps of training do.
     In exact arithmetic as many iterations as C J has distinct singular values are enough; rounding
-    makes it more. It ends by itself where rounding allows no progress.
+    makes it more. It ends by itself where rounding allows no progress. Of a displacement that the
+    loss does not see on D_S, of which C J delta is no more than rounding, nothing passes: 0.
+
+    The declared null space must be that of the loss at the model's own logits. A softmax over all
+    outputs, some of which are masked (at -1e9, say), declares that it sees these too, and does not
+    train as the projection says: leave outputs that are never sampled out of the loss, by
+    `softmax_potential(allowed)`. Logits of minus infinity in the loss are refused, and so is an
+    output at which the loss has no curvature in any row. Where each row masks outputs of its own,
+    none can be left out of all, and nothing tells: this forecast is not for such a model.
 
     Args:
         apply: the model, apply(params, inputs) -> logits.
@@ -121,7 +151,8 @@ def project(
         reaching: relative residuals, between 0 and 1, at which to keep it; for instance the one
             that a student of finite training has.
         weights: how much each row counts: one number an example, or one a position; None for 1.
-            P_R depends on which are 0; early iterations depend on all.
+            P_R depends on which are 0; early iterations depend on all. What the model gives for an
+            example of weight 0 may be no number.
         chunk: the number of examples a pass; None for all.
 
     Raises:
@@ -132,11 +163,25 @@ def project(
     )
     centre = _declared(loss)
     _check_stops(iterations, tolerance, at, reaching)
-    target = _first_order_change(apply, params, displacement, inputs, chunk)
+    inputs = _counted(inputs, weights)
+    target = _first_order_target(apply, centre, params, displacement, inputs, weights, chunk)
+    _check_sight(apply, loss, centre, params, inputs, weights, chunk, target)
     length = inner(displacement, displacement)
     stops = _stops(params, iterations, tolerance, at, reaching)
-    return _solve(
-        apply, centre, params, target, length, inputs, weights, chunk, iterations, len(at), stops
+    return _finite(
+        _solve(
+            apply,
+            centre,
+            params,
+            target.change,
+            length,
+            inputs,
+            weights,
+            chunk,
+            iterations,
+            len(at),
+            stops,
+        )
     )
 
 
@@ -159,7 +204,8 @@ def project_labels(
 
     The shortest solution of min_v E_x |C (J_x v - (f_T - f_0))|^2, as `project` finds its own: it
     is P_R delta for a linear model. Its relative residual ends above 0 where the linearised student
-    cannot fit what the teacher says, and its `share` may be above 1.
+    cannot fit what the teacher says, and its `share` may be above 1. Where C (f_T - f_0) is no more
+    than rounding of the logits, there is nothing to fit, and all is 0.
 
     Args:
         teacher: theta_T, a pytree like `params`.
@@ -172,11 +218,25 @@ def project_labels(
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, teacher=teacher)
     centre = _declared(loss)
     _check_stops(iterations, tolerance, at, reaching)
-    target = _change(apply, params, teacher, inputs, chunk)
+    inputs = _counted(inputs, weights)
+    target = _label_target(apply, centre, params, teacher, inputs, weights, chunk)
+    _check_sight(apply, loss, centre, params, inputs, weights, chunk, target)
     stops = _stops(params, iterations, tolerance, at, reaching)
     length = _square_distance(params, teacher)
-    return _solve(
-        apply, centre, params, target, length, inputs, weights, chunk, iterations, len(at), stops
+    return _finite(
+        _solve(
+            apply,
+            centre,
+            params,
+            target.change,
+            length,
+            inputs,
+            weights,
+            chunk,
+            iterations,
+            len(at),
+            stops,
+        )
     )
 
 
@@ -188,7 +248,7 @@ def descend(
     displacement: Params,
     inputs: Inputs,
     *,
-    rate: float | Float[Array, ""],
+    rate: float | Float[Array, ""] | None = None,
     steps: int,
     at: Sequence[int] = (),
     weights: Weights | None = None,
@@ -198,10 +258,10 @@ def descend(
 
     K = E_x[J^T M J] at theta_0. Exact for (weighted) squared error; for another loss it is what the
     training does while the logits are near f_0. With eta at most 1 over the largest eigenvalue of K
-    (`spectrum`), 0 <= K_n <= P_R, and more passes with every step.
+    (`largest_rate`), 0 <= K_n <= P_R, and more passes with every step.
 
     Args:
-        rate: eta, the student's learning rate.
+        rate: eta, the student's learning rate; None for 1 / `largest_rate`.
         steps: n, the number of steps, each on all of D_S: one pass of each kind.
         at: numbers of steps, from 1 to `steps`, after which to keep the displacement.
         apply, loss, params, displacement, inputs, weights, chunk: what they are for `project`.
@@ -214,11 +274,26 @@ def descend(
     )
     centre = _declared(loss)
     _check_stops(steps, 0.0, at, (), "steps")
-    check_positive(rate, "rate")
-    target = _first_order_change(apply, params, displacement, inputs, chunk)
+    inputs = _counted(inputs, weights)
+    rate = _rate(apply, loss, params, inputs, weights, chunk, rate)
+    target = _first_order_target(apply, centre, params, displacement, inputs, weights, chunk)
+    _check_target(target)
     length = inner(displacement, displacement)
-    return _descend(
-        apply, loss, centre, params, target, length, inputs, weights, chunk, rate, steps, tuple(at)
+    return _finite(
+        _descend(
+            apply,
+            loss,
+            centre,
+            params,
+            target.change,
+            length,
+            inputs,
+            weights,
+            chunk,
+            rate,
+            steps,
+            tuple(at),
+        )
     )
 
 
@@ -230,7 +305,7 @@ def descend_labels(
     teacher: Params,
     inputs: Inputs,
     *,
-    rate: float | Float[Array, ""],
+    rate: float | Float[Array, ""] | None = None,
     steps: int,
     at: Sequence[int] = (),
     weights: Weights | None = None,
@@ -248,11 +323,26 @@ def descend_labels(
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, teacher=teacher)
     centre = _declared(loss)
     _check_stops(steps, 0.0, at, (), "steps")
-    check_positive(rate, "rate")
-    target = _change(apply, params, teacher, inputs, chunk)
+    inputs = _counted(inputs, weights)
+    rate = _rate(apply, loss, params, inputs, weights, chunk, rate)
+    target = _label_target(apply, centre, params, teacher, inputs, weights, chunk)
+    _check_target(target)
     length = _square_distance(params, teacher)
-    return _descend(
-        apply, loss, centre, params, target, length, inputs, weights, chunk, rate, steps, tuple(at)
+    return _finite(
+        _descend(
+            apply,
+            loss,
+            centre,
+            params,
+            target.change,
+            length,
+            inputs,
+            weights,
+            chunk,
+            rate,
+            steps,
+            tuple(at),
+        )
     )
 
 
@@ -269,17 +359,18 @@ def nonlinearity(
 ) -> Float[Array, ""]:
     """|C r| / |C (f_T - f_0)|, r = f_T - f_0 - J delta: the warning light of the forecasts.
 
-    Root mean squares over D_S. 0 for a linear model; near 1, P_R delta says little.
+    Root mean squares over D_S. 0 for a linear model; near 1, P_R delta says little. Infinity where
+    f_T - f_0 is no more than rounding of the logits, and J delta is more; where J delta is not
+    either, NaN, unless the loss does not see delta at all, which is 0.
 
     Args and errors: as for `project_labels`.
     """
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, teacher=teacher)
     centre = _declared(loss)
-    change = _change(apply, params, teacher, inputs, chunk)
-    displacement = jax.tree.map(jnp.subtract, teacher, params)
-    rest = change - _first_order_change(apply, params, displacement, inputs, chunk)
-    sizes = [jnp.sqrt(_mean_square(_by_row(centre, part), weights)) for part in (rest, change)]
-    return sizes[0] / jnp.where(sizes[1] > 0, sizes[1], 1)
+    inputs = _counted(inputs, weights)
+    light, finite = _nonlinearity(apply, centre, params, teacher, inputs, weights, chunk)
+    check_finite_number(jnp.where(finite, 0, jnp.nan), "apply", _NOT_FINITE)
+    return light
 
 
 @full_precision
@@ -315,8 +406,9 @@ class Spectrum:
     A quadrature: exact for a polynomial h of degree below twice the number of rates.
 
     Attributes:
-        rates: at which the student learns, 0 or more, in ascending order; the largest is a close
-            estimate, from below, of the largest eigenvalue of K.
+        rates: at which the student learns, 0 or more, in ascending order. All are below the largest
+            eigenvalue of K, and the largest is near it only where d has a part along its
+            eigenvector: for a learning rate, take `largest_rate`.
         squares: how much of |d|^2 is learnt at each.
     """
 
@@ -337,9 +429,17 @@ class Spectrum:
     def after_steps(
         self,
         rate: float | Float[Array, ""],
-        steps: Int[Array, " counts"] | Int[np.ndarray, " counts"],
+        steps: Shaped[Array, " counts"] | Shaped[np.ndarray, " counts"],
     ) -> Float[Array, "*batch counts"]:
-        """<d, K_n d> after each number n of steps of gradient descent at a learning rate."""
+        """<d, K_n d> after each number n of steps of gradient descent at a learning rate.
+
+        Raises:
+            ValueError: `steps` are not whole numbers, or known and below 0.
+        """
+        if not jnp.issubdtype(jnp.result_type(steps), jnp.integer):
+            raise ValueError(f"steps: must be whole numbers, are {jnp.result_type(steps)}")
+        if not isinstance(steps, Tracer) and np.any(np.asarray(steps) < 0):
+            raise ValueError("steps: must be 0 or more")
         left = (1 - rate * self.rates)[..., None, :] ** jnp.asarray(steps)[:, None]
         return jnp.sum(self.squares[..., None, :] * (1 - left), axis=-1)
 
@@ -372,7 +472,105 @@ def spectrum(
     """
     weights = row_weights(apply, params, inputs, chunk, weights, loss=loss, direction=direction)
     _check_count(products, "products")
-    return _spectrum(apply, loss, params, direction, inputs, weights, chunk, products)
+    inputs = _counted(inputs, weights)
+    found = _spectrum(apply, loss, params, direction, inputs, weights, chunk, products)
+    check_finite_number(found.rates, "apply", _NOT_FINITE)
+    return found
+
+
+@full_precision
+def largest_rate(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    inputs: Inputs,
+    *,
+    weights: Weights | None = None,
+    chunk: int | None = None,
+) -> Float[Array, ""]:
+    """A bound on the largest eigenvalue of K = E_x[J^T M J] at theta_0, at most a ninth above it.
+
+    Gradient descent of the linearised student is stable below 2 over it. Lanczos from a random
+    start: with k products in n dimensions the largest rate is below 1 - e of the eigenvalue with a
+    probability of at most 1.648 sqrt(n) exp(-(2k - 1) sqrt(e)) (Kuczynski and Wozniakowski 1992,
+    theorem 4.2), in exact arithmetic. So many products are taken (34 for a million parameters)
+    that for e = 1/10 this is 1e-6, and the rate is divided by 1 - e. The start is the same in
+    every call.
+
+    Args:
+        loss: a matching loss; it need declare nothing.
+        apply, params, inputs, weights, chunk: what they are for `project`.
+
+    Raises:
+        ValueError: names the argument that is not usable.
+    """
+    weights = row_weights(apply, params, inputs, chunk, weights, loss=loss)
+    if not isinstance(loss, MatchingLoss):
+        raise ValueError("loss: must be a matching loss, of whose K no eigenvalue is below 0")
+    return _largest_rate(apply, loss, params, _counted(inputs, weights), weights, chunk)
+
+
+def _largest_rate(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> Float[Array, ""]:
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    start = structure.unflatten(
+        [
+            jax.random.normal(key, jnp.shape(leaf), leaf.dtype)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
+    )
+    size = sum(int(np.prod(jnp.shape(leaf))) for leaf in leaves)
+    products = 0.5 + np.log(1.648 * np.sqrt(size) / _UNLUCKY) / (2 * np.sqrt(_SLACK))
+    found = _spectrum(apply, loss, params, start, inputs, weights, chunk, int(np.ceil(products)))
+    check_finite_number(found.rates, "apply", _NOT_FINITE)
+    return found.rates[-1] / (1 - _SLACK)
+
+
+def _rate(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+    rate: float | Array | None,
+) -> float | Array:
+    if rate is not None:
+        check_positive(rate, "rate")
+        return rate
+    largest = _largest_rate(apply, loss, params, inputs, weights, chunk)
+    # Where the loss sees nothing of the parameters, any rate leaves them where they are.
+    return 1 / jnp.where(largest > 0, largest, 1)
+
+
+def _counted(inputs: Inputs, weights: Float[Array, "examples *positions"]) -> Inputs:
+    """The inputs, an example that counts in the place of each that does not.
+
+    To multiply by 0 is not enough: where a model gives no number, neither does its derivative,
+    times whatever it is taken.
+    """
+    counts = jnp.any(weights > 0, axis=tuple(range(1, weights.ndim)))
+    if not isinstance(counts, Tracer) and bool(jnp.all(counts)):
+        return inputs
+    first = jnp.argmax(counts)
+
+    def counted(leaf: Array | np.ndarray) -> Array:
+        leaf = gathered(jnp.asarray(leaf))
+        return jnp.where(counts.reshape(-1, *(1 for _ in leaf.shape[1:])), leaf, leaf[first])
+
+    return jax.tree.map(counted, inputs)
+
+
+def _finite(student: LinearStudent) -> LinearStudent:
+    check_finite_number(student.recomputed, "apply", _NOT_FINITE)
+    return student
 
 
 def _declared(loss: Loss) -> Callable[[Array], Array]:
@@ -442,8 +640,8 @@ def _stops(
     )
 
 
-def _over_parts(function: Callable[[Inputs], Logits], inputs: Inputs, chunk: int | None) -> Logits:
-    """function(inputs), `chunk` examples at a time."""
+def _over_parts(function: Callable[[Inputs], Any], inputs: Inputs, chunk: int | None) -> Any:
+    """function(inputs), a pytree of arrays by example, `chunk` examples at a time."""
     examples = jax.tree.leaves(inputs)[0].shape[0]
     size = examples if chunk is None else min(chunk, examples)
     if size == examples:
@@ -452,31 +650,205 @@ def _over_parts(function: Callable[[Inputs], Logits], inputs: Inputs, chunk: int
     inputs = jax.tree.map(gathered, inputs)
     parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), inputs)
     found = jax.lax.map(function, parts)
-    found = found.reshape(whole, *found.shape[2:])
+    found = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), found)
     if whole == examples:
         return found
-    rest = jax.tree.map(lambda leaf: leaf[whole:], inputs)
-    return jnp.concatenate([found, function(rest)])
+    rest = function(jax.tree.map(lambda leaf: leaf[whole:], inputs))
+    return jax.tree.map(lambda *both: jnp.concatenate(both), found, rest)
 
 
-@partial(jax.jit, static_argnames=("apply", "chunk"))
-def _first_order_change(
-    apply: Apply, params: Params, displacement: Params, inputs: Inputs, chunk: int | None
-) -> Logits:
-    """J delta."""
-    return _over_parts(
-        lambda part: jax.jvp(lambda p: apply(p, part), (params,), (displacement,))[1],
-        inputs,
-        chunk,
+def _push(apply: Apply, params: Params, direction: Params, part: Inputs) -> tuple[Logits, Logits]:
+    """f_0 and J d of one part."""
+    return jax.jvp(lambda p: apply(p, part), (params,), (direction,))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Target:
+    """What a student is to fit.
+
+    Attributes:
+        change: a change of the logits; 0 where the loss sees no more of it than rounding.
+        seen: whether it sees more, in any row that counts.
+        finite: whether it, and the logits that it starts from, are finite where the loss looks.
+        limit: what of it may be rounding, by row.
+    """
+
+    change: Logits
+    seen: Bool[Array, ""]
+    finite: Bool[Array, ""]
+    limit: Float[Array, "examples *positions"]
+
+
+def _target(
+    centre: Callable[[Array], Array],
+    change: Logits,
+    limit: Float[Array, "examples *positions"],
+    finite: Bool[Array, "examples *positions"],
+    weights: Float[Array, "examples *positions"],
+) -> _Target:
+    whole = jnp.all(finite | (weights <= 0))
+    # What is not finite has no length, and must not pass for what is not seen.
+    seen = _visible(centre, change, limit, weights) | ~whole
+    change = jnp.where((weights > 0)[..., None] & seen, change, 0)
+    return _Target(jnp.where(whole, change, jnp.nan), seen, whole, limit)
+
+
+def _visible(
+    centre: Callable[[Array], Array],
+    change: Logits,
+    limit: Float[Array, "examples *positions"],
+    weights: Float[Array, "examples *positions"],
+) -> Bool[Array, ""]:
+    return jnp.any((weights > 0) & (_lengths(_by_row(centre, change)) > limit))
+
+
+def _lengths(logits: Logits) -> Float[Array, "examples *positions"]:
+    """The length of each row; what is not finite is of no length."""
+    return jnp.linalg.norm(jnp.where(jnp.isfinite(logits), logits, 0), axis=-1)
+
+
+def _all_finite(
+    centre: Callable[[Array], Array], *logits: Logits
+) -> Bool[Array, "examples *positions"]:
+    """Whether each row is finite where the loss looks."""
+    looks = [jnp.all(jnp.isfinite(_by_row(centre, each)), axis=-1) for each in logits]
+    return jnp.all(jnp.stack(looks), axis=0)
+
+
+@partial(jax.jit, static_argnames=("apply", "centre", "chunk"))
+def _first_order_target(
+    apply: Apply,
+    centre: Callable[[Array], Array],
+    params: Params,
+    displacement: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> _Target:
+    """J delta. What its terms would be, if they did not cancel, is J of the scrambled delta."""
+    scrambled = scramble(displacement)
+
+    def of_part(part: Inputs) -> tuple[Array, Array, Array]:
+        logits, change = _push(apply, params, displacement, part)
+        scale = _lengths(change) + _lengths(_push(apply, params, scrambled, part)[1])
+        limit = _BLIND * jnp.finfo(change.dtype).eps * scale
+        return change, limit, _all_finite(centre, logits, change)
+
+    return _target(centre, *_over_parts(of_part, inputs, chunk), weights=weights)
+
+
+@partial(jax.jit, static_argnames=("apply", "centre", "chunk"))
+def _label_target(
+    apply: Apply,
+    centre: Callable[[Array], Array],
+    params: Params,
+    teacher: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> _Target:
+    """f_T - f_0. Rounding is that of the logits, and of their terms before they cancel."""
+    ends = [(end, scramble(end)) for end in (params, teacher)]
+
+    def of_part(part: Inputs) -> tuple[Array, Array, Array]:
+        (start, first), (there, last) = (_push(apply, *end, part) for end in ends)
+        # A logit of minus infinity that stays there has not moved.
+        change = jnp.where(there == start, 0, there - start)
+        scale = sum(map(_lengths, (first, there, last)), _lengths(start))
+        limit = _LOGIT_ROUNDING * jnp.finfo(change.dtype).eps * scale
+        return change, limit, _all_finite(centre, start, change)
+
+    return _target(centre, *_over_parts(of_part, inputs, chunk), weights=weights)
+
+
+@partial(jax.jit, static_argnames=("apply", "centre", "chunk"))
+def _nonlinearity(
+    apply: Apply,
+    centre: Callable[[Array], Array],
+    params: Params,
+    teacher: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """The warning light, and whether all that it looked at was finite."""
+    displacement = jax.tree.map(jnp.subtract, teacher, params)
+    labels = _label_target(apply, centre, params, teacher, inputs, weights, chunk)
+    linear = _first_order_target(apply, centre, params, displacement, inputs, weights, chunk)
+    rest, size = (
+        jnp.sqrt(_mean_square(_by_row(centre, part), weights))
+        for part in (labels.change - linear.change, labels.change)
     )
+    expected = _visible(centre, linear.change, labels.limit, weights)
+    unseen = jnp.where(expected, jnp.inf, jnp.where(linear.seen, jnp.nan, 0))
+    light = jnp.where(labels.seen, rest / jnp.where(labels.seen, size, 1), unseen)
+    return light, labels.finite & linear.finite
 
 
-@partial(jax.jit, static_argnames=("apply", "chunk"))
-def _change(
-    apply: Apply, params: Params, teacher: Params, inputs: Inputs, chunk: int | None
-) -> Logits:
-    """f_T - f_0."""
-    return _over_parts(lambda part: apply(teacher, part) - apply(params, part), inputs, chunk)
+def _check_target(target: _Target) -> None:
+    check_finite_number(jnp.where(target.finite, 0, jnp.nan), "apply", _NOT_FINITE)
+
+
+def _check_sight(
+    apply: Apply,
+    loss: Loss,
+    centre: Callable[[Array], Array],
+    params: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+    target: _Target,
+) -> None:
+    """Refuses logits that are not finite, or at which the loss sees less than it declares."""
+    _check_target(target)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, inputs, weights))):
+        return
+    output, unseen = _least_seen(apply, loss, centre, params, inputs, weights, chunk)
+    if unseen:
+        raise ValueError(
+            f"loss: declares that it sees output {output}, and at the model's logits it has no "
+            "curvature there in any row; leave entries that are never sampled out of the loss: "
+            "softmax_potential(allowed)"
+        )
+
+
+@partial(jax.jit, static_argnames=("apply", "loss", "centre", "chunk"))
+def _least_seen(
+    apply: Apply,
+    loss: Loss,
+    centre: Callable[[Array], Array],
+    params: Params,
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+    """The output with the lowest logits of those at which the loss seems to see nothing, if any."""
+
+    def images(logits: Array, vector: Array) -> Array:
+        product = partial(mixed_hessian_product, loss)
+        return jnp.abs(jax.vmap(lambda z: product(z, z, vector))(logits))
+
+    def mean(function: Callable[[Array], Any]) -> Any:
+        def of_part(part: Inputs, weights: Array) -> Any:
+            found = function(rows(apply(params, part)))
+            return jax.tree.map(partial(weighed, weights), found)
+
+        return mean_over_rows(of_part, inputs, weights, chunk)
+
+    def first(logits: Array) -> tuple[Array, Array]:
+        signs = scramble(jnp.ones(logits.shape[1], logits.dtype))
+        declared = jnp.abs(centre(signs)) > 0
+        found = images(logits, signs)
+        return logits, jnp.where(declared, found, 1)
+
+    level, image = mean(first)
+    candidates = image == 0
+    output = jnp.argmin(jnp.where(candidates, level, jnp.inf))
+    # A sure winner has p (1 - p) of 0 too, and moves the others.
+    alone = (jnp.arange(len(level)) == output).astype(level.dtype)
+    moved = jnp.sum(mean(lambda logits: images(logits, alone)))
+    return output, jnp.any(candidates) & (moved == 0)
 
 
 def _square_distance(params: Params, teacher: Params) -> Float[Array, ""]:
@@ -495,7 +867,14 @@ def _mean_square(logits: Logits, weights: Float[Array, "examples *positions"]) -
 def _mean_product(
     first: Logits, second: Logits, weights: Float[Array, "examples *positions"]
 ) -> Float[Array, ""]:
-    return jnp.sum(weights * jnp.sum(first * second, axis=-1)) / jnp.sum(weights)
+    products = jnp.sum(first * second, axis=-1)
+    return jnp.sum(jnp.where(weights > 0, weights * products, 0)) / jnp.sum(weights)
+
+
+def _weighted(weights: Float[Array, " rows"], logits: Float[Array, "rows outputs"]) -> Array:
+    """Each row times its weight; a row of weight 0 may be no number."""
+    counts = weights[:, None]
+    return jnp.where(counts > 0, counts * logits, 0)
 
 
 def _keep(copies: Params, current: Params, open_: Bool[Array, " copies"]) -> Params:
@@ -555,12 +934,15 @@ def _solve(
     """min_v E |C (target - J v)|^2 from v = 0, by CGLS."""
 
     def image(direction: Params) -> Logits:
-        return _by_row(centre, _first_order_change(apply, params, direction, inputs, chunk))
+        return _by_row(
+            centre,
+            _over_parts(lambda part: _push(apply, params, direction, part)[1], inputs, chunk),
+        )
 
     def transposed(logits: Logits) -> Params:
         def of_part(part: tuple[Inputs, Logits], weights: Array) -> Params:
             pull = jax.vjp(lambda p: rows(apply(p, part[0])), params)[1]
-            return pull(weights[:, None] * rows(part[1]))[0]
+            return pull(_weighted(weights, rows(part[1])))[0]
 
         return mean_over_rows(of_part, (inputs, logits), weights, chunk)
 
@@ -614,7 +996,9 @@ def _solve(
     gradient = transposed(target)
     square = inner(gradient, gradient)
     scale = jnp.sqrt(square) / unit
-    zero = jax.tree.map(jnp.zeros_like, params)
+    # Of a target that is no number, neither is the answer.
+    nothing = jnp.where(jnp.isfinite(size), 0, jnp.nan).astype(size.dtype)
+    zero = jax.tree.map(lambda leaf: jnp.full_like(leaf, nothing), params)
     copies = len(stops.counts)
     search = jax.lax.while_loop(
         goes_on,
@@ -628,7 +1012,7 @@ def _solve(
             exhausted=square == 0,
             iterations=jnp.int32(0),
             relative_residual=jnp.zeros(iterations + 1, size.dtype).at[0].set(size / unit),
-            share=jnp.zeros(iterations + 1, size.dtype),
+            share=jnp.full(iterations + 1, nothing),
             copies=jax.tree.map(lambda leaf: jnp.zeros((copies, *leaf.shape), leaf.dtype), zero),
             open=jnp.ones(copies, bool),
         ),
@@ -655,7 +1039,7 @@ def _pull_back(
 
     def pull(weights: Array, change: Array) -> Params:
         seen = jax.vmap(partial(mixed_hessian_product, loss))(logits, logits, change)
-        return transpose(weights[:, None] * seen)[0]
+        return transpose(_weighted(weights, seen))[0]
 
     return push(direction), pull
 
@@ -687,7 +1071,8 @@ def _descend(
         def of_part(part: tuple[Inputs, Logits], weights: Array) -> tuple[Params, Array]:
             change, pull = _pull_back(apply, loss, params, part[0], solution)
             left = rows(part[1]) - change
-            return pull(weights, left), jnp.sum(weights * jnp.sum(jax.vmap(centre)(left) ** 2, 1))
+            squares = jnp.sum(jax.vmap(centre)(left) ** 2, 1)
+            return pull(weights, left), weighed(weights, squares)
 
         way, square = mean_over_rows(of_part, (inputs, target), weights, chunk)
         return way, jnp.sqrt(square) / unit

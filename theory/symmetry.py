@@ -6,9 +6,12 @@ any training each logit is the largest with probability 1/K, on every input. Exp
 exactly 1/K, whatever the hidden layers have learnt. (An extension of the paper.)
 
 What is to be shown of a training is that it commutes (`commutation`). It does where no loss sees
-the rows (`ignores_readout`) and the optimiser treats all rows alike: one that works by element or
-by leaf does, and so do those that mix rows regardless of their place, as a clip by the global norm
-or a whitening of the gradient. One that treats a row by its place does not.
+the rows (`ignores_readout`) and the optimiser treats all rows alike. One that works by element does
+so bit for bit, and so do those to whose sums the answers add zeros alone, as a clip by the global
+norm or a whitening of the gradient. Where the answers' own parameters are summed over, as in the
+norms of LAMB, LARS and Adafactor where answers and other outputs share an array, another order of
+the rows is another order of the summands: these commute but for rounding. One that treats a row by
+its place does not commute.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +21,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from theory.checks import check_inputs, check_params
 from theory.passes import Inputs, Params, TraitLoss, full_precision
+
+# How many probes may be drawn for each that is finite.
+_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ class Commutation:
 
     Attributes:
         others: largest difference of a parameter outside the readout, between training from the
-            start and training from the permuted start. 0, bit for bit, where it commutes.
+            start and training from the permuted start. 0 where it commutes, or rounding
+            (`commutation`).
         rows: largest difference of a parameter of the readout, the permutation undone.
         change: largest change that training made to any parameter.
     """
@@ -155,6 +163,9 @@ def ignores_readout(
     has on both, bit for bit, the same value and the same gradient by every other parameter, and
     gradient 0 by the readout.
 
+    A probe at which the loss or its gradient is not finite (the logarithm of a scale that was
+    redrawn below 0) tells nothing: it is skipped and another drawn, up to 20 for each asked for.
+
     False is a proof: two points were found at which the loss tells the readouts apart. True is none
     by itself. A loss that depends on the readout analytically shows it at almost every point, so
     that one probe tells; of one with kinks or branches only the regions that were drawn are known,
@@ -173,7 +184,8 @@ def ignores_readout(
         probes: how many.
 
     Raises:
-        ValueError: names the argument that is not usable.
+        ValueError: names the argument that is not usable; of the loss, that it was finite at no
+            probe.
     """
     check_params(params)
     check_inputs(inputs, None)
@@ -184,7 +196,8 @@ def ignores_readout(
     # One program for both readouts: two copies in one could be compiled to other roundings.
     graded = jax.jit(jax.value_and_grad(loss))
 
-    def tells(key: Key[Array, ""]) -> Bool[Array, ""]:
+    def tells(key: Key[Array, ""]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        """Whether a probe tells the readouts apart, and whether all that it looks at is finite."""
         of_model, of_readout, of_inputs = jax.random.split(key, 3)
         drawn = _redrawn(params, of_model, scaled=True)
         other = jax.tree.map(jnp.where, rows, _redrawn(params, of_readout, scaled=True), drawn)
@@ -198,9 +211,27 @@ def ignores_readout(
             gradient,
             other_gradient,
         )
-        return jax.tree.reduce(jnp.logical_or, seen, value != other_value)
+        found = value, other_value, gradient, other_gradient
+        finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), found)
+        return (
+            jax.tree.reduce(jnp.logical_or, seen, value != other_value),
+            jax.tree.reduce(jnp.logical_and, finite),
+        )
 
-    return not any(bool(tells(probe)) for probe in jax.random.split(key, probes))
+    told = 0
+    for number in range(_DRAWS * probes):
+        apart, finite = tells(jax.random.fold_in(key, number))
+        if finite and apart:
+            return False
+        told += bool(finite)
+        if told == probes:
+            break
+    if not told:
+        raise ValueError(
+            f"loss: it or its gradient is not finite at any of {_DRAWS * probes} random probes; "
+            "where a parameter must be above 0, make its logarithm the parameter"
+        )
+    return True
 
 
 @full_precision
@@ -214,7 +245,9 @@ def commutation(
 
     What depends on the rows besides the start must be inside `train`: of a student whose readout is
     its teacher's own, training the teacher is part of it. On one device, a training that commutes
-    does so bit for bit.
+    does so bit for bit where each element is computed by itself. Where an array that holds the
+    answers is summed over (its norm, in LAMB, LARS and Adafactor), the residual is rounding, not 0:
+    in one array with other outputs it reaches all the rest.
 
     Args:
         train: from a start to the trained parameters; it must give the same result when it is
@@ -295,6 +328,14 @@ def permuted_accuracy(
     count, answers = logits.shape
     if count < 1 or answers < 2:
         raise ValueError(f"logits: needs examples and 2 answers at least, has {logits.shape}")
+    if not isinstance(logits, Tracer) and np.any(np.isnan(logits)):
+        raise ValueError("logits: holds NaN")
+    if not isinstance(labels, Tracer):
+        known = np.asarray(labels)
+        if np.any((known < 0) | (known >= answers)):
+            raise ValueError(
+                f"labels: must be from 0 to {answers - 1}, are from {known.min()} to {known.max()}"
+            )
     tied = logits == jnp.max(logits, axis=-1, keepdims=True)
     credit = tied / jnp.sum(tied, axis=-1, keepdims=True)
     truth = jax.nn.one_hot(labels, answers, dtype=credit.dtype)

@@ -185,8 +185,22 @@ def test_bad_arguments_are_refused_by_name(problem):
     for name, keywords in {
         "eps, smoothness": {"eps": 0.1},
         "eps: must be finite and above 0": {"eps": 0.0, "smoothness": 1.0},
+        "eps: must be finite and above 0, in": {
+            "eps": jnp.array([0.1, -0.1]),
+            "smoothness": jnp.array([1.0, -1.0]),
+        },
         "smoothness": {"eps": 0.5, "smoothness": 2.0},
+        r"rates: needs one a step, shape .*, has shape \[2\]": {"rates": [0.1, 0.1]},
         "rates: needs one a step": {"rates": rates[1:]},
     }.items():
         with pytest.raises(ValueError, match=f"^{name}"):
             many_steps(account, **keywords)
+
+
+def test_rates_may_be_a_list(problem):
+    inputs, slope, _, _ = problem
+    rates = largest_rates(inputs)
+    account = run(None, problem, -EPS * slope, rates)
+    found = many_steps(account, rates=rates.tolist())
+    assert found.adds_up
+    assert found.gap == many_steps(account, rates=rates).gap

@@ -20,6 +20,7 @@ from theory.passes import inner, norm
 from theory.projection import (
     descend,
     descend_labels,
+    largest_rate,
     nonlinearity,
     project,
     project_labels,
@@ -256,12 +257,206 @@ def test_a_displacement_that_the_data_do_not_see_does_not_pass(problem):
     jacobian, start, delta = problem
     unseen = delta - dense(jacobian, np.eye(OUTPUTS)) @ delta
     run = partial(project, linear, LOSSES["squared"], tree(start), inputs=jacobian, iterations=30)
-    assert run(displacement=tree(unseen)).share[-1] < 1e-20
+    assert run(displacement=tree(unseen)).share[-1] == 0
     nothing = run(displacement=tree(np.zeros(PARAMS)))
     assert (nothing.iterations, nothing.share[-1], nothing.recomputed) == (0, 0, 0)
     # All of it passes where the data see all of it.
     seen = delta - unseen
     np.testing.assert_allclose(run(displacement=tree(seen)).share[-1], 1, rtol=1e-10)
+
+
+def affine(params, inputs):
+    return inputs @ params["kernel"] + params["bias"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_displacement_in_the_null_space_of_the_loss_passes_not_at_all(dtype):
+    """J delta is the same for all outputs: what is left of C J delta is rounding."""
+    random = np.random.default_rng(3)
+
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape), dtype)
+
+    with jax.enable_x64(dtype == jnp.float64):
+        inputs, loss = draw(20, 4), LOSSES["softmax"]
+        params = {"kernel": draw(4, OUTPUTS), "bias": draw(OUTPUTS)}
+        delta = {
+            "kernel": jnp.repeat(draw(4, 1), OUTPUTS, axis=1),
+            "bias": jnp.repeat(draw(1), OUTPUTS),
+        }
+        # A millionth (in float64) of one output's bias is seen.
+        small = 1e-3 if dtype == jnp.float32 else 1e-6
+        told = delta | {"bias": delta["bias"].at[0].add(small)}
+        for way, passes in ((delta, False), (told, True)):
+            teacher = jax.tree.map(jnp.add, params, way)
+            assert norm(jax.vmap(lambda v: v - v.mean())(affine(teacher, inputs))) > 0
+            found = [
+                project(affine, loss, params, way, inputs, iterations=20),
+                project_labels(affine, loss, params, teacher, inputs, iterations=20),
+                descend(affine, loss, params, way, inputs, rate=0.1, steps=4),
+                descend_labels(affine, loss, params, teacher, inputs, rate=0.1, steps=4),
+            ]
+            for each in found:
+                assert (norm(each.displacement) > 0) == passes
+                assert (each.share[-1] > 0) == passes
+                assert (each.relative_residual[0] > 0) == passes
+                assert (each.recomputed == 0) | passes
+            light = nonlinearity(affine, loss, params, teacher, inputs)
+            assert light == 0 if not passes else light < 0.1
+
+
+def hump(params, inputs):
+    return 1e-3 * (params - params**2) * inputs
+
+
+def test_the_warning_light_is_infinite_where_the_labels_say_nothing():
+    loss, inputs, start = LOSSES["bernoulli"], jnp.ones((4, 1)), jnp.zeros(1)
+    run = partial(nonlinearity, hump, loss, inputs=inputs)
+    # At 1 the hump is over: f_T = f_0, and J delta is not 0.
+    assert run(start, jnp.ones(1)) == jnp.inf
+    assert run(start, start) == 0
+    np.testing.assert_allclose(run(start, jnp.full(1, 0.5)), 1)
+    # Nothing can be told of a change that is smaller than rounding of the logits.
+    assert np.isnan(run(jnp.full(1, 3.0), jnp.full(1, 3.0 + 2e-15)))
+
+
+ALLOWED = np.array([True, True, True, False])
+
+
+def masked(value, params, inputs):
+    return jnp.where(ALLOWED, affine(params, inputs), value)
+
+
+MASKED = {value: partial(masked, value) for value in (-1e9, -np.inf)}
+
+
+def masked_problem():
+    random = np.random.default_rng(5)
+    params, delta = (
+        {"kernel": jnp.asarray(random.normal(size=(4, OUTPUTS))), "bias": jnp.zeros(OUTPUTS)}
+        for _ in range(2)
+    )
+    return params, delta, jnp.asarray(random.normal(size=(6, 4)))
+
+
+@pytest.mark.parametrize("value", MASKED)
+def test_outputs_that_are_masked_must_be_left_out_of_the_loss(value):
+    params, delta, inputs = masked_problem()
+    teacher = jax.tree.map(jnp.add, params, delta)
+    apply, loss = MASKED[value], LOSSES["softmax"]
+    name = "^apply: its logits" if value == -np.inf else "^loss: declares that it sees output 3,"
+    for function, other in ((project, delta), (project_labels, teacher)):
+        with pytest.raises(ValueError, match=name + ".*softmax_potential"):
+            function(apply, loss, params, other, inputs, iterations=20)
+        # With the loss of those that are not, it is as if there were no others.
+        found = function(apply, LOSSES["subset"], params, other, inputs, iterations=20)
+        wanted = function(affine, LOSSES["subset"], params, other, inputs, iterations=20)
+        np.testing.assert_allclose(found.share[-1], wanted.share[-1], rtol=1e-9)
+        assert 0.1 < found.share[-1] < 1
+    if value == -np.inf:
+        with pytest.raises(ValueError, match=name):
+            nonlinearity(apply, loss, params, teacher, inputs)
+        with pytest.raises(ValueError, match=name):
+            descend(apply, loss, params, delta, inputs, rate=0.1, steps=3)
+    assert nonlinearity(apply, LOSSES["subset"], params, teacher, inputs) < 1e-12
+
+
+def test_a_sure_answer_is_no_mask():
+    """In float64 p (1 - p) of it is 0, and the others are still moved."""
+    params, delta, inputs = masked_problem()
+    params["bias"] = params["bias"].at[1].set(50.0)
+    found = project(affine, LOSSES["softmax"], params, delta, inputs, iterations=20)
+    assert found.share[-1] > 0.1
+
+
+def broken(params, inputs):
+    """No number where the first entry of an input is above 5, nor any derivative."""
+    return jnp.where(inputs[..., :1] > 5, jnp.nan, 1) * (inputs[..., 1:] @ params)
+
+
+def test_rows_of_weight_0_may_be_no_numbers():
+    random = np.random.default_rng(6)
+    inputs = np.concatenate([np.zeros((6, 1)), random.normal(size=(6, 5))], axis=1)
+    params, delta = jnp.asarray(random.normal(size=(2, 5, OUTPUTS)))
+    weights = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 3.0])
+    inputs[0, 0] = inputs[3, 0] = 10
+    loss, teacher, kept = LOSSES["softmax"], params + delta, weights > 0
+    for function, end, keywords in (
+        (project, delta, {"iterations": 3}),
+        (project_labels, teacher, {"iterations": 3}),
+        (descend, delta, {"steps": 3, "rate": 0.1}),
+        (descend_labels, teacher, {"steps": 3}),
+        (spectrum, delta, {"products": 3}),
+        (nonlinearity, teacher, {}),
+    ):
+        run = partial(function, broken, loss, params, end, **keywords)
+        found = run(inputs=inputs, weights=weights, chunk=2)
+        wanted = run(inputs=inputs[kept], weights=weights[kept])
+        for one, other in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-11)
+        # Of weight above 0, they are refused.
+        with pytest.raises(ValueError, match=r"^apply: its logits"):
+            run(inputs=inputs)
+    rates = [
+        largest_rate(broken, loss, params, inputs, weights=weights),
+        largest_rate(broken, loss, params, inputs[kept], weights=weights[kept]),
+    ]
+    np.testing.assert_allclose(*rates, rtol=1e-12)
+    # A position of an example that counts: what a mask selects away.
+    by_position = jnp.asarray(inputs[:, 1:]).reshape(2, 3, 5)
+    mask = weights.reshape(2, 3)
+    found = project(gaps, loss, params, delta, by_position, iterations=20, weights=mask)
+    wanted = project(
+        product,
+        loss,
+        params,
+        delta,
+        by_position,
+        iterations=20,
+        weights=mask,
+    )
+    np.testing.assert_allclose(found.displacement, wanted.displacement, atol=1e-12)
+
+
+def product(params, inputs):
+    return inputs @ params
+
+
+def gaps(params, inputs):
+    """No number at the first position of each example, which the weights leave out."""
+    first = jnp.arange(3)[:, None] == 0
+    return jnp.where(first, jnp.nan, inputs @ params)
+
+
+def test_a_traced_model_without_numbers_gives_none():
+    random = np.random.default_rng(6)
+    inputs = jnp.asarray(np.concatenate([np.full((6, 1), 10), random.normal(size=(6, 5))], 1))
+    params = jnp.asarray(random.normal(size=(5, OUTPUTS)))
+    share = jax.jit(
+        lambda p: project(broken, LOSSES["softmax"], p, p, inputs, iterations=2).share[-1]
+    )
+    assert np.isnan(share(params))
+
+
+def test_the_largest_rate_bounds_the_largest_eigenvalue_whatever_the_direction(problem):
+    jacobian, start, _ = problem
+    loss = LOSSES["weighted"]
+    for spread in (0.0, -1.5, -4.0):
+        bent = jacobian * np.logspace(0, spread, PARAMS)
+        values, vectors = np.linalg.eigh(kernel(bent, WEIGHTS))
+        bound = largest_rate(linear, loss, tree(start), bent, chunk=4)
+        assert values[-1] < bound < 1.12 * values[-1]
+        # The spectrum of a direction without a part along the first eigenvector knows it not.
+        seen = spectrum(linear, loss, tree(start), tree(vectors[:, -3]), bent, products=3)
+        assert seen.rates[-1] < 0.99 * values[-1]
+    # Where no rate is given, it is one over the bound.
+    params, way = tree(start), tree(vectors[:, -1])
+    run = partial(descend, linear, loss, params, way, bent, steps=12, chunk=4)
+    chosen, given = run(), run(rate=1 / bound)
+    np.testing.assert_allclose(chosen.share, given.share, rtol=1e-10)
+    assert (np.diff(chosen.share) >= 0).all()
+    with pytest.raises(ValueError, match=r"^loss: must be a matching loss"):
+        largest_rate(linear, lambda z, y: jnp.sum((z - y) ** 2), params, bent)
 
 
 def kernel(jacobian, weights):
@@ -510,6 +705,16 @@ def test_bad_arguments_are_refused_by_name(problem):
         ),
         "direction": partial(spectrum, linear, loss, params, {}, jacobian, products=3),
         "products": partial(spectrum, linear, loss, params, way, jacobian, products=0),
+        "steps: must be whole numbers": partial(
+            spectrum(linear, loss, params, way, jacobian, products=3).after_steps,
+            0.1,
+            np.array([2.5, 3.0]),
+        ),
+        "steps: must be 0 or more": partial(
+            spectrum(linear, loss, params, way, jacobian, products=3).after_steps,
+            0.1,
+            np.array([-1]),
+        ),
         "student": partial(transferred_gain, norm, params, way, {"first": way["first"]}),
     }.items():
         with pytest.raises(ValueError, match=f"^{name}"):

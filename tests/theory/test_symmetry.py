@@ -76,8 +76,10 @@ MIXING = {
     "whitened": lambda rate: optax.chain(on_outputs(whitened), optax.sgd(rate)),
     "by mean sign": lambda rate: optax.chain(on_outputs(by_mean_sign), optax.sgd(rate)),
 }
+# Their norms take in the answers' own parameters.
+SUMMING = {"lamb": optax.lamb, "adafactor": optax.adafactor}
 BY_PLACE = {"smoothed": lambda rate: optax.chain(on_outputs(smoothed), optax.sgd(rate))}
-OPTIMISERS: dict[str, Any] = TOYS | MIXING | BY_PLACE
+OPTIMISERS: dict[str, Any] = TOYS | MIXING | SUMMING | BY_PLACE
 
 
 def apply(params, x, relu=False):
@@ -260,6 +262,22 @@ def test_a_loss_that_treats_all_answers_alike_commutes_to_rounding(optimiser):
         assert found.residual < 1e-12
 
 
+@pytest.mark.parametrize("optimiser", SUMMING)
+def test_an_optimiser_that_sums_over_an_array_commutes_to_rounding_and_not_bit_for_bit(optimiser):
+    """Answers share their arrays with other outputs, which get another norm's last bit."""
+    residuals = []
+    for seed in range(4):
+        start, case = case_of(seed, **{"student steps": 20})
+        found = commutation(
+            lambda p: trained(p, case, optimiser=optimiser),  # noqa: B023
+            start,
+            READOUT,
+            [2, 3, 1, 0],
+        )
+        residuals.append(found.residual)
+    assert 0 < max(residuals) < 1e-11
+
+
 def accuracies_of_shifts(case, start, **options):
     """Test accuracy of the student of each cyclic shift of a start's answers."""
     labels = case["labels"]
@@ -349,6 +367,22 @@ def nothing(value):
 def test_a_probe_tells_a_loss_that_shows_the_readout(loss):
     params, key = network(keys_of(0)[0]), jax.random.key(0)
     assert not ignores_readout(loss, params, READOUT, batch_of(0), key, probes=1)
+
+
+def scaled(params, batch, sees):
+    """A loss with the logarithm of a scale, which about half of the draws make negative."""
+    logits = apply(params, batch["x"])[:, :K] if sees else 0.0
+    return jnp.log(params["scale"]) + jnp.sum(logits) + jnp.sum(params["hidden"]["kernel"])
+
+
+def test_probes_at_which_a_loss_is_not_finite_prove_nothing():
+    params, key = network(keys_of(0)[0]) | {"scale": jnp.ones(())}, jax.random.key(0)
+    readout = Readout(READOUT.axes | {"scale": None}, READOUT.answers)
+    ask = partial(ignores_readout, params=params, readout=readout, inputs=batch_of(0), key=key)
+    assert ask(partial(scaled, sees=False))
+    assert not ask(partial(scaled, sees=True))
+    with pytest.raises(ValueError, match="loss: it or its gradient is not finite at any of 20 "):
+        ask(lambda params, batch: jnp.log(-(params["scale"] ** 2)), probes=1)
 
 
 def test_parameters_that_are_0_are_probed_elsewhere():
@@ -490,3 +524,9 @@ def test_a_perfect_model_and_one_that_says_one_thing_scatter_over_orders_as_they
     assert constant.std == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="logits: needs examples and 2 answers"):
         permuted_accuracy(jnp.zeros((3, 1)), jnp.zeros(3, int))
+    logits = jnp.zeros((3, K))
+    for wrong in (-1, K):
+        with pytest.raises(ValueError, match=f"labels: must be from 0 to {K - 1}"):
+            permuted_accuracy(logits, jnp.array([0, 1, wrong]))
+    with pytest.raises(ValueError, match="logits: holds NaN"):
+        permuted_accuracy(logits.at[1, 2].set(jnp.nan), jnp.zeros(3, int))
