@@ -168,6 +168,7 @@ CASES: dict[str, Callable] = {
     "interval_certificate": lambda f, apply, loss, _, p: f(
         apply, declared(loss), p, p, INPUTS, largest=1.0, points=2
     ),
+    "largest_rate": lambda f, apply, loss, _, p: f(apply, declared(loss), p, INPUTS),
     "nonlinearity": lambda f, apply, loss, _, p: f(apply, declared(loss), p, p, INPUTS),
     "other_start": lambda f, apply, loss, _, p: f(apply, loss, p, p, p, INPUTS),
     "project": lambda f, apply, loss, _, p: f(apply, declared(loss), p, p, INPUTS, iterations=2),
