@@ -20,7 +20,7 @@ from theory.alignment import (
     unit_of_eps,
 )
 from theory.checks import operations
-from theory.losses import matching, squared_potential
+from theory.losses import matching, softmax_potential, squared_potential
 from theory.passes import inner, norm, rows, step
 
 SMALL, MODERATE = 1e-4, 0.3
@@ -273,3 +273,59 @@ def test_bad_input_is_refused_by_the_arguments_name():
         call(params, way, teacher, inputs, chunk=0)
     with pytest.raises(ValueError, match="trait_loss: its gradient at params is NaN"):
         teacher_direction(lambda p: jnp.sqrt(-jnp.sum(p["kernel"] ** 2)), params)
+
+
+def crossed(z, y):
+    """A loss that is no matching loss, and is not the same with z and y exchanged."""
+    return jnp.sum(jnp.cosh(z - y) * (1 + y**2)) + jnp.sum(z * jnp.roll(y, 1))
+
+
+def test_a_loss_that_is_no_matching_loss_is_taken_as_it_is():
+    params, way, teacher, inputs, _ = small_problem()
+    labels = linear_apply(teacher, inputs)
+    by_hand = jax.grad(lambda p: jnp.mean(jax.vmap(crossed)(linear_apply(p, inputs), labels)))
+    expected = -inner(by_hand(params), way)
+    for function in (inner_product, inner_product_reverse):
+        found = function(linear_apply, crossed, params, way, teacher, inputs)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_every_mean_has_its_weights():
+    params, way, teacher, inputs, _ = small_problem(examples=6)
+    weights = np.array([1.0, 0, 2, 0, 1, 3])
+    repeated = inputs[np.repeat(np.arange(6), weights.astype(int))]
+    means = (
+        partial(inner_product, linear_apply, LOSS, params, way, teacher),
+        partial(inner_product_reverse, linear_apply, LOSS, params, way, teacher),
+        partial(coefficient, linear_apply, LOSS, params, way),
+        partial(unit_of_eps, linear_apply, params, way),
+    )
+    for mean in means:
+        np.testing.assert_allclose(mean(inputs, weights=weights), mean(repeated), rtol=1e-12)
+
+
+def test_the_unit_of_eps_moves_a_logit_by_1():
+    params, way, _, inputs, _ = small_problem()
+    unit = unit_of_eps(linear_apply, params, way, inputs)
+    moved = linear_apply(step(params, way, unit), inputs) - linear_apply(params, inputs)
+    np.testing.assert_allclose(jnp.sqrt(jnp.mean(moved**2)), 1, rtol=1e-12)
+    # A direction that moves no logit moves itself by 1.
+    unseen = {"kernel": params["kernel"], "bias": params["bias"], "unused": jnp.zeros(3)}
+    still = jax.tree.map(jnp.zeros_like, unseen) | {"unused": jnp.array([3.0, 0, 4.0])}
+    np.testing.assert_allclose(unit_of_eps(linear_apply, unseen, still, inputs), 0.2)
+
+
+def test_the_coefficient_is_its_definition():
+    params, way, _, inputs, _ = small_problem()
+    potential = softmax_potential(jnp.array([True, True, False, True]))
+    logits, change = linearise(linear_apply, params, way, inputs)
+    hessians = jax.vmap(jax.hessian(potential))(logits)
+    expected = jnp.mean(jnp.einsum("ni,nij,nj->n", change, hessians, change))
+    found = coefficient(linear_apply, matching(potential), params, way, inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_teacher_steps_downhill():
+    params = {"w": jnp.array([1.0, -3.0])}
+    found = teacher_direction(lambda p: jnp.sum(p["w"] ** 2), params)
+    np.testing.assert_array_equal(found["w"], [-2.0, 6.0])

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from experiments.verify import instances
 from tests.theory.draws import LINEAR, MLP, all_kinds, key, seeds, some
-from theory.alignment import inner_product, inner_product_reverse, unit_of_eps
+from theory.alignment import coefficient, inner_product, inner_product_reverse, unit_of_eps
 from theory.certificate import Curve, curve, horizon, smallest_eps
 from theory.conditions import require_conditions
 from theory.losses import matching, poisson_potential, softmax_potential, squared_potential
@@ -119,16 +119,21 @@ def test_rho_is_the_ratio_of_its_definition():
         return jnp.tanh(x @ p["w"]) @ jnp.ones((5, 3)).at[0, 1].set(-2.0).at[3, 2].set(3.0)
 
     potential = softmax_potential(jnp.ones(3, bool))
-    eps = 0.7
-    found = curve(apply, matching(potential), params, way, np.array([eps]), inputs)
+    # At the smaller eps rho is so small that its square is lost among terms that cancel.
+    eps = np.array([1e-6, 0.02, 0.7])
+    found = curve(apply, matching(potential), params, way, eps, inputs)
     start, change = jax.jvp(lambda p: apply(p, inputs), (params,), (way,))
-    moved = apply(step(params, way, eps), inputs) - start
     hessian = jax.vmap(jax.hessian(potential))
-    between = jax.lax.map(lambda t: hessian(start + t * moved), (jnp.arange(2000) + 0.5) / 2000)
-    mean = jnp.mean(between, axis=0)
-    left = moved - eps * change
-    squares = [jnp.mean(jnp.einsum("ni,nij,nj->n", v, mean, v)) for v in (left, eps * change)]
-    np.testing.assert_allclose(found.rho[0], jnp.sqrt(squares[0] / squares[1]), rtol=1e-4)
+
+    def ratio(eps):
+        moved = apply(step(params, way, eps), inputs) - start
+        between = jax.lax.map(lambda t: hessian(start + t * moved), (jnp.arange(2000) + 0.5) / 2000)
+        mean = jnp.mean(between, axis=0)
+        left = moved - eps * change
+        squares = [jnp.mean(jnp.einsum("ni,nij,nj->n", v, mean, v)) for v in (left, eps * change)]
+        return jnp.sqrt(squares[0] / squares[1])
+
+    np.testing.assert_allclose(found.rho, jax.lax.map(ratio, jnp.asarray(eps)), rtol=1e-4)
 
 
 def crooked(p, x):
@@ -267,22 +272,31 @@ def test_a_blind_direction_has_no_sign_no_certificate_and_no_horizon(x64):
             assert np.isnan([reach.eps_star, reach.eps_certified]).all()
 
 
+def test_a_loss_is_taken_at_its_word_that_it_sees_nothing():
+    blind = matching(SQUARES.potential.value, jnp.zeros_like)
+    params, way, inputs = {"w": jnp.full(1, 0.25)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    found = horizon(crooked, blind, params, way, inputs, largest=1.0)
+    assert found.blind
+    assert np.isnan([found.eps_star, found.eps_certified]).all()
+
+
 def biased(p, x):
     return x @ p["w"] + p["b"]
 
 
-def test_a_direction_whose_effects_cancel_is_blind_and_one_that_hardly_does_is_not():
-    """Two weights of one feature, moved against each other: J d is rounding."""
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_direction_whose_effects_cancel_is_blind_and_one_that_hardly_does_is_not(factor):
+    """Two weights of one feature, moved against each other: J d is 0, or rounding."""
 
     def apply(p, x):
-        return x @ p["w"] + x @ p["v"] + p["b"]
+        return x @ p["w"] + (factor * x) @ p["v"] + p["b"]
 
     params = {"w": jnp.full((6, 2), 0.1), "v": jnp.full((6, 2), 0.7), "b": jnp.zeros(2)}
     rng = np.random.default_rng(0)
     kernel, inputs = jnp.asarray(rng.normal(size=(6, 2))), jnp.asarray(rng.normal(size=(5, 6)))
     loss = matching(squared_potential(np.ones(2)))
     for off, blind in ((0.0, True), (1e-9, False)):
-        way = {"w": kernel, "v": -kernel * (1 + 1e-16), "b": jnp.full(2, off)}
+        way = {"w": kernel, "v": -kernel / factor, "b": jnp.full(2, off)}
         assert curve(apply, loss, params, way, np.array([1e6]), inputs).blind == blind
 
 
@@ -339,7 +353,11 @@ def test_the_rounding_of_parameters_that_cancel_is_known():
             "a": large + jax.random.normal(keys[3], (4, 3)),
             "b": large,
         }
-        way = jax.tree.map(jnp.ones_like, params) | {"w": jax.random.normal(keys[2], (6, 4))}
+        # Each moves by itself: what a and b gain rounds to their own size.
+        way = {
+            name: jax.random.normal(key, params[name].shape)
+            for name, key in zip("wab", jax.random.split(keys[2], 3), strict=True)
+        }
         inputs = jnp.linspace(-1, 1, 180).reshape(30, 6)
         loss = matching(squared_potential(np.ones(3)))
         with pytest.raises(ValueError, match="eps: 4e-05 is drowned by rounding"):
@@ -435,3 +453,114 @@ def test_a_head_of_zeros_has_rounding_as_any_other():
                 curve(lambda p, x: x @ p["w"], loss, params, way, np.array([eps]), inputs)
         found = horizon(lambda p, x: x @ p["w"], loss, params, way, inputs, largest=1e-3)
         assert found.eps_star == found.eps_certified == np.inf
+
+
+def test_the_coefficient_of_the_curve_is_the_coefficient():
+    rng = np.random.default_rng(3)
+    params, way = ({"w": jnp.asarray(rng.normal(size=(6, 4)))} for _ in range(2))
+    inputs = jnp.asarray(rng.normal(size=(5, 6)))
+    loss = matching(softmax_potential(np.ones(4, bool)))
+    found = curve(tanh, loss, params, way, np.array([0.1]), inputs)
+    expected = coefficient(tanh, loss, params, way, inputs)
+    np.testing.assert_allclose(found.coefficient, expected, rtol=1e-12)
+
+
+def test_an_eps_at_which_g_changes_its_sign_is_not_drowned():
+    params, way, inputs = {"w": jnp.full(1, 0.25)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    found = curve(crooked, SQUARES, params, way, np.array([1.5]), inputs)
+    assert abs(found.inner_product[0]) < found.rounding < 1e-12 < found.coefficient
+
+
+def test_an_eps_that_leads_out_of_where_the_loss_is_flat_is_not_drowned():
+    """A softmax that is sure: a is rounding, and g, far enough from the start, is not."""
+    params, way = {"w": jnp.array([[36.5, 0.0]])}, {"w": jnp.array([[-1.0, 1.0]])}
+    loss = matching(softmax_potential(np.ones(2, bool)))
+    found = curve(lambda p, x: x @ p["w"], loss, params, way, np.array([30.0]), jnp.ones((3, 1)))
+    assert smallest_eps(found) > 30
+    np.testing.assert_allclose(found.inner_product, 2, rtol=1e-6)
+
+
+def test_the_smallest_eps_is_that_at_which_rounding_may_be_a_hundredth_of_g():
+    rng = np.random.default_rng(4)
+    params, way = ({"w": jnp.asarray(rng.normal(size=(6, 4)))} for _ in range(2))
+    inputs, loss = jnp.asarray(rng.normal(size=(5, 6))), matching(squared_potential(np.ones(4)))
+    call = partial(curve, tanh, loss, params, way, inputs=inputs)
+    found = call(np.array([0.1]))
+    least = float(smallest_eps(found))
+    np.testing.assert_allclose(found.rounding, 0.01 * least * found.coefficient)
+    assert call(np.array([1.1 * least])).inner_product > 0
+    with pytest.raises(ValueError, match="drowned"):
+        call(np.array([0.9 * least]))
+
+
+def test_no_eps_is_large_enough_where_nothing_is_seen():
+    params, way = {"w": jnp.ones((4, 2))}, {"w": jnp.zeros((4, 2)).at[:, 1].set(1.0)}
+    inputs, loss = jnp.ones((3, 4)), matching(squared_potential(np.array([1.0, 0.0])))
+    found = curve(lambda p, x: x @ p["w"], loss, params, way, np.array([1.0]), inputs)
+    assert smallest_eps(found) == np.inf
+
+
+def test_a_blind_direction_of_an_undeclared_loss_is_known_at_the_eps_looked_at():
+    loss = matching(softmax_potential(np.ones(3, bool)).value)
+    for seed in range(10):
+        keys = jax.random.split(jax.random.key(seed), 2)
+        params = {"w": jax.random.normal(keys[0], (4, 3)), "b": jnp.zeros(3)}
+        way = {"w": jnp.zeros((4, 3)), "b": jnp.full(3, 0.3)}
+        inputs = jax.random.normal(keys[1], (9, 4))
+        assert curve(biased, loss, params, way, np.array([0.1, 3.0]), inputs).blind
+
+
+def test_a_g_of_0_ends_the_horizon():
+    def there_and_back(p, x):
+        return x * jnp.where(p["w"] < 1, p["w"], 0)
+
+    params, way, inputs = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.ones((3, 1))
+    found = horizon(there_and_back, SQUARES, params, way, inputs, largest=10.0)
+    np.testing.assert_allclose(found.eps_star, 1.0, rtol=1e-6)
+
+
+# Logits that hold what no parameter does, so that only the part of the rounding that a case is
+# named for is as large as what rounding does.
+ROUNDED = {
+    # Of a logit's own size.
+    "large logits": (SQUARES, lambda x: 1000.3 * jnp.ones_like(x[:, :1])),
+    # Of a common offset a softmax sees what it does to each logit apart.
+    "a common offset": (
+        matching(softmax_potential(np.ones(3, bool))),
+        lambda x: 400.3 + 0.1 * x[:, :3],
+    ),
+    # A softmax that is sure: its probabilities round, whatever its logits do.
+    "a sure softmax": (
+        matching(softmax_potential(np.ones(2, bool))),
+        lambda x: jnp.array([14.7, 0.0]) * jnp.ones_like(x[:, :2]),
+    ),
+}
+
+
+def rounded_model(offset, p, x):
+    return offset(x) + x[:, 3:] @ p["w"]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_each_part_of_the_rounding_counts(name):
+    loss, offset = ROUNDED[name]
+    apply = partial(rounded_model, offset)
+    rng = np.random.default_rng(0)
+    outputs = offset(jnp.ones((1, 6))).shape[1]
+    way = {"w": rng.normal(size=(3, outputs)).astype(np.float32)}
+    # At parameters of 0 a unit in their last place is nothing.
+    params, inputs = {"w": np.zeros_like(way["w"])}, rng.normal(size=(1, 6)).astype(np.float32)
+    errors, sizes = [], np.geomspace(1e-6, 1e-3, 40)
+    with jax.enable_x64(False):
+        rounding = curve(apply, loss, params, way, np.array([1e3], np.float32), inputs).rounding
+        products = [
+            inner_product(apply, loss, params, way, step(params, way, e), inputs) for e in sizes
+        ]
+    start, towards, data = (
+        jax.tree.map(lambda leaf: leaf.astype(np.float64), tree) for tree in (params, way, inputs)
+    )
+    for size, product in zip(sizes, products, strict=True):
+        exact = inner_product(apply, loss, start, towards, step(start, towards, size), data)
+        errors.append(abs(float(product) - float(exact)))
+    # A bound, and of about the right size.
+    assert 1e-3 < max(errors) / float(rounding) <= 1

@@ -145,6 +145,7 @@ def test_weights_that_are_none_are_refused(name):
         (np.array([1.0, -1, 0, 0]), "weights: must be finite, 0 or more"),
         (np.zeros(4), "weights: must be finite, 0 or more, and above 0 in at least one row"),
         (np.array([1.0, np.nan, 0, 0]), "weights: must be finite"),
+        (np.array([1.0, np.inf, 0, 0]), "weights: must be finite"),
     ):
         with pytest.raises(ValueError, match=message):
             call(weights=weights)
@@ -181,6 +182,8 @@ def test_sizes_that_are_no_row_of_numbers_are_refused():
     alphas: Any = EPS
     with pytest.raises(ValueError, match=r"alpha: must be one number, has shape \[2\]"):
         theory.theorem_1(apply, LOSS, trait, PARAMS, EPS, alphas, INPUTS)
+    with pytest.raises(ValueError, match="alpha: must be finite and above 0, got inf"):
+        theory.theorem_1(apply, LOSS, trait, PARAMS, EPS, np.inf, INPUTS)
     # Equal neighbours do not ascend.
     with pytest.raises(ValueError, match="eps: must ascend"):
         theory.theorem_1(apply, LOSS, trait, PARAMS, np.ones(2), 0.1, INPUTS)
@@ -199,6 +202,23 @@ def test_a_direction_or_teacher_that_is_not_a_number_is_refused():
     # Known values are looked at also while something else is traced.
     with pytest.raises(ValueError, match=r"direction\['w'\]: holds NaN"):
         jax.jit(lambda x: theory.coefficient(apply, LOSS, PARAMS, nowhere, x))(INPUTS)
+
+
+def test_inputs_of_no_one_length_are_refused():
+    for inputs in (
+        {"x": INPUTS, "y": INPUTS[:3]},
+        {"x": np.float64(1.0), "y": np.float64(2.0)},
+        {"x": np.ones((0, 6))},
+    ):
+        with pytest.raises(ValueError, match="inputs: every array needs a leading axis"):
+            theory.coefficient(lambda p, x: apply(p, x["x"]), LOSS, PARAMS, PARAMS, inputs)
+
+
+def test_one_number_that_is_none_is_enough_to_refuse_a_result():
+    # The root's gradient is infinite at 0.
+    params = {"w": jnp.array([1.0, 0.0])}
+    with pytest.raises(ValueError, match="trait_loss: its gradient at params is NaN or infinite"):
+        theory.teacher_direction(lambda p: jnp.sum(jnp.sqrt(p["w"])), params)
 
 
 def test_one_weight_an_example_is_that_of_each_of_its_positions():
@@ -240,6 +260,8 @@ def test_scrambling_keeps_sizes_and_leaves_no_pattern():
         assert abs(float(jnp.mean(found[name]))) < 0.1
         neighbours = found[name].ravel()
         assert abs(float(jnp.mean(neighbours[1:] * neighbours[:-1]))) < 0.2
+    # Nor do two arrays share one.
+    assert abs(float(jnp.mean(found["a"].ravel() * found["b"]))) < 0.1
     moved = passes.nudge({"a": jnp.full(10, 3.0)})["a"]
     np.testing.assert_allclose(jnp.abs(moved / 3 - 1), np.finfo(float).eps, rtol=0.6)
 

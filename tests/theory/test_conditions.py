@@ -15,6 +15,7 @@ from theory.conditions import (
     conditions,
     mixed_hessian_product,
     require_conditions,
+    require_conditions_near,
     within_reach,
 )
 from theory.losses import (
@@ -150,3 +151,91 @@ def test_a_confident_models_logits_do_not_make_a_good_loss_look_bad():
     require_conditions(
         LOSSES["softmax"], within_reach(jnp.asarray(z)), within_reach(jnp.asarray(y))
     )
+
+
+def written_out(z, y):
+    """The cross-entropy, which is the matching loss of a softmax but for what y alone says."""
+    return -jnp.vdot(jax.nn.softmax(y), jax.nn.log_softmax(z))
+
+
+def test_a_loss_may_have_any_value_at_its_minimum():
+    z, y = np.random.default_rng(4).normal(size=(2, 20, OUTPUTS))
+    require_conditions(lambda z, y: written_out(z, y) - 100, z, y)
+    with pytest.raises(ConditionError, match="minimum"):
+        require_conditions(lambda z, y: BROKEN["minimum"](z, y) + 100, z, y)
+
+
+def unusual(z, y):
+    """A loss that misses every condition but that M is symmetric."""
+    return jnp.sum((z - 1.1 * y) ** 2 * jnp.array([1.0, -0.5, 0.2, 0.0])) - z[3] * y[3] ** 3
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_the_scale_of_a_loss_changes_nothing(factor):
+    z, y = jnp.asarray(np.random.default_rng(5).normal(size=(2, 20, OUTPUTS)))
+    found = conditions(unusual, z, y)
+    assert min(found.stationary, found.minimum, found.positive) > 1e-3
+    scaled = conditions(lambda z, y: factor * unusual(z, y), z, y)
+    for name in ("stationary", "minimum", "symmetric", "positive", "null_orthogonal"):
+        np.testing.assert_allclose(getattr(scaled, name), getattr(found, name), rtol=1e-9)
+
+
+def test_the_unit_of_logits_changes_nothing():
+    """A quadratic loss has no scale of its own: a minimum missed by a share is so in any unit."""
+    tilt = jnp.asarray(np.triu(np.ones((OUTPUTS, OUTPUTS))) - 0.9 * np.eye(OUTPUTS))
+    # The largest loss is much below |M| times the square of the largest logit.
+    y = jnp.asarray(np.random.default_rng(6).normal(size=(20, OUTPUTS)))
+    z = y + 0.1 * jnp.asarray(np.random.default_rng(7).normal(size=(20, OUTPUTS)))
+
+    def loss(z, y):
+        return (z - y) @ tilt @ (z - y)
+
+    found = conditions(loss, z, y)
+    assert found.minimum > 1e-6
+    np.testing.assert_allclose(conditions(loss, 1e3 * z, 1e3 * y).minimum, found.minimum)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-9])
+def test_pairs_that_hardly_differ_make_no_good_loss_look_bad(apart):
+    """Their gradients and losses are rounding, and no measure of what these may be."""
+    y = np.random.default_rng(8).normal(size=(20, OUTPUTS))
+    for loss in (written_out, LOSSES["softmax"], LOSSES["Poisson"]):
+        require_conditions(loss, y + apart * np.arange(OUTPUTS), y)
+
+
+def test_a_null_space_that_turns_is_refused():
+    """Of A(z) = |z| it is the line of z: of one dimension everywhere, and nowhere the same."""
+    z, y = np.random.default_rng(9).normal(size=(2, 20, OUTPUTS))
+    with pytest.raises(ConditionError, match="null_constant: 1"):
+        require_conditions(matching(jnp.linalg.norm), z, y)
+
+
+def test_a_false_declaration_is_found_out():
+    z, y = np.random.default_rng(10).normal(size=(2, 20, OUTPUTS))
+    everything = softmax_potential(np.ones(OUTPUTS, bool))
+    require_conditions(matching(everything.value, everything.off_null_space), z, y)
+    # That there is none, that it is larger than it is, and that it is another one.
+    for off_null_space in (
+        lambda vector: vector,
+        lambda vector: jnp.where(jnp.arange(OUTPUTS) > 1, vector - jnp.mean(vector[2:]), 0),
+        lambda vector: vector.at[0].set(0),
+    ):
+        with pytest.raises(ConditionError, match="null_constant"):
+            require_conditions(matching(everything.value, off_null_space), z, y)
+
+
+def test_only_rows_beyond_reach_are_shrunk_and_each_by_itself():
+    logits = jnp.array([[0.5, -1.0], [60.0, -30.0], [0.0, 0.0]])
+    np.testing.assert_allclose(within_reach(logits), [[0.5, -1.0], [6.0, -3.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "potential",
+    [lambda z: jnp.sum(jnp.minimum(z - 0.5, 0) ** 4), lambda z: jnp.sum(z**4)],
+    ids=["flat on one side", "flat at 0"],
+)
+def test_a_potential_is_looked_at_where_the_model_is_not(potential):
+    z, y = -1 - np.random.default_rng(11).uniform(size=(2, 20, OUTPUTS))
+    require_conditions(matching(potential), z, y)
+    with pytest.raises(ConditionError, match="null_constant"):
+        require_conditions_near(matching(potential), jnp.asarray(z), jnp.asarray(y))

@@ -13,7 +13,7 @@ from tests.theory.draws import MLP, key, seeds, smooth_kinds, some
 from theory.alignment import student_direction, teacher_direction, unit_of_eps
 from theory.certificate import curve
 from theory.conditions import ConditionError
-from theory.guarantee import safe_step, theorem_1, trait_change
+from theory.guarantee import safe_step, theorem_1, trait_change, trait_rounding
 from theory.losses import matching, softmax_potential, squared_potential
 from theory.passes import inner, norm, step
 
@@ -117,8 +117,17 @@ def test_what_is_not_a_number_guarantees_nothing():
     reach = jax.jit(lambda e: safe_step(partial(broken_beyond, e), params, student, alphas).alpha)
     assert reach(0.0) == 0.5
     assert reach(2.0) == 0
+    # L_T may be finite where its curvature is no number.
+    gap = jax.jit(lambda: safe_step(rough_at_0, params, student, np.array([0.5, 1.0, 2.0])).alpha)
+    assert gap() == 0.5
     with pytest.raises(ValueError, match="trait_loss: its curvature along the step is NaN"):
         safe_step(partial(broken_beyond, 0.0), params, student, alphas)
+
+
+def rough_at_0(p):
+    """w^2, about 0 with the slope of a square root there, times 0."""
+    w = p["w"][0]
+    return w**2 + 0 * jnp.sqrt(jnp.where(jnp.abs(w) < 0.1, 0 * w, 1.0))
 
 
 def wavy(p):
@@ -350,3 +359,94 @@ def test_bad_arguments_are_refused_by_name():
         safe_step(trait, params, params, np.array([1.0, 0.5]))
     with pytest.raises(ValueError, match="student: must have the tree structure"):
         safe_step(trait, params, {"w": params["w"]}, np.array([0.5]))
+
+
+def test_the_largest_curvature_so_far_counts_also_where_it_was_at_the_start():
+    """d2/dalpha2 of alpha^2 - alpha^3 / 6 is 2 - alpha."""
+    found = safe_step(
+        lambda p: p["a"] ** 2 - p["a"] ** 3 / 6 - p["a"],
+        {"a": jnp.zeros(())},
+        {"a": jnp.ones(())},
+        np.array([0.5, 0.75, 1.0]),
+    )
+    np.testing.assert_allclose(found.curvature, 2.5, rtol=1e-12)
+    np.testing.assert_allclose(found.alpha, 2 / 2.5, rtol=1e-12)
+
+
+def test_the_rounding_of_a_trait_is_that_of_its_value_and_of_its_parameters():
+    params = {"a": jnp.linspace(3e4, 4e4, 50), "b": jnp.linspace(3e4, 4e4, 50) + 0.1}
+    ulp = float(jnp.finfo(float).eps)
+    # A large value, and parameters that matter little; a small one, of parameters that cancel.
+
+    def steady(p):
+        return 1e3 + 1e-12 * p["a"][0]
+
+    assert trait_rounding(steady, params, steady(params)) > 4 * 1e3 * ulp
+    cancels = trait_rounding(lambda p: jnp.sum(p["a"] - p["b"]), params, jnp.array(-5.0))
+    assert cancels > 3e4 * ulp
+
+
+def test_the_student_of_a_weighted_theorem_is_weighted_too():
+    params, inputs, trait = problem()
+    few, weights = inputs[:5], np.array([1.0, 0, 2, 0, 1])
+    repeated = few[np.repeat(np.arange(5), weights.astype(int))]
+    alpha, eps = 0.3, np.array([0.1, 1.0])
+    found = theorem_1(apply, AUX, trait, params, eps, alpha, few, weights=weights)
+    expected = theorem_1(apply, AUX, trait, params, eps, alpha, repeated)
+    np.testing.assert_allclose(found.change, expected.change, rtol=1e-9)
+    way = teacher_direction(trait, params)
+    for size, change in zip(eps, found.change, strict=True):
+        student = student_direction(apply, AUX, params, step(params, way, size), repeated)
+        after = trait(step(params, student, alpha))
+        np.testing.assert_allclose(change, after - trait(params), rtol=1e-9)
+
+
+def one_weight(loss, trait, start, eps, alpha=1.0):
+    """Theorem 1 of a model z = w x at x = 1: with squared error theta_S is w + alpha eps d."""
+    params, inputs = {"w": jnp.full((1, 1), start)}, jnp.ones((3, 1))
+    return theorem_1(
+        linear, loss, lambda p: trait(p["w"][0, 0]), params, np.array(eps), alpha, inputs
+    )
+
+
+ONE_SQUARE = matching(squared_potential(np.ones(1)))
+
+
+def test_where_the_trait_loss_falls_ends_at_the_first_rise():
+    # L_T(theta_S) is sin(-eps): lower at 1, higher at 4, lower at 7.
+    found = one_weight(ONE_SQUARE, jnp.sin, 0.0, [1.0, 4.0, 7.0])
+    np.testing.assert_allclose(found.change, -np.sin([1.0, 4.0, 7.0]))
+    assert found.holds is True
+    assert found.eps_falls == 1
+
+
+def test_a_trait_loss_that_is_not_a_number_after_the_step_has_not_fallen():
+    found = one_weight(ONE_SQUARE, lambda w: jnp.where(w < 0.5, jnp.nan, w**2 / 2), 1.0, [0.9])
+    assert found.holds is False
+    assert found.eps_falls == 0
+
+
+def test_a_false_declaration_of_blindness_does_not_hold():
+    # It declares that it sees nothing. At the first eps g is 0 to rounding, and not at the second.
+    loss = matching(lambda z: jnp.sum(z**2) / 2, jnp.zeros_like)
+    found = one_weight(loss, lambda w: w**2 / 2, 1.0, [1e-25, 1.0])
+    assert found.blind
+    assert found.holds is False
+
+
+def test_theorem_1_looks_at_its_loss_where_the_largest_step_leads():
+    flat_below_3 = matching(lambda z: jnp.sum(jnp.maximum(jnp.abs(z) - 3, 0) ** 2))
+    with pytest.raises(ConditionError, match="null_constant"):
+        one_weight(flat_below_3, lambda w: -w, 1.0, [0.1, 4.0])
+
+
+def test_theorem_1_looks_at_its_loss_where_no_logit_moves():
+    """What a loss does off its null space shows at pairs that differ, and only there."""
+    params, inputs, _ = problem()
+    unused = params | {"unused": jnp.ones(1)}
+
+    def loss(z, y):
+        return 0.5 * (z[0] - y[0]) ** 2 + jnp.sum((z - y)[1:] ** 4)
+
+    with pytest.raises(ConditionError, match="null_orthogonal"):
+        theorem_1(apply, loss, lambda p: p["unused"][0], unused, EPS, 1.0, inputs)

@@ -68,6 +68,13 @@ def test_kl_divergence_is_teacher_to_student_not_the_reverse():
     assert abs(forward - losses.kl_divergence(y, z, subset)) > 0.1
 
 
+def test_kl_divergence_has_a_temperature_and_a_subset():
+    z, y = np.array([0.3, -1.0, 2.0]), np.array([1.0, 0.5, -0.5])
+    p, q = softmax(y[:2] / TAU), softmax(z[:2] / TAU)
+    found = losses.kl_divergence(jnp.asarray(z), jnp.asarray(y), np.array([True, True, False]), TAU)
+    np.testing.assert_allclose(found, TAU**2 * kl(p, q), rtol=1e-12)
+
+
 def test_kl_divergence_over_one_logit_is_constant():
     one = jnp.array([False, True])
     gradient = jax.grad(losses.kl_divergence)(jnp.array([1.0, 2.0]), jnp.array([0.0, -3.0]), one)
@@ -116,6 +123,11 @@ CLOSED = {
         losses.softmax_potential(np.ones(4, bool), TAU),
         TAU**2 * kl(softmax(TEACHER / TAU), softmax(LOGITS / TAU)),
         TAU * (softmax(LOGITS / TAU) - softmax(TEACHER / TAU)),
+    ),
+    "softmax of a subset": (
+        losses.softmax_potential(np.array([True, False, True, True])),
+        kl(softmax(TEACHER[[0, 2, 3]]), softmax(LOGITS[[0, 2, 3]])),
+        np.insert(softmax(LOGITS[[0, 2, 3]]) - softmax(TEACHER[[0, 2, 3]]), 1, 0.0),
     ),
     "weighted squared error": (
         losses.squared_potential(np.array([1.0, 2.0, 0.0, 0.5])),
@@ -173,6 +185,7 @@ def test_a_potential_of_ones_own_may_declare_its_null_space():
         (lambda: losses.squared_potential(np.zeros(3)), "weights: no output takes part"),
         (lambda: losses.squared_potential(np.ones((3, 1))), r"weights: needs one number an output"),
         (lambda: losses.squared_potential(np.array([np.nan])), "weights: must be finite"),
+        (lambda: losses.squared_potential(np.array([1.0, np.inf])), "weights: must be finite"),
         (lambda: losses.softmax_potential(np.zeros(3, bool)), "subset: no output takes part"),
         (
             lambda: losses.softmax_potential(np.ones((1, 3), bool)),

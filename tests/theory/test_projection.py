@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.programs import equations
+from theory.checks import operations
 from theory.losses import (
     Potential,
     bernoulli_potential,
@@ -455,7 +455,7 @@ def test_a_chunk_bounds_the_activations():
         program = jax.make_jaxpr(partial(function, network, LOSSES["softmax"], **keywords))
         shapes = [
             getattr(out.aval, "shape", ())
-            for equation in equations(program(*arguments).jaxpr)
+            for equation in operations(program(*arguments).jaxpr)
             for out in equation.outvars
         ]
         return {shape[-2] for shape in shapes if len(shape) >= 2 and shape[-1] == 8} - {4, 5}

@@ -122,6 +122,18 @@ def test_first_order_and_remainder_add_up_to_what_the_trait_loss_did(problem, na
         np.testing.assert_allclose(-0.05 * account.inner_product, first, rtol=1e-8)
 
 
+def test_the_second_order_is_that_of_where_the_step_began():
+    """L_T = w^3 / 6 has the curvature w; the student steps from 1 to 3, and on to 5."""
+    _, account = follow(
+        lambda p: p["w"] ** 3 / 6,
+        lambda p, batch: -batch * p["w"],
+        optax.sgd(1.0),
+        {"w": jnp.array(1.0)},
+        jnp.full(2, 2.0),
+    )
+    np.testing.assert_allclose(account.second_order, [0.5 * 1 * 2**2, 0.5 * 3 * 2**2])
+
+
 def test_layers_add_up_and_their_cosines_are_theirs(problem):
     params, _, trait, distillation, batches = problem
     run = jax.jit(partial(follow, trait, distillation, OPTIMISERS["sgd"]))
