@@ -97,7 +97,7 @@ def in_bfloat16(p, x):
     "model",
     [
         in_bfloat16,
-        lambda p, x: jax.jit(in_bfloat16)(p, x),
+        jax.jit(in_bfloat16),
         lambda p, x: jax.lax.map(lambda row: in_bfloat16(p, row[None])[0], x),
         lambda p, x: jax.lax.cond(jnp.sum(x) > 0, in_bfloat16, apply, p, x),
     ],
