@@ -299,7 +299,7 @@ def test_a_direction_of_one_rate_shows_no_other(problem):
     least = np.flatnonzero(values > 1e-6)[0]
     way = tree(2 * vectors[:, least])
     found = spectrum(linear, LOSSES["weighted"], tree(start), way, jacobian, products=5)
-    np.testing.assert_allclose(found.rates, [0, 0, 0, 0, values[least]], atol=1e-12)
+    np.testing.assert_allclose(found.rates, [0, 0, 0, 0, float(values[least])], atol=1e-12)
     np.testing.assert_allclose(found.squares, [0, 0, 0, 0, 4], atol=1e-12)
 
 
