@@ -83,8 +83,29 @@ def test_what_is_no_function_of_the_right_kind_is_refused():
 
     with pytest.raises(ValueError, match="apply: must be hashable"):
         theory.coefficient(Unhashable(), LOSS, PARAMS, PARAMS, INPUTS)
+    with pytest.raises(ValueError, match="loss: must be hashable"):
+        theory.coefficient(apply, Unhashable(), PARAMS, PARAMS, INPUTS)
     with pytest.raises(ValueError, match=r"trait_loss: must give one number, gives \(6, 1\)"):
         theory.teacher_direction(lambda p: p["w"], PARAMS)
+
+
+def in_bfloat16(p, x):
+    return apply(p, x).astype(jnp.bfloat16).astype(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        in_bfloat16,
+        jax.jit(in_bfloat16),
+        lambda p, x: jax.lax.map(lambda row: in_bfloat16(p, row[None])[0], x),
+        lambda p, x: jax.lax.cond(jnp.sum(x) > 0, in_bfloat16, apply, p, x),
+    ],
+    ids=["at the top", "in a call", "in a loop", "in a branch"],
+)
+def test_low_precision_inside_a_model_is_refused(model):
+    with pytest.raises(ValueError, match="apply: computes in bfloat16, whose rounding would pass"):
+        theory.coefficient(model, LOSS, PARAMS, PARAMS, INPUTS)
 
 
 @pytest.mark.parametrize("name", ["student_direction", "coefficient", "inner_product", "curve"])

@@ -13,7 +13,7 @@ import pytest
 
 from theory.losses import matching, softmax_potential, squared_potential
 from theory.many_steps import many_steps
-from theory.trajectory import follow
+from theory.trajectory import Account, Approach, follow
 
 STEPS, PARAMS, OUTPUTS = 60, 12, 3
 SOFTMAX = matching(softmax_potential(jnp.ones(OUTPUTS, bool), 0.7))
@@ -112,6 +112,35 @@ def test_every_step_of_a_one_step_teachers_student_lowers_the_trait(problem):
     assert (account.trait_loss <= bound + 1e-14).all()
     excess = jnp.max((account.trait_loss - bound)[1:]) * EPS / (EPS**2 * slope @ slope)
     np.testing.assert_allclose(found.excess, excess, rtol=1e-9)
+
+
+def test_what_is_said_of_an_account_is_as_written_out():
+    """Of a student that comes nearer and goes away again, with a teacher 2 away."""
+    steps = jnp.ones(2)
+    account = Account(
+        trait_loss=jnp.array([1.0, 1.5, 0.75]),
+        inner_product=steps,
+        cosine=steps,
+        layer_inner_product={},
+        layer_cosine={},
+        first_order=steps,
+        remainder=steps,
+        second_order=steps,
+        gradient_square=jnp.array([2.0, 4.0]),
+        coverage=steps,
+        approach=Approach(
+            inner_product=jnp.array([3.0, 1.0]),
+            distance=jnp.array([2.0, 1.0, 1.5]),
+            moved_square=jnp.array([0.0, 1.0, 2.0]),
+            moved_along=jnp.array([0.0, 1.0, 2.0]),
+        ),
+    )
+    found = many_steps(account, rates=jnp.array([0.5, 1.0]), eps=0.5, smoothness=1.0)
+    assert (found.receding, found.margin) == (0.5 / 2, 0.5 / 4)
+    # Above the start by 0.5 and -0.25, and the bound is 1/2 (1 / 0.5 - 1) |u|^2 below the start.
+    assert found.excess == (0.5 + 0.5) / (4 / 0.5)
+    # 1 against 0.5 + (1.5 - 0.25), and 2 against 1 + 1.25 + (1 - 2).
+    assert found.gap == 0.75 / (1 + 0.5 + 1.75)
 
 
 def test_too_large_a_rate_leads_away_from_the_teacher(problem):

@@ -487,6 +487,17 @@ def test_transfer_in_time_is_that_of_a_dense_eigendecomposition(problem):
     np.testing.assert_allclose(found.after_steps(rate, counts), wanted, rtol=1e-8)
 
 
+def test_a_direction_of_one_rate_shows_no_other(problem):
+    """After one product there is nothing left of it but rounding, which has other rates."""
+    jacobian, start, _ = problem
+    values, vectors = np.linalg.eigh(kernel(jacobian, WEIGHTS))
+    least = np.flatnonzero(values > 1e-6)[0]
+    way = tree(2 * vectors[:, least])
+    found = spectrum(linear, LOSSES["weighted"], tree(start), way, jacobian, products=5)
+    np.testing.assert_allclose(found.rates, [0, 0, 0, 0, float(values[least])], atol=1e-12)
+    np.testing.assert_allclose(found.squares, [0, 0, 0, 0, 4], atol=1e-12)
+
+
 def test_steps_of_descent_are_those_of_the_closed_form_and_of_training(problem):
     jacobian, start, delta = problem
     rate = 0.8 / np.linalg.eigvalsh(kernel(jacobian, WEIGHTS))[-1]

@@ -20,6 +20,7 @@ from theory import losses
 from theory.symmetry import (
     Readout,
     commutation,
+    compare_trainings,
     ignores_readout,
     in_readout,
     permute_readout,
@@ -300,6 +301,18 @@ def test_students_of_all_shifts_of_one_start_have_a_mean_accuracy_of_1_in_k(
     assert np.mean(shares) == pytest.approx(1 / K, abs=1e-12)
 
 
+def test_differences_are_the_largest_of_their_kind():
+    """By hand: a training of the start, and one of the start with rows 0, 1, 2 as 1, 2, 0."""
+    readout = Readout({"body": None, "head": 0}, answers=(0, 1, 2))
+    start = {"body": jnp.zeros(2), "head": jnp.zeros(4)}
+    # The last place of the head is no answer's.
+    trained = {"body": jnp.array([1.0, 2.0]), "head": jnp.array([10.0, 20.0, 30.0, -80.0])}
+    of_permuted = {"body": jnp.array([1.5, 5.0]), "head": jnp.array([20.0, 37.0, 10.0, -80.0])}
+    found = compare_trainings(start, trained, of_permuted, readout, [1, 2, 0])
+    assert (found.others, found.rows, found.change) == (3, 7, 80)
+    assert found.residual == 7 / 80
+
+
 def test_students_whose_loss_sees_the_answers_have_another_mean_accuracy():
     apart = []
     for seed in range(5):
@@ -451,6 +464,18 @@ def test_permutations_of_a_readout_are_a_group_and_leave_all_else(seed, first, s
     before, after = apply(params, x), apply(permute_readout(params, READOUT, first), x)
     np.testing.assert_allclose(after[:, :K], before[:, list(first)], rtol=1e-12)
     np.testing.assert_array_equal(after[:, K:], before[:, K:])
+
+
+def test_answers_may_stand_anywhere_and_in_any_order():
+    readout = Readout({"head": 1, "body": None}, answers=(3, 0, 2))
+    params = {"head": jnp.arange(10.0).reshape(2, 5), "body": jnp.arange(5.0)}
+    permuted = permute_readout(params, readout, [1, 2, 0])
+    # The first answer, at place 3, gets what the second at place 0 had, and so on.
+    np.testing.assert_array_equal(permuted["head"], [[2.0, 1, 3, 0, 4], [7, 6, 8, 5, 9]])
+    np.testing.assert_array_equal(permuted["body"], params["body"])
+    rows = in_readout(params, readout)
+    np.testing.assert_array_equal(rows["head"], [[True, False, True, True, False]] * 2)
+    assert not rows["body"].any()
 
 
 REFUSED = {
