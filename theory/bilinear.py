@@ -26,10 +26,24 @@ from theory.alignment import linearise
 from theory.checks import check_params, check_positive, check_same_tree, row_weights
 from theory.conditions import mixed_hessian_product
 from theory.losses import Loss
-from theory.passes import Apply, Inputs, Params, Weights, full_precision, mean_over_rows
+from theory.passes import (
+    Apply,
+    Inputs,
+    Params,
+    Weights,
+    float_type,
+    full_precision,
+    mean_over_rows,
+    scramble,
+    weighed,
+)
 
 # What a step makes of a gradient: symmetric and positive semi-definite.
 LinearMap = Callable[[Params], Params]
+
+# What rounding may do to J d, in units in the last place of J d, and of what J d would be if its
+# terms did not cancel.
+_ROUNDING = 100.0
 
 
 @jax.tree_util.register_dataclass
@@ -42,8 +56,9 @@ class BilinearCoefficient:
         student: |J C_S grad L_T|_M.
         teacher: |J C_T grad L_T|_M.
         difference: |J (C_S - c C_T) grad L_T|_M, with c the scale asked for.
-        ensured: whether difference < c teacher, which suffices for a(C_S, C_T) > 0. It holds for
-            some c if and only if a(C_S, C_T) > 0.
+        ensured: whether difference < c teacher, by more than rounding may do to the two, which
+            suffices for a(C_S, C_T) > 0. Without rounding it holds for some c if and only if
+            a(C_S, C_T) > 0. Never for a teacher whose movement the loss does not see.
     """
 
     coefficient: Float[Array, "*batch"]
@@ -73,8 +88,10 @@ class OtherStart:
         slope: E_x[(J_T d)^T M (J_S d)], J_T and J_S at the two starts, M between their logits.
         teacher: |J_T d|_M.
         difference: |(J_S - J_T) d|_M.
-        ensured: whether difference < teacher, which suffices for slope > 0 where M is symmetric
-            and positive semi-definite, as a matching loss's is. A distance of the two starts below
+        ensured: whether difference < teacher, by more than rounding may do to the two, which
+            suffices for slope > 0 where M is symmetric and positive semi-definite, as a matching
+            loss's is. Never for a direction that the loss does not see. A distance of the two
+            starts below
             teacher / (Lipschitz constant of J times |d|), in the same norm, ensures it too.
     """
 
@@ -120,15 +137,19 @@ def lora(factors: Params) -> LinearMap:
 
     Args:
         factors: a pytree like params, with A in place of each kernel that has an adapter, and None
-            in place of what is frozen.
+            in place of each leaf, or subtree, that is frozen.
 
     Raises:
         ValueError: when used, where a factor does not fit its kernel.
     """
 
-    def project(factor: Array | None, leaf: Array) -> Array:
+    def project(factor: Array | None, leaf: Any) -> Any:
         if factor is None:
-            return jnp.zeros_like(leaf)
+            return jax.tree.map(jnp.zeros_like, leaf)
+        if not hasattr(leaf, "ndim"):
+            raise ValueError(
+                f"factors: A of shape {list(factor.shape)} is none for a {type(leaf).__name__}"
+            )
         if leaf.ndim != 2 or factor.ndim != 2 or factor.shape[0] != leaf.shape[0]:
             raise ValueError(
                 f"factors: A of shape {list(factor.shape)} is none for a kernel [inputs, outputs] "
@@ -208,15 +229,23 @@ def bilinear_coefficient(
     check_same_tree(params, student, "student_map: what it gives")
     check_same_tree(params, teacher, "teacher_map: what it gives")
     difference = jax.tree.map(lambda s, t: s - jnp.asarray(scale, t.dtype) * t, student, teacher)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), student, teacher, difference)
-    products = gram(apply, loss, params, stacked, inputs, weights=weights, chunk=chunk)
-    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))
+    sizes = jax.tree.map(
+        lambda s, t: jnp.abs(s) + jnp.asarray(scale, t.dtype) * jnp.abs(t), student, teacher
+    )
+    directions = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), student, teacher, difference, scramble(sizes)
+    )
+    weights = row_weights(apply, params, inputs, chunk, weights, loss=loss)
+    scale = jnp.asarray(scale, float_type(params))
+    products, rounding = _bilinear(apply, loss, params, directions, scale, inputs, weights, chunk)
+    squares = jnp.maximum(jnp.diagonal(products), 0)
+    lengths = jnp.sqrt(squares)
     return BilinearCoefficient(
         coefficient=products[0, 1],
         student=lengths[0],
         teacher=lengths[1],
         difference=lengths[2],
-        ensured=lengths[2] < scale * lengths[1],
+        ensured=squares[2] + rounding < scale**2 * squares[1],
     )
 
 
@@ -269,12 +298,38 @@ def _gram(
     product = jax.vmap(partial(mixed_hessian_product, loss))
 
     def total(part, weights):
-        def along(direction):
-            logits, change = linearise(apply, params, direction, part)
-            return change, product(logits, logits, change)
+        logits, changes = _movements(apply, params, directions, part)
+        return _products(partial(product, logits, logits), weights, changes)
 
-        changes, images = jax.vmap(along)(directions)
-        return jnp.einsum("irk,jrk,r->ij", changes, images, weights)
+    return mean_over_rows(total, inputs, weights, chunk)
+
+
+@partial(jax.jit, static_argnames=("apply", "loss", "chunk"))
+def _bilinear(
+    apply: Apply,
+    loss: Loss,
+    params: Params,
+    directions: Params,
+    scale: Float[Array, ""],
+    inputs: Inputs,
+    weights: Float[Array, "examples *positions"],
+    chunk: int | None,
+) -> tuple[Float[Array, "3 3"], Float[Array, ""]]:
+    """The products of student, teacher and difference; what rounding may do to the condition.
+
+    Args:
+        directions: the three, and one whose terms do not cancel.
+    """
+    product = jax.vmap(partial(mixed_hessian_product, loss))
+
+    def total(part, weights):
+        logits, (*changes, uncancelled) = _movements(apply, params, directions, part)
+        by_hessian = partial(product, logits, logits)
+        _, teacher, difference = changes
+        rounding = _rounding(by_hessian, scale * teacher, uncancelled)
+        rounding += _rounding(by_hessian, difference, uncancelled)
+        products = _products(by_hessian, weights, jnp.stack(changes))
+        return products, weighed(weights, rounding)
 
     return mean_over_rows(total, inputs, weights, chunk)
 
@@ -291,35 +346,90 @@ def _other_start(
     chunk: int | None,
 ) -> OtherStart:
     product = jax.vmap(partial(mixed_hessian_product, loss))
+    scrambled = scramble(direction)
 
     def total(part, weights):
         logits, change = linearise(apply, params, direction, part)
         labels, teacher_change = linearise(apply, teacher_params, direction, part)
+        own, teachers = (
+            jnp.abs(linearise(apply, start, scrambled, part)[1])
+            for start in (params, teacher_params)
+        )
         gradient = jax.vmap(jax.grad(loss))(logits, labels)
+        by_hessian = partial(product, logits, labels)
         difference = change - teacher_change
+        sizes = jnp.abs(change) + jnp.abs(teacher_change)
+        rounding = _rounding(by_hessian, teacher_change, teachers)
+        rounding += _rounding(by_hessian, difference, sizes + own + teachers)
 
         def mean(left, right):
-            return jnp.vdot(weights, jnp.sum(left * right, axis=1))
+            return weighed(weights, jnp.sum(left * right, axis=1))
 
-        image = product(logits, labels, teacher_change)
+        image = by_hessian(teacher_change)
         return {
             "constant": -mean(gradient, change),
             "slope": mean(change, image),
             "teacher": mean(teacher_change, image),
-            "difference": mean(difference, product(logits, labels, difference)),
+            "difference": mean(difference, by_hessian(difference)),
+            "rounding": weighed(weights, rounding),
         }
 
     found = mean_over_rows(total, inputs, weights, chunk)
-    teacher, difference = (
-        jnp.sqrt(jnp.maximum(found[name], 0)) for name in ("teacher", "difference")
-    )
+    teacher, difference = (jnp.maximum(found[name], 0) for name in ("teacher", "difference"))
     return OtherStart(
         constant=found["constant"],
         slope=found["slope"],
-        teacher=teacher,
-        difference=difference,
-        ensured=difference < teacher,
+        teacher=jnp.sqrt(teacher),
+        difference=jnp.sqrt(difference),
+        ensured=difference + found["rounding"] < teacher,
     )
+
+
+def _movements(
+    apply: Apply, params: Params, directions: Params, part: Inputs
+) -> tuple[Float[Array, "rows outputs"], Float[Array, "directions rows outputs"]]:
+    """The logits, and J d of each direction."""
+
+    def along(direction):
+        return linearise(apply, params, direction, part)
+
+    return jax.vmap(along, out_axes=(None, 0))(directions)
+
+
+def _products(
+    by_hessian: Callable[[Array], Array],
+    weights: Float[Array, " rows"],
+    changes: Float[Array, "directions rows outputs"],
+) -> Float[Array, "directions directions"]:
+    """The sum of u^T M v over the rows, of each pair of movements."""
+    images = jax.vmap(by_hessian)(changes)
+
+    def with_all(change):
+        return jax.vmap(lambda image: weighed(weights, jnp.sum(change * image, axis=1)))(images)
+
+    return jax.vmap(with_all)(changes)
+
+
+def _rounding(
+    by_hessian: Callable[[Array], Array],
+    change: Float[Array, "rows outputs"],
+    uncancelled: Float[Array, "rows outputs"],
+) -> Float[Array, " rows"]:
+    """What rounding may do to v^T M v of each row's movement v, roughly.
+
+    Args:
+        uncancelled: of the size that v would have if its terms did not cancel.
+    """
+    outputs, ulp = change.shape[1], jnp.finfo(change.dtype).eps
+    noise = _ROUNDING * ulp * (jnp.abs(change) + jnp.abs(uncancelled))
+    size = jnp.abs(change) + noise
+
+    def with_signs(bit):
+        signs = 1 - 2 * ((jnp.arange(outputs) >> bit) & 1).astype(change.dtype)
+        return 2 * jnp.sum(noise * jnp.abs(by_hessian(signs * size)), axis=1)
+
+    # Any two outputs differ in a bit of their numbers: M v cancels for no more than some of these.
+    return jnp.max(jax.lax.map(with_signs, jnp.arange(outputs.bit_length())), axis=0)
 
 
 def _on_prefix(function: Callable[[Any, Array], Array], prefix: Params, tree: Params) -> Params:

@@ -24,9 +24,11 @@ from theory.passes import (
     Params,
     Weights,
     full_precision,
+    gathered,
     inner,
     mean_over_rows,
     rows,
+    weighed,
 )
 from theory.trajectory import layers
 
@@ -198,7 +200,7 @@ def _by_logit(
     chunk: int | None,
 ) -> Float[Array, " outputs"]:
     def total(part, weights):
-        return weights @ _terms(apply, loss, params, direction, teacher, part)
+        return weighed(weights, _terms(apply, loss, params, direction, teacher, part))
 
     return mean_over_rows(total, inputs, weights, chunk)
 
@@ -219,8 +221,10 @@ def _by_example(
         terms = _terms(apply, loss, params, direction, teacher, alone)
         return jnp.sum(terms, axis=1).reshape(weights.shape[1:])
 
+    inputs, weights = jax.tree.map(gathered, (inputs, weights))
     by_example = jax.lax.map(of_example, inputs, batch_size=chunk or weights.shape[0])
-    return by_example * weights / jnp.sum(weights)
+    # A row that does not count may be no number.
+    return jnp.where(weights > 0, by_example * weights, 0) / jnp.sum(weights)
 
 
 def _terms(

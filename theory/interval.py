@@ -8,7 +8,13 @@ with its own bounds. By Taylor, |f_s - f_0 - s J d|_M <= s^2 kappa_x / 2, so tha
     g(s) > 0 for all s in (0, eps)   if   eps < 2 sqrt(E[h- |J d|_M^2] / E[h+ kappa_x^2]).
 
 The bounds must hold at EVERY s up to eps. Taken at eps alone, as rho is, they say no more than the
-sign of g there. (An extension of the paper; for matching losses only.)
+sign of g there. Where the velocity d/ds f leaps by e_i at s_i (a kink, as a ReLU's), the residual
+gains at most e_i (s - s_i), so that with c_x = sum of e_i (1 - s_i / eps) over s_i < eps
+
+    g(s) > 0 for all s in (0, eps)   if
+    eps < 2 (sqrt(E[h- |J d|_M^2]) - sqrt(E[h+ c_x^2])) / sqrt(E[h+ kappa_x^2]).
+
+(An extension of the paper; for matching losses only.)
 """
 
 from collections.abc import Callable
@@ -17,6 +23,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from theory.alignment import linearise
@@ -32,8 +39,10 @@ from theory.passes import (
     full_precision,
     mean_over_rows,
     rows,
+    scramble,
     step,
     unit_quadrature,
+    weighed,
 )
 
 # A bound w of a displacement u of the logits: exp(-t w) H <= hess A(z + t u) <= exp(t w) H for
@@ -42,6 +51,11 @@ Drift = Callable[[Float[Array, " outputs"]], Float[Array, ""]]
 
 # Nodes of the Gauss-Legendre rule for the mean Hessian, where no drift is declared.
 _NODES = 8
+# How much of J d may lie off the loss's null space and still be rounding, in units in the last
+# place of J d, and of what J d would be if its terms did not cancel.
+_BLIND = 100.0
+# The share of a step of the grid by which its points stray from even spacing.
+_STRAY = 0.5
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +64,8 @@ class IntervalCertificate:
     """Up to where g > 0 is certified throughout.
 
     Attributes:
-        reach: g > 0 on all of (0, reach); at most the largest size looked at.
+        reach: g > 0 on all of (0, reach); at most the largest size looked at, and 0 for a
+            direction that the loss does not see, to rounding.
         sizes: the s of the grid, ascending, 0 left out.
         bound: the eps below which the bounds on (0, s] certify; it counts up to s only.
     """
@@ -101,14 +116,18 @@ def interval_certificate(
     """The eps up to which g > 0 throughout is certified by curvature, without a look at g.
 
     Curvature and Hessian are looked at on a grid of s and raised by their largest change between
-    neighbours up to there: a numerical bound, as that of `theory.safe_step`, not interval
-    arithmetic. A forward pass with two forward-mode derivatives for each point.
+    neighbours up to there. What the velocity of the logits changes by between neighbours, and the
+    curvature at both does not explain, is taken for a kink at the smaller s. This is a numerical
+    bound, as that of `theory.safe_step`, not interval arithmetic: what comes and goes between two
+    points of the grid, such as two kinks that undo each other, is not seen, and nothing is
+    certified about it. A forward pass with two forward-mode derivatives for each point.
 
     Args:
         loss: a matching loss whose potential declares its null space (`theory.losses`).
         direction: the teacher's direction d.
         largest: the largest s looked at, above 0.
-        points: the number of s looked at, evenly spaced, at least 2.
+        points: the number of s looked at, at least 2: spaced without a period, so that no wave has
+            its zeros at all of them.
         drift: a bound on how the loss's Hessian changes: `softmax_drift`, `coordinate_drift`,
             `constant_drift`, or an own one. None compares the mean Hessians themselves by their
             extreme generalised eigenvalues, which is tighter; of outputs x outputs, for small ones.
@@ -145,45 +164,92 @@ def _interval(
     project: Callable[[Array], Array],
     chunk: int | None,
 ) -> IntervalCertificate:
-    grid = largest * jnp.arange(points + 1, dtype=largest.dtype) / points
+    grid = largest * _grid(points, largest.dtype)
+    ulp = jnp.finfo(largest.dtype).eps
+    scrambled = scramble(direction)
     product = jax.vmap(partial(mixed_hessian_product, loss))
     eigenvalues = partial(_by_eigenvalues, loss.potential, project)
     compare = jax.vmap(eigenvalues if drift is None else partial(_within, drift))
 
     def total(part, weights):
         start, change = linearise(apply, params, direction, part)
+        _, uncancelled = linearise(apply, params, scrambled, part)
+        length, visible = (
+            jnp.linalg.norm(each, axis=1) for each in (change, jax.vmap(project)(change))
+        )
+        noise = _BLIND * ulp * (length + jnp.linalg.norm(uncancelled, axis=1))
 
         def square(vector):
             return jnp.maximum(jnp.sum(vector * product(start, start, vector), axis=1), 0)
 
-        def at(size):
+        def at(last, size):
             def logits(size):
                 return rows(apply(step(params, direction, size), part))
 
             def logits_and_velocity(size):
                 return jax.jvp(logits, (size,), (jnp.ones_like(size),))
 
-            (moved, _), (_, acceleration) = jax.jvp(
+            (moved, velocity), (_, acceleration) = jax.jvp(
                 logits_and_velocity, (size,), (jnp.ones_like(size),)
             )
-            below, above = compare(start, moved - start)
-            return jnp.stack([jnp.sqrt(square(acceleration)), below, above])
+            # A logit of minus infinity that stays there has not moved.
+            shift = jnp.where(moved == start, 0, moved - start)
+            below, above = compare(start, shift)
+            last_size, last_velocity, last_acceleration = last
+            explained = 0.5 * (size - last_size) * (acceleration + last_acceleration)
+            leap = jnp.sqrt(square(velocity - last_velocity - explained))
+            seen = jnp.stack([jnp.sqrt(square(acceleration)), below, above])
+            return (size, velocity, acceleration), (seen, leap)
 
-        curvature, below, above = jnp.moveaxis(_supremum(jax.lax.map(at, grid)), 1, 0)
-        residual = jnp.where(curvature == 0, 0, jnp.exp(above) * curvature**2)
+        at_rest = grid[0], change, jnp.zeros_like(change)
+        _, (seen, leaps) = jax.lax.scan(at, at_rest, grid)
+        curvature, below, above = jnp.moveaxis(_supremum(seen), 1, 0)
+        kinks = _kinks(grid, leaps[1:])
+
+        def widened(length):
+            return jnp.where(length == 0, 0, jnp.exp(above) * length**2)
+
+        def mean(terms):
+            return jax.vmap(partial(weighed, weights))(terms)
+
         return {
-            "linear": jnp.exp(-below) * square(change) @ weights,
-            "residual": residual @ weights,
+            "linear": mean(jnp.exp(-below) * square(change)),
+            "residual": mean(widened(curvature)),
+            "kinks": mean(widened(kinks)),
+            "seen": weighed(weights, jnp.maximum(visible - noise, 0)),
         }
 
     mean = mean_over_rows(total, inputs, weights, chunk)
-    linear, residual = mean["linear"], mean["residual"]
-    ratio = linear / jnp.where(residual == 0, 1, residual)
-    flat = jnp.where(linear > 0, jnp.inf, 0)
+    residual = jnp.sqrt(mean["residual"])
+    left = jnp.sqrt(mean["linear"]) - jnp.sqrt(mean["kinks"])
+    flat = jnp.where(left > 0, jnp.inf, 0)
+    curved = 2 * jnp.maximum(left, 0) / jnp.where(residual == 0, 1, residual)
     # NaN, where the model overflows, certifies nothing.
-    bound = jnp.where(residual == 0, flat, jnp.nan_to_num(2 * jnp.sqrt(ratio), posinf=jnp.inf))
+    bound = jnp.where(residual == 0, flat, jnp.nan_to_num(curved, posinf=jnp.inf))
+    bound = jnp.where(mean["seen"] > 0, bound, 0)
     sizes = grid[1:]
     return IntervalCertificate(jnp.max(jnp.minimum(sizes, bound)), sizes, bound)
+
+
+def _grid(points: int, dtype: jnp.dtype) -> Float[Array, " points_and_one"]:
+    """From 0 to 1, between neighbours half a step to one and a half."""
+    number = np.arange(points + 1)
+    # The fractional parts of the squares' multiples of an irrational number have no period.
+    stray = _STRAY * np.modf(number**2 * (0.5 * 5**0.5))[0]
+    stray[[0, -1]] = 0
+    return jnp.asarray((number - stray) / points, dtype)
+
+
+def _kinks(
+    grid: Float[Array, " points_and_one"], leaps: Float[Array, "points rows"]
+) -> Float[Array, "points rows"]:
+    """Of each point but the first: what leaps of the velocity up to there add to |f_s - f_0| / s.
+
+    Each leap counts from the start of the step in which it happens.
+    """
+    before = grid[:-1, None]
+    since = jnp.cumsum(leaps, axis=0) - jnp.cumsum(before * leaps, axis=0) / grid[1:, None]
+    return jnp.maximum(since, 0)
 
 
 def _supremum(values: Float[Array, "points_and_one *rest"]) -> Float[Array, "points *rest"]:

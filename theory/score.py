@@ -34,8 +34,20 @@ from jax.scipy.special import betainc
 from jaxtyping import Array, Float, Int
 
 from theory.checks import check_positive, row_weights
-from theory.passes import Apply, Inputs, Params, Weights, full_precision, inner, rows
+from theory.passes import (
+    Apply,
+    Inputs,
+    Params,
+    Weights,
+    full_precision,
+    gathered,
+    inner,
+    rows,
+    weighed,
+)
 
+# A spread of scores up to this many units in the last place of the largest is rounding.
+_SAME = 8.0
 # log p(y|x) of one row: its logits and its outcome.
 LogProb = Callable[[Array, Array], Float[Array, ""]]
 Scores = Float[Array, " n"] | Float[np.ndarray, " n"]
@@ -216,7 +228,7 @@ def fisher_information(
         logits, change = jax.jvp(logits_of, (params,), (direction,))
         p = jax.nn.softmax(logits)
         centred = change - jnp.sum(p * change, axis=1, keepdims=True)
-        return jnp.vdot(jnp.square(weight.reshape(-1)), jnp.sum(p * jnp.square(centred), axis=1))
+        return weighed(jnp.square(weight.reshape(-1)), jnp.sum(p * jnp.square(centred), axis=1))
 
     return _over_examples(information, (inputs, weights), chunk)
 
@@ -234,11 +246,12 @@ def one_sample(sample: Scores, information: OtherScores | None = None) -> ScoreT
             no filter touched, since it knows of none.
 
     Raises:
-        ValueError: too few scores, or scores that are not finite or all the same, or information
-            that is not one number 0 or more for each and above 0 in all.
+        ValueError: too few scores, or scores that are not finite or all the same (to rounding), or
+            information that is not one number 0 or more for each and above 0 in all.
     """
     if information is None:
         mean, square = _mean_and_square(sample, "sample")
+        _check_spread(square * len(sample), sample)
         return _test(mean, square, len(sample), float(len(sample) - 1))
     scores = _checked(sample, "sample", 1)
     known = np.asarray(information, np.float64)
@@ -264,10 +277,12 @@ def two_sample(sample: Scores, null: OtherScores) -> ScoreTest:
         null: scores of data that theta_0 produced under the same prompts and filter, at least 2.
 
     Raises:
-        ValueError: too few scores, or scores that are not finite or all the same.
+        ValueError: too few scores, or scores that are not finite, or on both sides all the same (to
+            rounding).
     """
     mean, square = _mean_and_square(sample, "sample")
     null_mean, null_square = _mean_and_square(null, "null")
+    _check_spread(square * len(sample) + null_square * len(null), sample, null)
     each = square**2 / (len(sample) - 1) + null_square**2 / (len(null) - 1)
     freedom = (square + null_square) ** 2 / each if each > 0 else math.inf
     return _test(mean - null_mean, square + null_square, len(sample) + len(null), freedom)
@@ -290,7 +305,7 @@ def paired(
 
     Raises:
         ValueError: fewer than 2 prompts on both sides, scores that are not finite, or differences
-            that are all the same.
+            that are all the same (to rounding).
     """
     first, means = _means_by_prompt(sample, prompts, "sample", "prompts")
     second, null_means = _means_by_prompt(null, null_prompts, "null", "null_prompts")
@@ -298,11 +313,12 @@ def paired(
     if len(shared) < 2:
         raise ValueError(f"prompts: needs at least 2 that both sides have, got {len(shared)}")
     mean, square = _mean_and_square(means[left] - null_means[right], "sample")
+    _check_spread(square * len(shared), sample, null)
     return _test(mean, square, len(shared), float(len(shared) - 1))
 
 
 def power(
-    eps: float, information: float | Float[Array, ""], n: int, *, level: float = 0.5
+    eps: float, information: float | Float[Array, ""], n: int | float, *, level: float = 0.5
 ) -> float:
     """The probability that n examples of a teacher theta_0 + eps v show it, to leading order.
 
@@ -326,8 +342,10 @@ def power(
     """
     for value, name in ((eps, "eps"), (information, "information"), (n, "n")):
         check_positive(value, name)
+    if n < 1:
+        raise ValueError(f"n: must be at least 1, got {n:g}")
     _check_probability(level, "level")
-    return _normal_below(eps * math.sqrt(n * float(information)) - _normal_quantile(1 - level))
+    return _normal_below(eps * math.sqrt(n * float(information)) - _normal_above(level))
 
 
 def sample_size(
@@ -355,8 +373,12 @@ def sample_size(
     _check_probability(confidence, "confidence")
     if confidence <= level:
         raise ValueError(f"confidence: must be above the level {level:g}, got {confidence:g}")
-    z = _normal_quantile(confidence) + _normal_quantile(1 - level)
-    return math.ceil((z / eps) ** 2 / float(information))
+    z = _normal_above(level) - _normal_above(confidence)
+    with np.errstate(over="ignore", divide="ignore"):
+        needed = np.square(z / np.sqrt(np.float64(information)) / np.float64(eps))
+    if not np.isfinite(needed):
+        raise ValueError(f"eps: {float(eps):g} needs more examples than a number can say")
+    return math.ceil(needed)
 
 
 def forecast(sample: Scores, learning_rate: float, batch: int) -> Forecast:
@@ -404,9 +426,11 @@ def _of_every_example(
         def log_likelihood(params):
             # One example as a batch of one, so that the caller decides how many run at once.
             logits = rows(apply(params, jax.tree.map(lambda leaf: leaf[None], x)))
-            return jnp.vdot(weight, jax.vmap(log_prob)(logits, y))
+            # The gradient of a row that does not count must not be NaN either.
+            logits = jnp.where(weight[:, None] > 0, logits, 0)
+            return weighed(weight, jax.vmap(log_prob)(logits, y))
 
-        return function(log_likelihood)
+        return jnp.where(jnp.any(weight > 0), function(log_likelihood), 0)
 
     return _over_examples(part, (inputs, jnp.asarray(outcomes), weights), chunk)
 
@@ -414,6 +438,7 @@ def _of_every_example(
 def _over_examples(
     function: Callable[[tuple], Array], arrays: tuple, chunk: int | None
 ) -> Float[Array, "examples *results"]:
+    arrays = jax.tree.map(lambda leaf: gathered(jnp.asarray(leaf)), arrays)
     if chunk is None:
         return jax.vmap(function)(arrays)
     return jax.lax.map(function, arrays, batch_size=chunk)
@@ -487,9 +512,19 @@ def _mean_and_square(sample: Scores, name: str) -> tuple[float, float]:
     return float(np.mean(scores)), float(np.var(scores, ddof=1) / len(scores))
 
 
-def _test(mean: float, square: float, n: int, degrees_of_freedom: float) -> ScoreTest:
-    if square <= 0:
+def _check_spread(variance: float, *samples: Scores | OtherScores) -> None:
+    """Refuses a variance of scores that is no more than their rounding."""
+    known = [np.asarray(sample) for sample in samples]
+    precision = max(
+        float(jnp.finfo(each.dtype if jnp.issubdtype(each.dtype, jnp.floating) else float).eps)
+        for each in known
+    )
+    rounding = precision * max(float(np.max(np.abs(each.astype(np.float64)))) for each in known)
+    if variance <= (_SAME * rounding) ** 2:
         raise ValueError("sample: all scores are the same, so that they have no spread to test by")
+
+
+def _test(mean: float, square: float, n: int, degrees_of_freedom: float) -> ScoreTest:
     return ScoreTest(mean / square**0.5, mean, square**0.5, n, degrees_of_freedom)
 
 
@@ -508,8 +543,9 @@ def _normal_below(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
-def _normal_quantile(probability: float) -> float:
-    return NormalDist().inv_cdf(probability)
+def _normal_above(probability: float) -> float:
+    """The normal quantile that the probability is above; that below, 1 - probability, rounds."""
+    return -NormalDist().inv_cdf(probability)
 
 
 def _check_probability(value: float, name: str) -> None:

@@ -302,6 +302,75 @@ def test_a_constant_of_the_wrong_sign_outweighs_a_small_step():
     assert any(found.ensured for found, _ in wrong)
 
 
+def direct(p, x):
+    return x @ p["w"] + p["b"]
+
+
+@jax.jit
+def of_movements(students, teachers):
+    """The condition for movements that are the parameters' own."""
+    params = {"w": jnp.zeros((8, 1), students.dtype), "b": jnp.zeros(1, students.dtype)}
+
+    def of(student, teacher):
+        ways = [{"w": way, "b": params["b"]} for way in (student, teacher)]
+        return bilinear_coefficient(
+            direct,
+            matching(squared_potential(jnp.ones(1, students.dtype))),
+            params,
+            params,
+            jnp.eye(8, dtype=students.dtype),
+            student_map=lambda _: ways[0],
+            teacher_map=lambda _: ways[1],
+        ).ensured
+
+    return jax.vmap(of)(students, teachers)
+
+
+def test_rounding_ensures_nothing():
+    """Movements at right angles to rounding, with a coefficient just below 0."""
+    rng = np.random.default_rng(0)
+    teachers, students = rng.normal(size=(2, 2000, 8, 1))
+    along = np.sum(students * teachers, 1, keepdims=True) / np.sum(teachers**2, 1, keepdims=True)
+    across = 1e-4 * (students - along * teachers)
+    nearly, clearly = (np.float32(across + share * teachers) for share in (-1e-9, 1e-2))
+    teachers = np.float32(teachers)
+    wrong = np.sum(nearly.astype(float) * teachers, axis=(1, 2)) < 0
+    assert wrong.sum() > 500
+    assert not np.asarray(of_movements(nearly, teachers))[wrong].any()
+    assert np.asarray(of_movements(clearly, teachers)).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_direction_that_the_loss_does_not_see_is_never_ensured(dtype):
+    # Signs in turn would be the same on the whole subset.
+    subset = matching(softmax_potential(jnp.array([True, False, True])))
+    rng = np.random.default_rng(1)
+    params, inputs = (
+        {"w": jnp.asarray(rng.normal(size=(4, 3)), dtype), "b": jnp.zeros(3, dtype)},
+        jnp.asarray(rng.normal(size=(20, 4)), dtype),
+    )
+    for _ in range(4):
+        shared = np.repeat(rng.normal(size=(4, 1)), 3, axis=1)
+        blind = {"w": jnp.asarray(shared, dtype), "b": jnp.full(3, rng.normal(), dtype)}
+        seen = blind | {"b": blind["b"].at[0].add(0.1)}
+        elsewhere = step(params, blind, 0.1)
+        for way, expected in ((blind, False), (seen, True)):
+            found = bilinear_coefficient(direct, subset, params, way, inputs)
+            assert bool(found.ensured) == expected
+            found = other_start(direct, subset, params, elsewhere, way, inputs)
+            assert bool(found.ensured) == expected
+
+
+def test_a_subtree_without_an_adapter_is_frozen():
+    gradient = {"a": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, "b": {"bias": jnp.ones(2)}}
+    found = lora({"a": {"kernel": jnp.ones((3, 1)), "bias": None}, "b": None})(gradient)
+    np.testing.assert_array_equal(found["a"]["kernel"], 3 * jnp.ones((3, 2)))
+    assert not found["a"]["bias"].any()
+    assert not found["b"]["bias"].any()
+    with pytest.raises(ValueError, match=r"factors: A of shape \[3, 1\] is none for a dict"):
+        lora({"a": jnp.ones((3, 1)), "b": None})(gradient)
+
+
 def test_bad_arguments_are_refused_by_name():
     params, inputs, _ = draw(jax.random.key(8))
     args = (network, SQUARED, params)

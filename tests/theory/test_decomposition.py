@@ -9,8 +9,11 @@ import pytest
 
 from theory import decomposition
 from theory.alignment import coefficient, inner_product
+from theory.bilinear import bilinear_coefficient, gram, other_start
+from theory.interval import interval_certificate
 from theory.losses import matching, softmax_potential, squared_potential
 from theory.passes import step
+from theory.score import fisher_information, scores, scores_along
 
 OUTPUTS, EXAMPLES, POSITIONS = 4, 6, 3
 SOFTMAX = matching(softmax_potential(jnp.ones(OUTPUTS, bool)))
@@ -107,6 +110,77 @@ def test_by_logit_a_loss_of_separate_logits_gives_each_its_own_part(problem):
     np.testing.assert_allclose(a[1], coefficient(network, only, params, way, inputs), rtol=1e-10)
     expected = inner_product(network, only, params, way, teacher, inputs)
     np.testing.assert_allclose(g[1], expected, rtol=1e-10)
+
+
+# --- of every function that takes means over rows, here and in the modules beside ---------------
+
+PARAMS, WAY = draw(4), draw(5)
+TEACHER = step(PARAMS, WAY, 0.3)
+WAYS = jax.tree.map(lambda one, other: jnp.stack([one, other]), WAY, PARAMS)
+FLAT = np.linspace(-1.0, 1.0, 5 * EXAMPLES).reshape(EXAMPLES, 5) ** 3
+
+
+def partly(p, x):
+    """The network, with no number for inputs from 5 on."""
+    return jnp.where(x[:, :1] > 5, jnp.nan, 1) * network(p, x)
+
+
+def scored(function, way, inputs, **keywords):
+    return function(partly, PARAMS, way, inputs, np.arange(len(inputs)) % OUTPUTS, **keywords)
+
+
+MODEL = (partly, SOFTMAX, PARAMS)
+TOTALS = {
+    "gram": partial(gram, *MODEL, WAYS),
+    "bilinear_coefficient": partial(bilinear_coefficient, *MODEL, WAY),
+    "other_start": partial(other_start, *MODEL, TEACHER, WAY),
+    "coefficient_by_layer": partial(decomposition.coefficient_by_layer, *MODEL, WAY),
+    "coefficient_by_logit": partial(decomposition.coefficient_by_logit, *MODEL, WAY),
+    "inner_product_by_logit": partial(decomposition.inner_product_by_logit, *MODEL, WAY, TEACHER),
+    "interval_certificate": partial(interval_certificate, *MODEL, WAY, largest=1.0, points=4),
+}
+BY_EXAMPLE = {
+    "coefficient_by_example": partial(decomposition.coefficient_by_example, *MODEL, WAY),
+    "inner_product_by_example": partial(
+        decomposition.inner_product_by_example, *MODEL, WAY, TEACHER
+    ),
+    "scores": partial(scored, scores, WAY),
+    "scores_along": partial(scored, scores_along, WAYS),
+    "fisher_information": partial(fisher_information, partly, PARAMS, WAY),
+}
+
+
+def assert_same(found, expected):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", TOTALS | BY_EXAMPLE)
+def test_rows_of_weight_0_may_have_logits_that_are_no_numbers(name):
+    function = (TOTALS | BY_EXAMPLE)[name]
+    kept = function(FLAT)
+    extended = np.concatenate([FLAT, np.full((1, 5), 6.0)])
+    found = function(extended, weights=np.append(np.ones(EXAMPLES), 0.0))
+    if name in BY_EXAMPLE:
+        assert not found[..., -1].any()
+        found = found[..., :-1]
+    assert_same(found, kept)
+
+
+@pytest.mark.parametrize("name", TOTALS | BY_EXAMPLE)
+def test_inputs_and_weights_spread_over_devices_by_their_type_change_nothing(name):
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.make_mesh((2,), ("examples",))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("examples"))
+    inputs, weights = (jax.device_put(each, where) for each in (FLAT, np.full(EXAMPLES, 0.5)))
+    function = (TOTALS | BY_EXAMPLE)[name]
+    expected = function(FLAT, weights=np.full(EXAMPLES, 0.5))
+    with jax.set_mesh(mesh):
+        for chunk in (None, 2):
+            assert_same(function(inputs, weights=weights, chunk=chunk), expected)
+        # Weights that are none are not spread.
+        jax.block_until_ready(function(inputs))
 
 
 def test_bad_arguments_are_refused_by_name(problem):

@@ -1,5 +1,7 @@
 """Claims about the certificate over an interval: tight where it can be, never wrong."""
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +147,104 @@ def test_g_is_positive_wherever_it_is_certified(seed):
         assert (g > 0).all()
         # What holds up to some s holds up to every smaller one.
         assert (rise <= 0).all()
+
+
+def relu(p, x):
+    return jax.nn.relu(x @ p["w"]) @ p["v"]
+
+
+def test_a_kink_between_two_points_of_the_grid_is_allowed_for():
+    """One unit is on and rises; at s = 1 another comes on that counts thrice, downwards."""
+    start = {"w": jnp.array([[-1.0, 1.0]]), "v": jnp.array([[-3.0], [1.0]])}
+    way = {"w": jnp.ones((1, 2)), "v": jnp.zeros((2, 1))}
+    rest = (relu, SQUARED, start, way, jnp.ones((1, 1)))
+    found = interval_certificate(*rest, largest=10.0)
+    # g = s up to 1, and 3 - 2 s beyond.
+    assert 1 < float(found.reach) < 1.5
+    assert not found.bound[found.sizes > 2].any()
+    finer = interval_certificate(*rest, largest=10.0, points=1000)
+    assert float(finer.reach) == pytest.approx(1.5, rel=0.02)
+    # In the very first step a kink may lie at its start.
+    early = interval_certificate(*rest, largest=100.0)
+    assert float(early.reach) == 0
+
+
+@jax.jit
+def certify_relu(seed):
+    """Two networks whose hidden units go on and off: the reach, and g at 25 sizes within it."""
+
+    def of(rows, loss, output_share, largest):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), rows), 5)
+        params, way = (
+            {"w": jax.random.normal(a, (4, 6)), "v": share * jax.random.normal(b, (6, OUTPUTS))}
+            for a, b, share in ((*keys[:2], 1.0), (*keys[2:4], output_share))
+        )
+        inputs = jax.random.normal(keys[4], (rows, 4))
+        args = relu, loss, params, way
+        reach = interval_certificate(*args, inputs, largest=largest).reach
+        sizes = reach * jnp.linspace(0.02, 0.999, 25)
+        g = jax.lax.map(lambda eps: inner_product(*args, step(params, way, eps), inputs), sizes)
+        return reach, g
+
+    return of(5, LOSSES[1][0], 1.0, 3.0), of(2, LOSSES[0][0], 0.0, 10.0)
+
+
+def test_networks_with_kinks_are_never_certified_wrongly():
+    reaches = []
+    for seed in range(40):
+        for reach, g in jax.device_get(certify_relu(np.uint32(seed))):
+            assert reach == 0 or (g > 0).all()
+            reaches.append(reach)
+    assert np.mean(np.array(reaches) > 0) > 0.7
+
+
+def wave(p, x):
+    return (p["w"] + 0.6 * jnp.sin(64 * jnp.pi * p["w"])) * x
+
+
+def test_a_wave_whose_zeros_an_even_grid_would_hit_is_not_certified_away():
+    rest = (wave, SQUARED, at(0.0), at(1.0), jnp.ones((1, 1)))
+    # g turns negative where s = -0.6 sin(64 pi s), just above 1 / 64.
+    assert float(interval_certificate(*rest, largest=1.0).reach) < 1 / 64
+    resolved = interval_certificate(*rest, largest=1.0, points=2000)
+    assert 0.002 < float(resolved.reach) < 1 / 64
+
+
+def test_the_steps_of_the_grid_are_all_different():
+    sizes = np.asarray(
+        interval_certificate(
+            line, SQUARED, at(0.0), at(1.0), jnp.ones((1, 1)), largest=4.0, points=16
+        ).sizes
+    )
+    steps = np.diff(np.concatenate([[0.0], sizes])) / (4 / 16)
+    assert sizes[-1] == 4
+    assert (steps >= 0.5).all()
+    assert (steps <= 1.5).all()
+    assert len(np.unique(np.round(steps, 6))) == len(steps)
+
+
+def shifted(p, x):
+    return jnp.tanh(x @ p["w"]) + p["b"] + jnp.sum(p["b"] ** 3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_direction_that_is_seen_by_rounding_alone_is_not_certified(dtype):
+    subset = jnp.array([True, False, True])
+    loss = matching(softmax_potential(subset))
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(20, 4)), dtype)
+    start = {"w": jnp.asarray(rng.normal(size=(4, OUTPUTS)), dtype), "b": jnp.ones(OUTPUTS, dtype)}
+    for _ in range(3):
+        same = rng.normal()
+        blind = {"w": jnp.zeros_like(start["w"]), "b": jnp.asarray([same, 7.0, same], dtype)}
+        seen = blind | {"b": blind["b"].at[0].multiply(1.1)}
+        for drift, (way, certifies) in product(
+            (None, softmax_drift(subset)), ((blind, False), (seen, True))
+        ):
+            found = interval_certificate(
+                shifted, loss, start, way, inputs, largest=1.0, drift=drift
+            )
+            assert bool(found.reach > 0) == certifies
 
 
 def flatten(p, x):

@@ -509,6 +509,29 @@ def test_the_standard_error_is_that_of_the_mean_and_n_counts_every_score():
         assert found.z == pytest.approx(found.mean / found.standard_error)
 
 
+def test_scores_that_differ_by_rounding_alone_have_no_spread_to_test_by():
+    same, prompts = np.array([0.1] * 3), np.arange(4)
+    null = np.array([0.1, 0.2, 0.3, 0.7])
+    assert np.var(same) > 0
+    assert np.var((null + 0.1) - null) > 0
+    for test in (
+        lambda: one_sample(same),
+        lambda: two_sample(same, same + 0.2),
+        lambda: paired(null + 0.1, null, prompts, prompts),
+        lambda: one_sample(np.array([1, 1, 1 + 2**-23], np.float32)),
+    ):
+        with pytest.raises(ValueError, match="sample: all scores are the same"):
+            test()
+    # One side alone may have no spread, and Rao's test needs none.
+    assert np.isfinite(two_sample(same, null).z)
+    assert np.isfinite(one_sample(same, np.ones(3)).z)
+
+
+def test_the_power_at_a_level_below_the_spacing_of_numbers_near_1():
+    expected = stats.norm.sf(stats.norm.isf(1e-17) - 1)
+    assert power(0.1, 1.0, 100, level=1e-17) == pytest.approx(expected, rel=1e-9)
+
+
 def test_bad_arguments_are_refused_by_name(problem):
     params, way, inputs, _ = problem
     with pytest.raises(
@@ -526,6 +549,10 @@ def test_bad_arguments_are_refused_by_name(problem):
         one_sample(np.ones(1))
     with pytest.raises(ValueError, match="sample: all scores are the same"):
         one_sample(np.ones(5))
+    with pytest.raises(ValueError, match=r"n: must be at least 1, got 0\.5"):
+        power(0.1, 1.0, 0.5)
+    with pytest.raises(ValueError, match="eps: 1e-170 needs more examples than"):
+        sample_size(1e-170, 1.0, 0.95)
     with pytest.raises(ValueError, match="null: holds NaN"):
         two_sample(np.arange(3.0), np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match="learning_rate: must be finite and above 0"):
