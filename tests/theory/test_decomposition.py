@@ -155,6 +155,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOTALS | BY_EXAMPLE)
 def test_rows_of_weight_0_may_have_logits_that_are_no_numbers(name):
     function = (TOTALS | BY_EXAMPLE)[name]
@@ -167,6 +168,7 @@ def test_rows_of_weight_0_may_have_logits_that_are_no_numbers(name):
     assert_same(found, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOTALS | BY_EXAMPLE)
 def test_inputs_and_weights_spread_over_devices_by_their_type_change_nothing(name):
     if jax.device_count() < 2:

@@ -79,6 +79,7 @@ def test_the_curve_in_float32_is_that_in_float64(problem):
     np.testing.assert_array_equal(found.certified, exact.certified)
 
 
+@pytest.mark.slow
 def test_the_horizon_does_not_shrink_where_less_far_is_looked(problem):
     loss, params, way, noise = problem
     for largest in (1.0, 10.0):
@@ -89,6 +90,7 @@ def test_the_horizon_does_not_shrink_where_less_far_is_looked(problem):
         horizon(apply, loss, params, way, noise, largest=1e-3, points=8)
 
 
+@pytest.mark.slow
 def test_theorem_1_in_float32_is_never_violated_by_rounding(problem):
     loss, params, _, noise = problem
 

@@ -374,6 +374,7 @@ def broken(params, inputs):
     return jnp.where(inputs[..., :1] > 5, jnp.nan, 1) * (inputs[..., 1:] @ params)
 
 
+@pytest.mark.slow
 def test_rows_of_weight_0_may_be_no_numbers():
     random = np.random.default_rng(6)
     inputs = np.concatenate([np.zeros((6, 1)), random.normal(size=(6, 5))], axis=1)

@@ -69,6 +69,7 @@ def check_every_claim(numbers: dict[str, np.ndarray], kinds: Kinds) -> None:
             assert len(known) == (0 if relu else instances.BLOCK)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(seed=seeds, kinds=all_kinds)
 def test_every_claim_holds_on_every_instance(seed, kinds):
