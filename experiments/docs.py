@@ -400,7 +400,7 @@ def _claims(table: ResultTable) -> str:
         if row["kind"] == "claim":
             side = ">" if row["above"] == "true" else "≤"
             worst = f"{float(row['worst']):.3g}" if row["worst"] else NONE
-            statement = row["statement"].replace("|", "\\|")
+            statement = _in_a_cell(row["statement"])
             cells = [f"`{row['name']}`", statement, _many(row["instances"])]
             cells += [_many(row["violations"] or "0"), f"{side} {float(row['bound']):g}", worst]
             lines.append(_line(cells))
@@ -432,7 +432,7 @@ def _controls(table: ResultTable) -> str:
     for row in table.rows:
         if row["kind"] == "control" and row["median"]:
             median, low, high = (float(row[key]) for key in ("median", "low", "high"))
-            statement = row["statement"].replace("|", "\\|")
+            statement = _in_a_cell(row["statement"])
             cells = [f"`{row['name']}`", statement, _many(row["instances"]), f"{median:.3f}"]
             cells += [f"{low:.3f} to {high:.3f}", row["named"] or "-"]
             lines.append(_line(cells))
@@ -447,6 +447,11 @@ def _ranks(table: ResultTable) -> str:
             cells = [row["name"], _many(row["instances"]), f"{median:.3f}"]
             lines.append(_line([*cells, f"{low:.3f} to {high:.3f}"]))
     return "\n".join(lines)
+
+
+def _in_a_cell(text: str) -> str:
+    """Text for a Markdown table, which takes a bar for its own and <a> for a tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _many(text: str) -> str:
