@@ -419,14 +419,11 @@ def _of_every_example(
         x, y, weight = example
         weight = weight.reshape(-1)
         y = y.reshape(*weight.shape, *y.shape[weights.ndim - 1 :])
-        # What does not count is never looked at: 0 times what it gives might be NaN.
-        counts = (weight > 0).reshape(-1, *(1,) * (y.ndim - 1))
-        y = jnp.where(counts, y, jnp.zeros_like(y))
 
         def log_likelihood(params):
             # One example as a batch of one, so that the caller decides how many run at once.
             logits = rows(apply(params, jax.tree.map(lambda leaf: leaf[None], x)))
-            # The gradient of a row that does not count must not be NaN either.
+            # What does not count is never looked at, not by a gradient either: it might be NaN.
             logits = jnp.where(weight[:, None] > 0, logits, 0)
             return weighed(weight, jax.vmap(log_prob)(logits, y))
 

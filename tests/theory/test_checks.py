@@ -163,7 +163,7 @@ def test_weights_that_are_none_are_refused(name):
     for weights, message in (
         (np.ones(5), r"weights: .*shape \[4\], or one an example, has shape \[5\]"),
         (np.ones((4, 1, 1)), r"weights: needs one number a row"),
-        (np.array([1.0, -1, 0, 0]), "weights: must be finite, 0 or more"),
+        (np.array([2.0, -1, 0, 0]), "weights: must be finite, 0 or more"),
         (np.zeros(4), "weights: must be finite, 0 or more, and above 0 in at least one row"),
         (np.array([1.0, np.nan, 0, 0]), "weights: must be finite"),
         (np.array([1.0, np.inf, 0, 0]), "weights: must be finite"),

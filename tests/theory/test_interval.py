@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from theory import interval
 from theory.alignment import inner_product
 from theory.interval import (
     constant_drift,
@@ -321,17 +322,24 @@ def test_a_jump_between_two_points_of_the_grid_is_allowed_for():
     assert (found.bound <= 2 * (1 - 0.2 / 7) / 0.2 + 1e-9)[2:].all()
 
 
+def test_between_two_points_a_number_may_rise_as_much_as_it_was_seen_to():
+    found = interval._supremum(jnp.array([0.0, 1.0, 0.5, 0.75]))
+    np.testing.assert_allclose(found, [2.0, 2.0, 2.0])
+    np.testing.assert_allclose(interval._supremum(jnp.array([0.5, 0.5, 0.7])), [0.5, 0.9])
+
+
 def test_chunks_and_weights_change_nothing_but_the_rows():
     inputs = jnp.linspace(-1, 1, 12).reshape(6, 2)
     params = {"a": jnp.ones((2, 3)) / 2, "b": jnp.eye(3)}
-    way = {"a": jnp.ones((2, 3)), "b": -jnp.ones((3, 3))}
+    way = {"a": jnp.arange(6.0).reshape(2, 3), "b": -jnp.arange(9.0).reshape(3, 3)}
     loss, drift = LOSSES[1]
 
     def reach(inputs, **keywords):
         return interval_certificate(
-            network, loss, params, way, inputs, largest=3.0, drift=drift, **keywords
+            network, loss, params, way, inputs, largest=0.2, drift=drift, **keywords
         ).bound
 
+    assert (reach(inputs) > 0).all()
     np.testing.assert_allclose(reach(inputs, chunk=4), reach(inputs), rtol=1e-10)
     weights = np.array([1.0, 1, 1, 1, 0, 0])
     np.testing.assert_allclose(reach(inputs, weights=weights), reach(inputs[:4]), rtol=1e-10)

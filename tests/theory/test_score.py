@@ -280,7 +280,7 @@ def test_positions_of_weight_0_are_never_looked_at(problem, chunk):
     params, way, inputs, _ = problem
     deep, ways = inputs[:20].reshape(5, 4, 5), jax.tree.map(lambda leaf: leaf[None], way)
     outcomes = np.arange(20).reshape(5, 4) % LABELS
-    weights = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0.0]])
+    weights = np.array([[0, 1, 1, 0], [2, 1, 0.5, 1], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0.0]])
     each = compiled_scores(params, way, inputs[:20], outcomes.reshape(-1)).reshape(5, 4)
     for nothing in (-1, -100, LABELS, 2):
         padded = np.where(weights == 0, nothing, outcomes)
