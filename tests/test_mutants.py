@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -168,24 +169,26 @@ def test_the_commands_status_says_whether_all_is_well(root, monkeypatch, capsys)
 
 
 def test_an_interrupted_run_ends_at_once_and_leaves_nothing(root):
-    (root / "tmp").mkdir()
     path = write(root, entry("slow", "x + x", "x * x", "test_that_takes_its_time"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.mutants", "--root", str(root), "--list", str(path)],
-        cwd=mutants.ROOT,
-        env=os.environ | {"TMPDIR": str(root / "tmp")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    end = time.monotonic() + 200
-    while not list((root / "tmp").glob("mutant-*/output")) and time.monotonic() < end:
-        time.sleep(0.1)
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == 130
-    assert time.monotonic() - began < 30
-    assert list((root / "tmp").glob("mutant-*")) == []
+    # Not below the test's own folder: the name of a socket may have about 100 characters.
+    with tempfile.TemporaryDirectory() as temporary:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutants", "--root", str(root), "--list", str(path)],
+            cwd=mutants.ROOT,
+            env=os.environ | {"TMPDIR": temporary},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        end = time.monotonic() + 200
+        while not list(Path(temporary).glob("mutant-*/output")) and time.monotonic() < end:
+            assert process.poll() is None
+            time.sleep(0.1)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        assert process.returncode == 130
+        assert time.monotonic() - began < 30
+        assert list(Path(temporary).glob("mutant-*")) == []
 
 
 def test_the_theorys_list_fits_the_source_and_covers_every_module():
