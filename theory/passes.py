@@ -117,30 +117,44 @@ def mean_over_rows(
         chunk: the number of examples a part; None takes all at once, and keeps inputs that are
             spread over devices where they are. What is left over is one smaller part.
     """
-    examples = weights.shape[0]
-    size = examples if chunk is None else min(chunk, examples)
-    whole = examples // size
 
     def of_part(part: tuple[Inputs, Array]) -> Sums:
         return function(part[0], part[1].reshape(-1))
 
-    if size == examples:
-        total = of_part((inputs, weights))
+    parts, rest = in_parts((inputs, weights), chunk)
+    if parts is None:
+        total = of_part(rest)
     else:
-        inputs, weights = jax.tree.map(gathered, (inputs, weights))
-        parts = jax.tree.map(
-            lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]),
-            (inputs, weights),
-        )
         first = jax.eval_shape(of_part, jax.tree.map(lambda leaf: leaf[0], parts))
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
         total, _ = jax.lax.scan(
             lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(part)), None), zero, parts
         )
-        if whole * size < examples:
-            rest = jax.tree.map(lambda leaf: leaf[whole * size :], (inputs, weights))
+        if rest is not None:
             total = jax.tree.map(jnp.add, total, of_part(rest))
     return jax.tree.map(lambda leaf: leaf / jnp.sum(weights).astype(leaf.dtype), total)
+
+
+def in_parts(inputs: Inputs, chunk: int | None) -> tuple[Inputs, Inputs]:
+    """Whole parts of `chunk` examples each, on a new leading axis, and what is left over.
+
+    Either is None where there is none; without a chunk, or one for all, everything is left over.
+
+    Args:
+        inputs: a pytree whose leaves have a leading examples axis.
+        chunk: the number of examples a part; None for all.
+    """
+    examples = jax.tree.leaves(inputs)[0].shape[0]
+    if chunk is None or chunk >= examples:
+        return None, inputs
+    whole = examples // chunk
+    inputs = jax.tree.map(gathered, inputs)
+    parts = jax.tree.map(
+        lambda leaf: leaf[: whole * chunk].reshape(whole, chunk, *leaf.shape[1:]), inputs
+    )
+    if whole * chunk == examples:
+        return parts, None
+    return parts, jax.tree.map(lambda leaf: leaf[whole * chunk :], inputs)
 
 
 def weighed(

@@ -49,6 +49,7 @@ from theory.passes import (
     float_type,
     full_precision,
     gathered,
+    in_parts,
     inner,
     mean_over_rows,
     norm,
@@ -166,23 +167,10 @@ def project(
     inputs = _counted(inputs, weights)
     target = _first_order_target(apply, centre, params, displacement, inputs, weights, chunk)
     _check_sight(apply, loss, centre, params, inputs, weights, chunk, target)
-    length = inner(displacement, displacement)
     stops = _stops(params, iterations, tolerance, at, reaching)
-    return _finite(
-        _solve(
-            apply,
-            centre,
-            params,
-            target.change,
-            length,
-            inputs,
-            weights,
-            chunk,
-            iterations,
-            len(at),
-            stops,
-        )
-    )
+    length = inner(displacement, displacement)
+    rest = (inputs, weights, chunk, iterations, len(at), stops)
+    return _finite(_solve(apply, centre, params, target.change, length, *rest))
 
 
 @full_precision
@@ -223,21 +211,8 @@ def project_labels(
     _check_sight(apply, loss, centre, params, inputs, weights, chunk, target)
     stops = _stops(params, iterations, tolerance, at, reaching)
     length = _square_distance(params, teacher)
-    return _finite(
-        _solve(
-            apply,
-            centre,
-            params,
-            target.change,
-            length,
-            inputs,
-            weights,
-            chunk,
-            iterations,
-            len(at),
-            stops,
-        )
-    )
+    rest = (inputs, weights, chunk, iterations, len(at), stops)
+    return _finite(_solve(apply, centre, params, target.change, length, *rest))
 
 
 @full_precision
@@ -279,22 +254,8 @@ def descend(
     target = _first_order_target(apply, centre, params, displacement, inputs, weights, chunk)
     _check_target(target)
     length = inner(displacement, displacement)
-    return _finite(
-        _descend(
-            apply,
-            loss,
-            centre,
-            params,
-            target.change,
-            length,
-            inputs,
-            weights,
-            chunk,
-            rate,
-            steps,
-            tuple(at),
-        )
-    )
+    rest = (inputs, weights, chunk, rate, steps, tuple(at))
+    return _finite(_descend(apply, loss, centre, params, target.change, length, *rest))
 
 
 @full_precision
@@ -328,22 +289,8 @@ def descend_labels(
     target = _label_target(apply, centre, params, teacher, inputs, weights, chunk)
     _check_target(target)
     length = _square_distance(params, teacher)
-    return _finite(
-        _descend(
-            apply,
-            loss,
-            centre,
-            params,
-            target.change,
-            length,
-            inputs,
-            weights,
-            chunk,
-            rate,
-            steps,
-            tuple(at),
-        )
-    )
+    rest = (inputs, weights, chunk, rate, steps, tuple(at))
+    return _finite(_descend(apply, loss, centre, params, target.change, length, *rest))
 
 
 @full_precision
@@ -642,19 +589,14 @@ def _stops(
 
 def _over_parts(function: Callable[[Inputs], Any], inputs: Inputs, chunk: int | None) -> Any:
     """function(inputs), a pytree of arrays by example, `chunk` examples at a time."""
-    examples = jax.tree.leaves(inputs)[0].shape[0]
-    size = examples if chunk is None else min(chunk, examples)
-    if size == examples:
-        return function(inputs)
-    whole = examples // size * size
-    inputs = jax.tree.map(gathered, inputs)
-    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), inputs)
+    parts, rest = in_parts(inputs, chunk)
+    if parts is None:
+        return function(rest)
     found = jax.lax.map(function, parts)
-    found = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), found)
-    if whole == examples:
+    found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+    if rest is None:
         return found
-    rest = function(jax.tree.map(lambda leaf: leaf[whole:], inputs))
-    return jax.tree.map(lambda *both: jnp.concatenate(both), found, rest)
+    return jax.tree.map(lambda *both: jnp.concatenate(both), found, function(rest))
 
 
 def _push(apply: Apply, params: Params, direction: Params, part: Inputs) -> tuple[Logits, Logits]:
@@ -868,7 +810,7 @@ def _mean_product(
     first: Logits, second: Logits, weights: Float[Array, "examples *positions"]
 ) -> Float[Array, ""]:
     products = jnp.sum(first * second, axis=-1)
-    return jnp.sum(jnp.where(weights > 0, weights * products, 0)) / jnp.sum(weights)
+    return weighed(weights.reshape(-1), products.reshape(-1)) / jnp.sum(weights)
 
 
 def _weighted(weights: Float[Array, " rows"], logits: Float[Array, "rows outputs"]) -> Array:
