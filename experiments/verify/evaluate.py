@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from experiments.verify import instances
 from experiments.verify.claims import CLAIMS, WRONG_LOSSES
 from experiments.verify.families import ACTIVATIONS, OUTPUTS, Family
-from experiments.verify.instances import Instance, Kinds
+from experiments.verify.instances import Instance, Kinds, one_by_one
 from theory import score
 from theory.alignment import (
     inner_product,
@@ -362,10 +362,16 @@ def _controls(
         return inner_product(apply, chosen, start, random_direction, _part(teachers, 1), inputs)
 
     g = jax.lax.map(by_wrong_loss, jnp.arange(len(WRONG_LOSSES)))
-    met = conditions(loss, *map(shrink, ([here, here], [labels, there])))
+    # As leaves: vmap's own bookkeeping puts things in a pytree that are no arrays.
+    leaves, structure = jax.tree.flatten(instance)
+    met = one_by_one(
+        lambda leaves, z, y: jax.tree.leaves(
+            conditions(instances.loss(jax.tree.unflatten(structure, leaves)), z, y)
+        )
+    )(leaves, shrink([here, here]), shrink([labels, there]))
     if_seen = jnp.where(curves.blind[0], jnp.nan, 1.0)
     return {
-        "conditions": jnp.max(jnp.stack(jax.tree.leaves(met))),
+        "conditions": jnp.max(jnp.stack(met)),
         "independent": along_random,
         "independent_trait": if_seen * along_trait,
         **{name: g[i] for i, name in enumerate(WRONG_LOSSES)},

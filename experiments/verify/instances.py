@@ -7,7 +7,9 @@ Float64 throughout.
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +101,16 @@ class Instance:
     units: list[Bool[Array, "*batch _"]]
     shallow: Bool[Array, "*batch"]
     kinds: Kinds
+
+
+def one_by_one(factorise: Callable[..., Any]) -> Callable[..., Any]:
+    """`factorise`, which under vmap takes one instance after the other.
+
+    On a CPU a batch of factorisations (LAPACK) is cut up among threads that all devices share, and
+    waits on one of them for the others: as many batches at once as there are threads wait for each
+    other for ever. One factorisation, or a few small ones, have nothing to wait for.
+    """
+    return jax.custom_batching.sequential_vmap(factorise)
 
 
 def draw_kinds(

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from experiments.verify.claims import Claim, Control
+from experiments.verify.instances import one_by_one
 from theory.losses import (
     MatchingLoss,
     Potential,
@@ -125,7 +126,12 @@ def largest_eigenvalue(
     """Of E_x[J^T diag(bound) J], exactly."""
     scale = jnp.sqrt(bound * (examples / jnp.sum(examples))[:, None])
     tall = (scale[..., None] * jacobian).reshape(-1, PARAMS)
-    return jnp.linalg.eigvalsh(tall @ tall.T)[-1]
+    return one_by_one(lambda square: jnp.linalg.eigvalsh(square)[-1])(tall @ tall.T)
+
+
+def orthonormal(tall: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
+    """An orthonormal basis of the columns."""
+    return one_by_one(lambda tall: jnp.linalg.qr(tall)[0])(tall)
 
 
 def _draw(
@@ -183,7 +189,7 @@ def every_step(key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
     # curvature, in J and in L_T.
     slope = slope**3
     jacobian = jacobian * jnp.logspace(0.0, -1.5, PARAMS)
-    basis = jnp.linalg.qr(basis)[0]
+    basis = orthonormal(basis)
     bends = jnp.logspace(0.0, -3.0, PARAMS)
     signs = jnp.where(tilt > 0, 1.0, -1.0)
 
@@ -285,7 +291,7 @@ def to_rest(key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
     )
     kind, uniform = jax.tree.map(lambda leaf: leaf[0], kinds), uniforms[0]
     size = EXAMPLES * OUTPUTS
-    columns = _SPREAD ** jnp.linspace(-1, 1, size) * jnp.linalg.qr(tall)[0]
+    columns = _SPREAD ** jnp.linspace(-1, 1, size) * orthonormal(tall)
     jacobian = columns.T.reshape(EXAMPLES, OUTPUTS, PARAMS)
     offsets = 0.3 * offsets
     eps = 0.1 + uniform
@@ -355,4 +361,4 @@ def _pseudo_inverse(
     centre = loss.potential.off_null_space
     assert centre is not None
     tall = jax.vmap(jax.vmap(centre, 1, 1))(jacobian).reshape(-1, PARAMS)
-    return jnp.linalg.pinv(tall, rtol=1e-9) @ tall
+    return one_by_one(lambda tall: jnp.linalg.pinv(tall, rtol=1e-9) @ tall)(tall)

@@ -1,8 +1,11 @@
 """Claims about `sublab verify`: groups, reuse, summary, verdict, figures, on made-up numbers."""
 
+import math
+import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
@@ -16,7 +19,7 @@ from experiments.verify.beyond import RANKS
 from experiments.verify.claims import CLAIMS
 from experiments.verify.evaluate import SMALL, WIDE
 from experiments.verify.families import FAMILIES
-from experiments.verify.instances import TRAITS, draw_kinds
+from experiments.verify.instances import TRAITS, Kinds, draw_keys, draw_kinds
 from experiments.verify.run import VerifyOptions, VerifyOutcome
 from experiments.verify.suites import ALL_CLAIMS, ALL_CONTROLS, SUITES, instances_of
 from figures import style
@@ -24,6 +27,8 @@ from figures import verify as verify_figures
 from sublab import records
 from sublab.errors import InputError
 
+# Suites whose programs factorise what that of `linear` does, and are long in tracing.
+TWINS = ("mlp", "cnn", "attention")
 LISTS = ("remainders", "inner_products", "rhos")
 
 
@@ -112,6 +117,34 @@ def _grid(seed, row):
             "inner_product": 0.1,
         }
     )
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(suite, marks=pytest.mark.slow if suite.name in TWINS else (), id=suite.name)
+        for suite in SUITES
+    ],
+)
+def test_no_factorisations_of_a_program_wait_for_others(suite):
+    """jaxlib cuts a batch among threads from 2e5 operations on, and may then wait for ever."""
+    keys = draw_keys(0, suite.name, jnp.arange(2 * suite.block)).reshape(2, -1)
+    kinds = {} if suite.family is None else draw_kinds(0, suite.name, 0, len(keys))
+
+    def evaluate(keys, wanted, kinds):
+        return verify._program(suite)(keys, wanted, Kinds(**kinds) if kinds else None)
+
+    with jax.enable_x64(True):
+        chosen = {name: jnp.asarray(index) for name, index in kinds.items()}
+        program = jax.jit(evaluate).lower(keys, jnp.ones(len(keys), bool), chosen).as_text()
+    found = re.findall(r"custom_call @lapack_\w+\(.*?: \(tensor<([\dx]+)xf64>", program)
+    assert len(found) == program.count("custom_call @lapack_")
+    assert bool(found) == (suite.name != "readout")
+    for shape in found:
+        *batch, rows, columns = map(int, shape.split("x"))
+        together = math.prod(batch)
+        # Ten operations for each entry and column, more than any of these takes.
+        assert together == 1 or 10 * together * rows * columns * max(rows, columns) < 2e5, shape
 
 
 def test_every_architecture_gets_its_share_and_each_instance_a_row(tmp_path, calls):
