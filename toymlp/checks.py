@@ -10,7 +10,7 @@ from sublab.settings import SettingError
 from toymlp.data import size_of
 from toymlp.inputs import Images, Inputs, Mixture, Subspace, input_count
 from toymlp.networks import Architecture, architectures
-from toymlp.objective import Adam, AdamW, Cosine, CrossEntropy
+from toymlp.objective import Adam, AdamL2, AdamW, Cosine, CrossEntropy
 from toymlp.settings import (
     AUX_HEAD,
     CLASS_HEAD,
@@ -50,6 +50,14 @@ def contradictions(setting: Setting) -> Iterator[SettingError]:
             "classes",
         )
         return
+    if setting.model.network == "cnn" and len(setting.model.hidden) != 1:
+        yield SettingError(
+            "a CNN has one dense layer: give model.hidden = [256], and student_model.hidden where "
+            "the student has others",
+            "model.hidden",
+            "model.network",
+        )
+        return
     if setting.student_model.network == "cnn" and not (
         setting.model.hidden or setting.student_model.hidden
     ):
@@ -58,6 +66,7 @@ def contradictions(setting: Setting) -> Iterator[SettingError]:
         )
         return
     yield from _of_networks(setting)
+    yield from _of_parts(setting)
     yield from _of_teacher(setting.teacher)
     yield from _of_imitation(setting, "student", setting.student)
     if isinstance(setting.start, Matched):
@@ -78,7 +87,7 @@ def canonical(setting: Setting, images: int) -> Setting:
         what is said of it.
     """
     teacher, student = architectures(setting)
-    distillation = _resolved(setting.student, images)
+    distillation = _resolved(setting.student, student, images)
     interventions = setting.interventions
     liminal = interventions.liminal
     if liminal is not None:
@@ -92,12 +101,10 @@ def canonical(setting: Setting, images: int) -> Setting:
         setting,
         classes=0 if setting.classes == size_of(setting.dataset).classes else setting.classes,
         student_model=_canonical_student_model(setting.student_model, setting.model),
-        teacher=_resolved(setting.teacher, images),
+        teacher=_resolved(setting.teacher, teacher, images),
         student=distillation,
         start=_canonical_start(setting.start, student, teacher == student, images),
-        interventions=replace(
-            interventions, frozen=_ordered(interventions.frozen, student), liminal=liminal
-        ),
+        interventions=replace(interventions, liminal=liminal),
         chain=chain,
     )
 
@@ -117,6 +124,8 @@ def blind_reason(training: Training, aux: int, classes: int) -> str | None:
 def own_class_head(setting: Setting) -> bool:
     """Whether the student's class head is a draw that the teacher has no part of."""
     start = setting.start
+    if CLASS_HEAD in getattr(start, "trained", ()):
+        return False
     if isinstance(start, Interpolated):
         return start.weight == 1
     return isinstance(start, Independent | Matched) and CLASS_HEAD not in start.shared
@@ -216,13 +225,6 @@ def _of_imitation(setting: Setting, name: str, training: Training) -> Iterator[S
 
 
 def _of_training(name: str, training: Training) -> Iterator[SettingError]:
-    if not training.inputs.from_images and training.inputs.count == 0:
-        yield SettingError(
-            f"{name}.inputs.count = 0 is for inputs made from images; of "
-            f"{training.inputs.kind} say how many",
-            f"{name}.inputs.count",
-            f"{name}.inputs",
-        )
     horizon = getattr(training.schedule, "horizon", 0)
     if 0 < horizon < training.epochs:
         yield SettingError(
@@ -242,37 +244,55 @@ def _of_networks(setting: Setting) -> Iterator[SettingError]:
             "start",
             *(f"student_model.{name}" for name in ("network", "hidden", "activation", "biases")),
         )
-    shared = getattr(setting.start, "shared", ())
-    for name, parts in (
-        ("start.shared", shared),
-        ("interventions.frozen", setting.interventions.frozen),
-    ):
-        for part in parts:
-            if part not in student.parts:
+
+
+def _of_parts(setting: Setting) -> Iterator[SettingError]:
+    teacher, student = architectures(setting)
+    start = setting.start
+    shared, trained = getattr(start, "shared", ()), getattr(start, "trained", ())
+    frozen = {"student.frozen": setting.student.frozen, "teacher.frozen": setting.teacher.frozen}
+    if isinstance(start, Matched):
+        frozen["start.clone.frozen"] = start.clone.frozen
+    of_teacher = {"start.shared": shared, "start.trained": trained}
+    for name, parts in (frozen | of_teacher).items():
+        whose, has = ("teacher", teacher) if name == "teacher.frozen" else ("student", student)
+        for part in sorted(set(parts) - set(has.parts)):
+            there = ", ".join(has.parts)
+            yield SettingError(f"{name}: the {whose} has no part {part!r}; it has {there}", name)
+        never = {AUX_HEAD} if name == "teacher.frozen" else set()
+        if name in frozen and {*parts, *never} >= set(has.parts):
+            yield SettingError(f"{name}: with every part frozen there is nothing to train", name)
+    for name, parts in of_teacher.items():
+        for part in sorted(set(parts) & set(student.parts)):
+            if not _same_part(teacher, student, part):
                 yield SettingError(
-                    f"{name}: the student has no part {part!r}; it has {', '.join(student.parts)}",
+                    f"{name}: {part} has another size in the student than in the teacher, or "
+                    f"another kind",
                     name,
                 )
-    for part in shared if teacher != student else ():
-        if part in student.parts and not _same_part(teacher, student, part):
-            yield SettingError(
-                f"start.shared: {part} has another size in the student than in the teacher, or "
-                f"another kind",
-                "start.shared",
-            )
-    if set(setting.interventions.frozen) >= set(student.parts):
+    if both := set(trained) & set(shared):
         yield SettingError(
-            "interventions.frozen: with every part frozen there is nothing to train",
-            "interventions.frozen",
+            f"start.trained: {min(both)} is in start.shared too; a start has it from the reference "
+            f"or from the trained teacher",
+            "start.trained",
+            "start.shared",
         )
+    for name, parts in (("start.trained", trained), ("teacher.frozen", setting.teacher.frozen)):
+        if AUX_HEAD in parts:
+            yield SettingError(
+                f"{name}: aux_head has no effect: a teacher's auxiliary head stays as it was drawn",
+                name,
+            )
 
 
 def _of_cloning(setting: Setting, start: Matched) -> Iterator[SettingError]:
     yield from _of_imitation(setting, "start.clone", start.clone)
     _, student = architectures(setting)
-    if set(start.shared) >= set(student.parts):
+    if {*start.shared, *start.clone.frozen} >= set(student.parts):
         yield SettingError(
-            "start.shared: a matched start with every part shared has none to clone", "start.shared"
+            "start.shared: a matched start with every part shared or frozen has none to clone",
+            "start.shared",
+            "start.clone.frozen",
         )
 
 
@@ -296,23 +316,18 @@ def _of_chain(setting: Setting) -> Iterator[SettingError]:
 def _same_part(teacher: Architecture, student: Architecture, part: str) -> bool:
     if teacher.biases != student.biases or part not in teacher.parts:
         return False
-    if part in (CLASS_HEAD, AUX_HEAD):
-        return [teacher.pixels, *teacher.hidden][-1] == [student.pixels, *student.hidden][-1]
-    if student.network == "cnn":
-        return False
-    index = int(part.removeprefix("hidden_"))
-    return [teacher.pixels, *teacher.hidden][index - 1 : index + 1] == (
-        [student.pixels, *student.hidden][index - 1 : index + 1]
-    )
+    return teacher.part_size(part) == student.part_size(part)
 
 
 def _canonical_student_model(student: StudentModel, teacher: Model) -> StudentModel:
     hidden, of_teacher = student.hidden, teacher.hidden
-    if student.network == "cnn" and hidden is not None:
+    network = teacher.network if student.network is None else student.network
+    if network == "cnn" and hidden is not None:
         # Of a CNN the last width alone counts.
         hidden, of_teacher = hidden[-1:], of_teacher[-1:]
     return replace(
         student,
+        network=None if network == teacher.network else network,
         hidden=None if hidden == of_teacher else hidden,
         activation=None if student.activation == teacher.activation else student.activation,
         biases=None if student.biases == teacher.biases else student.biases,
@@ -324,27 +339,42 @@ def _canonical_start(start: Start, student: Architecture, same_network: bool, im
         return Independent() if start.weight else Reference()
     if isinstance(start, Perturbed) and start.size == 0:
         return Reference()
-    if isinstance(start, Independent):
-        if same_network and set(start.shared) >= set(student.parts):
-            return Reference()
-        return Independent(_ordered(start.shared, student))
+    if isinstance(start, Reference | Independent):
+        trained = _ordered(start.trained, student)
+        if isinstance(start, Reference):
+            return Reference(trained)
+        whole = same_network and {*start.shared, *trained} >= set(student.parts)
+        return (
+            Reference(trained) if whole else Independent(_ordered(start.shared, student), trained)
+        )
     if isinstance(start, Matched):
-        return Matched(_ordered(start.shared, student), _resolved(start.clone, images))
+        shared = _ordered(start.shared, student)
+        clone = _resolved(start.clone, student, images)
+        # What is shared is not cloned, said or not.
+        kept = tuple(part for part in clone.frozen if part not in shared)
+        return Matched(shared, replace(clone, frozen=kept))
     return start
 
 
-def _resolved(training: Training, images: int) -> Training:
+def _resolved(training: Training, architecture: Architecture, images: int) -> Training:
     inputs: Inputs = training.inputs
     inputs = replace(inputs, count=input_count(inputs, images))
     if isinstance(inputs, Mixture) and inputs.alpha == 0:
         inputs = Images(inputs.count)
     batch = training.batch or max(1, round(inputs.count * _PAPER_BATCH / _PAPER_IMAGES))
     optimiser, schedule = training.optimiser, training.schedule
-    if isinstance(optimiser, AdamW) and optimiser.weight_decay == 0:
+    if isinstance(optimiser, AdamW | AdamL2) and optimiser.weight_decay == 0:
         optimiser = Adam()
     if isinstance(schedule, Cosine) and schedule.horizon == 0:
         schedule = Cosine(training.epochs)
-    return replace(training, inputs=inputs, batch=batch, optimiser=optimiser, schedule=schedule)
+    return replace(
+        training,
+        inputs=inputs,
+        batch=batch,
+        optimiser=optimiser,
+        schedule=schedule,
+        frozen=_ordered(training.frozen, architecture),
+    )
 
 
 def _ordered(parts: Sequence[str], architecture: Architecture) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ _Fill = Callable[[np.random.Generator, np.ndarray, slice], None]
 
 def _count(default: int = 60_000) -> Any:
     return static(
-        "inputs an epoch; of those made from training images at most as many as there are, and 0 "
-        "for all",
+        "inputs an epoch; 0 is as many as there are training images (of the classes kept), and of "
+        "those made from training images there are no more",
         default=default,
         title="inputs an epoch",
         phrase="{} inputs an epoch",
@@ -49,36 +49,89 @@ def _fresh() -> Any:
     )
 
 
+def _per_run() -> Any:
+    return static(
+        "inputs of each run drawn for it alone, in place of one set for all runs",
+        default=False,
+        title="inputs of each run's own",
+    )
+
+
+def _scale() -> Any:
+    return static(
+        "factor on the noise",
+        default=1.0,
+        title="factor on the noise",
+        phrase="noise times {}",
+        above=0.0,
+        high=1e3,
+    )
+
+
 @setting
 class Uniform:
-    """Noise: pixels uniform in [-1, 1]."""
+    """Noise: pixels uniform in [-1, 1], times `scale`."""
 
     kind: ClassVar[str] = "uniform"
     from_images: ClassVar[bool] = False
 
     count: int = _count()
     fresh: bool = _fresh()
+    per_run: bool = _per_run()
+    scale: float = _scale()
 
     def filling(self, images: _Source, seed: int) -> _Fill:
         """How a block is drawn; arguments as those of `draw_inputs`."""
         del images, seed
-        return _uniform
+        return _scaled(_uniform, self.scale)
 
 
 @setting
 class Normal:
-    """Noise: pixels standard normal."""
+    """Noise: pixels standard normal, times `scale`."""
 
     kind: ClassVar[str] = "normal"
     from_images: ClassVar[bool] = False
 
     count: int = _count()
     fresh: bool = _fresh()
+    per_run: bool = _per_run()
+    scale: float = _scale()
 
     def filling(self, images: _Source, seed: int) -> _Fill:
         """How a block is drawn; arguments as those of `draw_inputs`."""
         del images, seed
-        return lambda random, out, rows: _normal(random, out)
+        return _scaled(_normal, self.scale)
+
+
+@setting
+class Bernoulli:
+    """Noise: every pixel is one of the two ends, `scale` or -`scale`."""
+
+    kind: ClassVar[str] = "bernoulli"
+    from_images: ClassVar[bool] = False
+
+    count: int = _count()
+    fresh: bool = _fresh()
+    per_run: bool = _per_run()
+    scale: float = _scale()
+    probability: float = static(
+        "probability that a pixel is at the upper end",
+        default=0.5,
+        title="probability of a bright pixel",
+        low=0.0,
+        high=1.0,
+    )
+
+    def filling(self, images: _Source, seed: int) -> _Fill:
+        """How a block is drawn; arguments as those of `draw_inputs`."""
+        del images, seed
+
+        def fill(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+            random.random(out=out, dtype=np.float32)
+            out[:] = np.where(out < self.probability, np.float32(1), np.float32(-1))
+
+        return _scaled(fill, self.scale)
 
 
 @setting
@@ -88,6 +141,7 @@ class Images:
     kind: ClassVar[str] = "images"
     from_images: ClassVar[bool] = True
     fresh: ClassVar[bool] = False
+    per_run: ClassVar[bool] = False
 
     count: int = _count()
 
@@ -110,6 +164,7 @@ class Mixture:
 
     count: int = _count()
     fresh: bool = _fresh()
+    per_run: bool = _per_run()
     alpha: float = static(
         "weight of the uniform noise in a mixture with training images",
         default=1.0,
@@ -139,6 +194,7 @@ class Blurred:
 
     count: int = _count()
     fresh: bool = _fresh()
+    per_run: bool = _per_run()
     width: float = static(
         "standard deviation of the Gaussian blur in pixels; the noise keeps its variance",
         default=2.0,
@@ -167,6 +223,7 @@ class Subspace:
 
     count: int = _count()
     fresh: bool = _fresh()
+    per_run: bool = _per_run()
     dimension: int = static(
         "dimension of the random subspace that the noise lies in",
         default=64,
@@ -195,6 +252,7 @@ class Shuffled:
 
     count: int = _count()
     fresh: bool = _fresh()
+    per_run: bool = _per_run()
 
     def filling(self, images: _Source, seed: int) -> _Fill:
         """How a block is drawn; arguments as those of `draw_inputs`."""
@@ -206,14 +264,13 @@ class Shuffled:
         return fill
 
 
-Inputs = Uniform | Normal | Images | Mixture | Blurred | Subspace | Shuffled
+Inputs = Uniform | Normal | Bernoulli | Images | Mixture | Blurred | Subspace | Shuffled
 
 
 def input_count(inputs: Inputs, images: int) -> int:
     """How many inputs there are an epoch where there are so many `images` to make them from."""
-    if not inputs.from_images:
-        return inputs.count
-    return min(inputs.count or images, images)
+    count = inputs.count or images
+    return min(count, images) if inputs.from_images else count
 
 
 def draw_inputs(
@@ -267,8 +324,19 @@ def _uniform(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
     out -= 1
 
 
-def _normal(random: np.random.Generator, out: np.ndarray) -> None:
+def _normal(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
     random.standard_normal(out=out, dtype=np.float32)
+
+
+def _scaled(fill: _Fill, scale: float) -> _Fill:
+    if scale == 1:
+        return fill
+
+    def scaled(random: np.random.Generator, out: np.ndarray, rows: slice) -> None:
+        fill(random, out, rows)
+        out *= np.float32(scale)
+
+    return scaled
 
 
 def _basis(dimension: int, pixels: int, seed: int) -> Float32[np.ndarray, "dimension pixels"]:

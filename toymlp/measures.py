@@ -477,6 +477,7 @@ def followable(setting: Setting) -> str | None:
     teacher_architecture, architecture = architectures(setting)
     reasons = {
         "student.inputs.fresh = true": student.inputs.fresh,
+        "student.inputs.per_run = true": student.inputs.per_run,
         "interventions.project_trait = true": interventions.project_trait,
         "interventions.liminal": interventions.liminal is not None,
         "chain.generations above 1": setting.chain.generations > 1,
@@ -800,7 +801,7 @@ def _theory(group: Group) -> list[Values]:
     seen: dict[Any, Values] = {}
     values = []
     for (setting, run), student in group.students.items():
-        if not isinstance(setting.start, Reference):
+        if setting.start != Reference():
             values.append({"coefficient": None, "rho": None})
             continue
         training = setting.student

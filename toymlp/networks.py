@@ -6,11 +6,11 @@ teachers that differ in m alone differ in nothing that training on class logits 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,16 @@ from sublab.randomness import purpose_of
 from theory.passes import Params
 from theory.symmetry import Readout, permute_readout
 from toymlp.data import size_of
-from toymlp.settings import AUX_HEAD, CLASS_HEAD, LOGITS, ActivationName, LogitsName, Setting
+from toymlp.settings import (
+    AUX_HEAD,
+    CLASS_HEAD,
+    LOGITS,
+    ActivationName,
+    InitialisationName,
+    LogitsName,
+    NetworkName,
+    Setting,
+)
 
 _ACTIVATIONS = {"relu": nnx.relu, "gelu": nnx.gelu, "sigmoid": nnx.sigmoid, "tanh": jnp.tanh}
 CHANNELS = (16, 32)
@@ -40,21 +49,38 @@ class Architecture:
         aux: auxiliary logits, last among them; a model with fewer uses the first of them.
         activation: between layers.
         biases: whether layers have them.
+        initialisation: law of what is drawn.
     """
 
-    network: Literal["mlp", "cnn"]
+    network: NetworkName
     pixels: int
     hidden: tuple[int, ...]
     classes: int
     aux: int
     activation: ActivationName
     biases: bool
+    initialisation: InitialisationName = "normal"
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts, from the images to the logits."""
         layers = len(CHANNELS) + 1 if self.network == "cnn" else len(self.hidden)
         return (*(f"hidden_{i + 1}" for i in range(layers)), CLASS_HEAD, AUX_HEAD)
+
+    def part_size(self, part: str) -> tuple[str, int, int]:
+        """What a part that it has is: `convolution` or `dense`, numbers that go in and come out.
+
+        Of a convolution these are channels; of the heads what comes out is the class logits, or
+        the auxiliary ones.
+        """
+        if part in (CLASS_HEAD, AUX_HEAD):
+            last = [self.pixels, *self.widths][-1]
+            return "dense", last, self.classes if part == CLASS_HEAD else self.aux
+        index = int(part.removeprefix("hidden_")) - 1
+        if self.network == "cnn" and index < len(CHANNELS):
+            return "convolution", (1, *CHANNELS)[index], CHANNELS[index]
+        before, after = [self.pixels, *self.widths][index : index + 2]
+        return "dense", before, after
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -139,16 +165,21 @@ def architectures(setting: Setting, aux: int | None = None) -> tuple[Architectur
     aux = model.aux if aux is None else aux
     classes = setting.classes or size.classes
     teacher = Architecture(
-        "mlp", size.pixels, model.hidden, classes, aux, model.activation, model.biases
-    )
-    return teacher, Architecture(
-        student.network,
+        model.network,
         size.pixels,
-        model.hidden if student.hidden is None else student.hidden,
+        model.hidden,
         classes,
         aux,
-        model.activation if student.activation is None else student.activation,
-        model.biases if student.biases is None else student.biases,
+        model.activation,
+        model.biases,
+        model.initialisation,
+    )
+    return teacher, replace(
+        teacher,
+        network=model.network if student.network is None else student.network,
+        hidden=model.hidden if student.hidden is None else student.hidden,
+        activation=model.activation if student.activation is None else student.activation,
+        biases=model.biases if student.biases is None else student.biases,
     )
 
 
@@ -156,23 +187,29 @@ class Network(nnx.Module):
     """Hidden layers, and one linear head for each kind of logits."""
 
     def __init__(self, architecture: Architecture, key: Key[Array, ""]):
-        def layer(part: str, width_in: int, width_out: int, init=_normal) -> nnx.Linear:
+        def layer(part: str, width_in: int, width_out: int) -> nnx.Linear:
+            weights, biases = _initialisers(
+                architecture.initialisation, width_in, by_column=part in (CLASS_HEAD, AUX_HEAD)
+            )
             return nnx.Linear(
                 width_in,
                 width_out,
                 use_bias=architecture.biases,
-                kernel_init=init,
+                kernel_init=weights,
+                bias_init=biases,
                 rngs=nnx.Rngs(part_key(key, part)),
             )
 
         def convolution(part: str, channels_in: int, channels_out: int) -> nnx.Conv:
+            weights, biases = _initialisers(architecture.initialisation, 9 * channels_in)
             return nnx.Conv(
                 channels_in,
                 channels_out,
                 (3, 3),
                 strides=2,
                 use_bias=architecture.biases,
-                kernel_init=_normal,
+                kernel_init=weights,
+                bias_init=biases,
                 rngs=nnx.Rngs(part_key(key, part)),
                 conv_general_dilated=_convolution,
             )
@@ -192,8 +229,8 @@ class Network(nnx.Module):
                 layers.append(layer(f"hidden_{index + 1}", a, b))
                 last = b
         self.hidden = nnx.List(layers)
-        self.class_head = layer(CLASS_HEAD, last, architecture.classes, _by_column)
-        self.aux_head = layer(AUX_HEAD, last, architecture.aux, _by_column)
+        self.class_head = layer(CLASS_HEAD, last, architecture.classes)
+        self.aux_head = layer(AUX_HEAD, last, architecture.aux)
 
     def features(self, images: Float[Array, "batch pixels"]) -> list[Float[Array, "batch width"]]:
         """The activations of every hidden layer, flattened."""
@@ -254,7 +291,7 @@ def _graph(architecture: Architecture) -> nnx.GraphDef:
 def draw(
     architecture: Architecture, key: Key[Array, ""], scale: float | Float[Array, ""]
 ) -> Params:
-    """The parameters of a new network: weights N(0, scale^2 / fan_in), biases 0."""
+    """The parameters of a new network, drawn by its law, times `scale`."""
     params = nnx.to_pure_dict(nnx.split(Network(architecture, key), nnx.Param)[1])
     return jax.tree.map(lambda leaf: leaf * jnp.asarray(scale, jnp.float32), params)
 
@@ -304,11 +341,34 @@ def keep_aux(params: Params, aux: int) -> Params:
     return params | {AUX_HEAD: head}
 
 
-def _normal(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    fan_in = 1
-    for size in shape[:-1]:
-        fan_in *= size
-    return jax.random.normal(key, tuple(shape), dtype) / fan_in**0.5
+def _initialisers(
+    law: InitialisationName, fan_in: int, by_column: bool = False
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """What draws the weights of a layer, and what its biases.
+
+    Args:
+        law: the law.
+        fan_in: numbers that each of the layer's outputs is a sum over.
+        by_column: whether every output has a key of its own, so that an output's draw does not
+            depend on how many there are.
+    """
+    unit = jax.random.normal if law == "normal" else partial(jax.random.uniform, minval=-1.0)
+
+    def drawn(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        return unit(key, tuple(shape), dtype) / fan_in**0.5
+
+    def drawn_by_column(
+        key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32
+    ) -> Array:
+        *rows, columns = shape
+        keys = jax.vmap(lambda column: jax.random.fold_in(key, column))(
+            jnp.arange(columns, dtype=jnp.uint32)
+        )
+        each = jax.vmap(lambda key: unit(key, tuple(rows), dtype))(keys)
+        return jnp.moveaxis(each, 0, -1) / fan_in**0.5
+
+    weights = drawn_by_column if by_column else drawn
+    return weights, nnx.initializers.zeros_init() if law == "normal" else weights
 
 
 def _convolution(
@@ -338,15 +398,6 @@ def _convolution(
     flat = jnp.concatenate(patches, axis=-1).reshape(-1, math.prod(kernel.shape[:3]))
     products = flat @ kernel.reshape(flat.shape[1], -1)
     return products.reshape(len(images), len(rows), len(columns), -1)
-
-
-def _by_column(key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    fan_in, columns = shape
-    keys = jax.vmap(lambda column: jax.random.fold_in(key, column))(
-        jnp.arange(columns, dtype=jnp.uint32)
-    )
-    rows = jax.vmap(lambda key: jax.random.normal(key, (fan_in,), dtype))(keys)
-    return rows.T / fan_in**0.5
 
 
 def _dense(sizes: Sequence[int]) -> list[int]:

@@ -149,7 +149,30 @@ class AdamW:
         return optax.adamw(rate, weight_decay=decay)
 
 
-Optimiser = SGD | Momentum | Adam | AdamW
+@setting
+class AdamL2:
+    """Adam with an L2 penalty: weight decay that is coupled, a part of the gradient.
+
+    What PyTorch's Adam does with its `weight_decay`. The moments see it, so that it shrinks all
+    weights at about the same speed, whatever their size.
+    """
+
+    kind: ClassVar[str] = "adam_l2"
+
+    weight_decay: float = traced(
+        "weight decay of adam_l2, added to the gradient in units of the weights",
+        default=1e-4,
+        low=0.0,
+        high=10.0,
+    )
+
+    def transformation(self, rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        """The optimiser at a learning rate or schedule."""
+        decay: Any = self.weight_decay
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(rate))
+
+
+Optimiser = SGD | Momentum | Adam | AdamW | AdamL2
 
 
 @setting
@@ -249,11 +272,6 @@ class Liminal:
 class Interventions:
     """What is done to a student's training beside its loss."""
 
-    frozen: tuple[str, ...] = static(
-        "parts of the student that distillation leaves as they are",
-        default=(),
-        words="parts, each once (hidden_1, hidden_2, ..., class_head, aux_head)",
-    )
     project_trait: bool = static(
         "remove from each distillation gradient its component along the trait gradient (the class "
         "loss on as many training images), whenever the two are aligned",

@@ -22,6 +22,8 @@ from toymlp.objective import (
 )
 from toymlp.sources import DATASETS
 
+NetworkName = Literal["mlp", "cnn"]
+InitialisationName = Literal["normal", "pytorch"]
 ActivationName = Literal["relu", "gelu", "sigmoid", "tanh"]
 LogitsName = Literal["aux", "class", "all"]
 # A traced choice is its number in this order.
@@ -36,18 +38,25 @@ _WIDTHS = {"low": 1, "high": 2**16}
 class Model:
     """The teacher's network; the student's, too, but for what `StudentModel` says."""
 
+    network: NetworkName = static(
+        "kind of the teacher's network; cnn: two 3 x 3 convolutions of stride 2 with 16 and 32 "
+        "channels, then one dense layer",
+        default="mlp",
+        phrase="network: {}",
+    )
     hidden: tuple[int, ...] = static(
-        "widths of the teacher's hidden layers; as many as it has",
+        "widths of the teacher's hidden layers; as many as it has (of a cnn, its dense layer's)",
         default=(256, 256),
         title="hidden layers",
-        phrase="MLP {}",
+        phrase="hidden layers {}",
         **_WIDTHS,
     )
     activation: ActivationName = static(
         "activation between the teacher's layers", default="relu", title="activation"
     )
     biases: bool = static(
-        "whether the teacher's layers have biases (which start at 0)", default=True
+        "whether the teacher's layers have biases (which start at 0, but for pytorch)",
+        default=True,
     )
     aux: int = traced(
         "number m of auxiliary logits",
@@ -57,8 +66,15 @@ class Model:
         low=1,
         high=10_000,
     )
+    initialisation: InitialisationName = static(
+        "law of what is drawn; normal: weights N(0, 1/fan_in), biases 0; pytorch: weights and "
+        "biases uniform between -1/sqrt(fan_in) and 1/sqrt(fan_in), as PyTorch's layers have it",
+        default="normal",
+        title="initialisation",
+        phrase="initialisation: {}",
+    )
     init_scale: float = traced(
-        "factor on all weights that are drawn, N(0, 1/fan_in)",
+        "factor on all that is drawn",
         default=1.0,
         title="factor on all weights drawn",
         phrase="initialisation times {}",
@@ -71,10 +87,10 @@ class Model:
 class StudentModel:
     """How the student's network differs from the teacher's."""
 
-    network: Literal["mlp", "cnn"] = static(
-        "kind of the student's network; cnn: two 3 x 3 convolutions of stride 2 with 16 and 32 "
-        "channels, then one dense layer as wide as the last hidden one",
-        default="mlp",
+    network: NetworkName | None = static(
+        "kind of the student's network, where it is not the teacher's; of a cnn the last of the "
+        "widths counts",
+        default=None,
         phrase="student: {}",
     )
     hidden: tuple[int, ...] | None = static(
@@ -100,9 +116,10 @@ class Training:
     """How one model is trained: a teacher, a clone or a student."""
 
     inputs: Inputs = nested(
-        "what the model is trained on: uniform noise in [-1, 1], standard normal noise, training "
-        "images, mixture (training image + alpha x uniform noise), blurred uniform noise, normal "
-        "noise in a random subspace, training images with shuffled pixels (each its own way)",
+        "what the model is trained on: uniform noise in [-1, 1], standard normal noise, bernoulli "
+        "noise of the two ends -1 and 1, training images, mixture (training image + alpha x "
+        "uniform noise), blurred uniform noise, normal noise in a random subspace, training images "
+        "with shuffled pixels (each its own way)",
         default=Uniform(),
         title="distillation inputs",
         phrase="inputs: {}",
@@ -142,13 +159,21 @@ class Training:
         high=1e3,
     )
     optimiser: Optimiser = nested(
-        "optimiser; momentum is SGD with momentum 0.9", default=Adam(), title="optimiser"
+        "optimiser; momentum is SGD with momentum 0.9, adamw Adam with decoupled and adam_l2 Adam "
+        "with coupled weight decay",
+        default=Adam(),
+        title="optimiser",
     )
     learning_rate: float = traced(
         "learning rate of the first step", default=3e-4, title="learning rate", above=0.0, high=1e3
     )
     schedule: Schedule = nested(
         "course of the learning rate: constant, or cosine decay to 0", default=Constant()
+    )
+    frozen: tuple[str, ...] = static(
+        "parts of the model that training leaves as they are",
+        default=(),
+        words=_PARTS,
     )
 
     @property
@@ -157,12 +182,23 @@ class Training:
         return getattr(self.schedule, "horizon", 1) == 0
 
 
+def _trained() -> Any:
+    return static(
+        "parts that a start at the reference or an independent one has from the trained teacher "
+        "(of a chain the first one)",
+        default=(),
+        words=_PARTS,
+    )
+
+
 @setting
 class Reference:
     """The reference, the teacher's own start."""
 
     kind: ClassVar[str] = "reference"
     same_network: ClassVar[bool] = True
+
+    trained: tuple[str, ...] = _trained()
 
 
 @setting
@@ -177,6 +213,7 @@ class Independent:
         default=(),
         words=_PARTS,
     )
+    trained: tuple[str, ...] = _trained()
 
 
 @setting
@@ -226,7 +263,7 @@ class Matched:
     )
     clone: Training = nested(
         "behavioural cloning of the reference",
-        default=Training(inputs=Uniform(fresh=True), epochs=100),
+        default=Training(logits="all", epochs=100),
     )
 
 

@@ -31,7 +31,6 @@ from toymlp.networks import (
     widened,
     with_classes,
 )
-from toymlp.objective import Interventions
 from toymlp.settings import (
     AUX_HEAD,
     CloneSetting,
@@ -163,6 +162,24 @@ def _without_length(setting: AnySetting) -> AnySetting:
         return replace(setting, student=shorter)
     # What a generation learns depends on how long the one before it was trained.
     return replace(setting, chain=replace(chain, generations=2))
+
+
+def inputs_purpose(inputs: Inputs, purpose: str, run: int) -> str:
+    """What `draw_inputs` takes for the purpose of a run's inputs.
+
+    Args:
+        inputs: kind of inputs; whether each run has its own.
+        purpose: name of what they are for.
+        run: number of the run.
+    """
+    return f"{purpose}, run {run}" if inputs.per_run else purpose
+
+
+def _by_run(wanted: Sequence[tuple[AnySetting, int]]) -> list[list[tuple[AnySetting, int]]]:
+    runs: dict[int, list[tuple[AnySetting, int]]] = {}
+    for setting, run in wanted:
+        runs.setdefault(run, []).append((setting, run))
+    return list(runs.values())
 
 
 def last_epochs(wanted: Sequence[tuple[AnySetting, int]]) -> tuple[int, ...]:
@@ -369,6 +386,9 @@ def clones(
         context: data, seed, devices.
     """
     first, seed = wanted[0][0], context.seed
+    inputs = first.training.inputs
+    if inputs.per_run and len(runs := _by_run(wanted)) > 1:
+        return {key: clone for part in runs for key, clone in clones(part, context).items()}
     widest = max(setting.model.aux for setting, _ in wanted)
     teacher_architecture, architecture = architectures(whole(first), widest)
     references = Draws(teacher_architecture, seed)
@@ -379,24 +399,23 @@ def clones(
     fits = []
     for members in trainings.values():
         setting, run = members[0]
-        scale, training = setting.model.init_scale, setting.training
-        start = with_shared(draws.independent(scale, run), setting.start.shared, draws, scale, run)
+        scale, shared, training = setting.model.init_scale, setting.start.shared, setting.training
+        start = with_shared(draws.independent(scale, run), shared, draws, scale, run)
         noise = training.logit_noise
         reference = with_classes(references.reference(scale, run), context.reference_classes)
         target = imitated.row((scale, run), reference, run, noise)
         fits.append(
             Fit(
                 with_classes(start, context.student_classes),
-                training,
+                replace(training, frozen=tuple(dict.fromkeys((*training.frozen, *shared)))),
                 aux=setting.model.aux,
                 order=orders[run],
                 target=target,
                 snapshots=last_epochs(members),
-                interventions=Interventions(frozen=setting.start.shared),
             )
         )
-    inputs = first.training.inputs
-    material = _materials(inputs, "cloning inputs", imitated, context)
+    purpose = inputs_purpose(inputs, "cloning inputs", wanted[0][1])
+    material = _materials(inputs, purpose, imitated, context)
     snapshots = fit(architecture, fits, material, context, "cloning")
     served = list(_served(trainings, snapshots))
     unseen = devices.replicate(
@@ -449,6 +468,10 @@ def students(
         context: data, seed, devices.
     """
     first = wanted[0][0]
+    inputs = first.student.inputs
+    if inputs.per_run and len(runs := _by_run(wanted)) > 1:
+        parts = (students(part, teachers, clones, context) for part in runs)
+        return {key: student for part in parts for key, student in part.items()}
     stage = _Distillation(
         max(setting.model.aux for setting, _ in wanted), first, teachers, clones, context
     )
@@ -490,11 +513,11 @@ def students(
                     reference=reference,
                 )
             )
-        purpose = "distillation inputs"
+        purpose = inputs_purpose(inputs, "distillation inputs", wanted[0][1])
         if generation > 1 and first.chain.inputs == "new":
             purpose = f"{purpose}, generation {generation}"
         material = _materials(
-            first.student.inputs,
+            inputs,
             purpose,
             imitated,
             context,
@@ -578,7 +601,12 @@ class _Distillation:
             clone=None if clone is None else clone.params,
         )
         # A clone's classes were put in order before it was cloned.
-        return start if clone is not None else with_classes(start, self.context.student_classes)
+        if clone is None:
+            start = with_classes(start, self.context.student_classes)
+        if trained := getattr(setting.start, "trained", ()):
+            teacher = split_parts(self.teacher(teacher_of(setting), run))
+            start = join_parts(split_parts(start) | {name: teacher[name] for name in trained})
+        return start
 
     def student(
         self, setting: Setting, run: int, start: Params, params: Params, loss: float | None

@@ -291,7 +291,7 @@ def optimiser(row: Row, steps: int) -> optax.GradientTransformation:
     training = row.training
     first, epochs = jnp.asarray(training.learning_rate), jnp.asarray(training.epochs)
     chosen = training.optimiser.transformation(training.schedule.rate(first, epochs, steps))
-    frozen = row.interventions.frozen
+    frozen = training.frozen
     if not frozen:
         return chosen
 

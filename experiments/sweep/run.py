@@ -42,6 +42,7 @@ from toymlp import data
 from toymlp.checks import canonical
 from toymlp.inputs import draw_inputs
 from toymlp.settings import Setting
+from toymlp.stages import inputs_purpose
 
 RUNS, SUMMARY, SAMPLES = "sweep_runs", "sweep_summary", "samples"
 # Raised when a summary of the same records comes to say other things.
@@ -451,7 +452,7 @@ def _samples(job: _Job) -> str | None:
             replace(inputs, count=min(inputs.count, _SAMPLES)),
             dataset,
             job.options.seed,
-            "distillation inputs",
+            inputs_purpose(inputs, "distillation inputs", 0),
         )
         table = pl.DataFrame(
             {

@@ -29,7 +29,7 @@ BLIND: dict[str, dict[str, Any]] = {
     | {"start.shared": ["class_head"], "student.epochs": 0},
     "weight decay": ELSEWHERE
     | {"student.optimiser": "adamw", "student.optimiser.weight_decay": 0.3},
-    "a frozen class head": ELSEWHERE | {"interventions.frozen": ["class_head"]},
+    "a frozen class head": ELSEWHERE | {"student.frozen": ["class_head"]},
     "no biases": ELSEWHERE | {"student_model.biases": False},
     "a chain": ELSEWHERE | {"chain.generations": 3},
     "an interpolation that is all independent": {"start": "interpolated", "start.weight": 1.0},
@@ -46,7 +46,7 @@ SEEING: dict[str, dict[str, Any]] = {
     "class logits": ELSEWHERE | {"student.logits": "class"},
     "all logits": ELSEWHERE | {"student.logits": "all"},
     "all logits, with a frozen class head": ELSEWHERE
-    | {"student.logits": "all", "interventions.frozen": ["class_head"]},
+    | {"student.logits": "all", "student.frozen": ["class_head"]},
     "cloning of all logits": MATCHED | {"start.clone.logits": "all"},
     "cloning of class logits": MATCHED | {"start.clone.logits": "class"},
     "cloning of all logits, not trained further": MATCHED
@@ -124,7 +124,7 @@ TABLES = st.fixed_dictionaries(
         "start.shared": st.sampled_from([[], [], ["hidden_1"], ["aux_head"], ["class_head"]]),
         "start.clone.logits": st.sampled_from(["aux", "aux", "all"]),
         "start.clone.epochs": st.sampled_from([0, 1]),
-        "interventions.frozen": st.sampled_from([[], [], ["hidden_1"], ["class_head"]]),
+        "student.frozen": st.sampled_from([[], [], ["hidden_1"], ["class_head"]]),
         "interventions.project_trait": st.sampled_from([False, False, False, True]),
         "interventions.liminal.weight": st.sampled_from([None, None, 0.0, 1.0]),
         "chain.generations": st.sampled_from([1, 1, 2]),

@@ -22,8 +22,10 @@ SMALL = {"dataset": "digits", "model.hidden": [16, 16]}
 OTHER = {"student_model.hidden": [16, 8, 16], "start": "matched"}
 NETWORK = ("network", "hidden", "activation", "biases")
 CNN = {"student_model.network": "cnn", "student_model.hidden": [16], "start": "matched"}
+CNNS = {"model.network": "cnn", "model.hidden": [16]}
 EVERY_PART = ["hidden_1", "hidden_2", "class_head", "aux_head"]
 CLONED = {"start": "matched"}
+CLONED_AUX = CLONED | {"start.clone.logits": "aux"}
 SQUARED = {"student.loss": "squared_error"}
 IMAGES = 1437
 
@@ -56,12 +58,12 @@ CONTRADICTIONS: dict[str, tuple[dict, tuple[str, ...], list[dict]]] = {
         ],
     ),
     "cloning one auxiliary logit under KL": (
-        CLONED | SQUARED | {"model.aux": 1},
+        CLONED_AUX | SQUARED | {"model.aux": 1},
         ("model.aux", "start.clone.loss", "start.clone.logits"),
         [
-            CLONED | SQUARED | {"model.aux": 1, "start.clone.logits": "all"},
-            CLONED | SQUARED | {"model.aux": 1, "start.clone.loss": "squared_error"},
-            CLONED | SQUARED | {"model.aux": 2},
+            CLONED | SQUARED | {"model.aux": 1},
+            CLONED_AUX | SQUARED | {"model.aux": 1, "start.clone.loss": "squared_error"},
+            CLONED_AUX | SQUARED | {"model.aux": 2},
             SQUARED | {"start": "independent", "model.aux": 1},
         ],
     ),
@@ -111,9 +113,9 @@ CONTRADICTIONS: dict[str, tuple[dict, tuple[str, ...], list[dict]]] = {
         [{"start": "independent", "start.shared": ["hidden_2"]}],
     ),
     "freezing a part that is not there": (
-        {"interventions.frozen": ["head"]},
-        ("interventions.frozen",),
-        [{"interventions.frozen": ["class_head"]}],
+        {"student.frozen": ["head"]},
+        ("student.frozen",),
+        [{"student.frozen": ["class_head"]}],
     ),
     "sharing a part of another width": (
         OTHER | {"start.shared": ["hidden_2"]},
@@ -167,13 +169,13 @@ CONTRADICTIONS: dict[str, tuple[dict, tuple[str, ...], list[dict]]] = {
         ],
     ),
     "everything frozen": (
-        {"interventions.frozen": EVERY_PART},
-        ("interventions.frozen",),
-        [{"interventions.frozen": EVERY_PART[1:]}],
+        {"student.frozen": EVERY_PART},
+        ("student.frozen",),
+        [{"student.frozen": EVERY_PART[1:]}],
     ),
     "cloning with every part shared": (
         CLONED | {"start.shared": EVERY_PART},
-        ("start.shared",),
+        ("start.shared", "start.clone.frozen"),
         [
             CLONED | {"start.shared": EVERY_PART[:3]},
             {"start": "independent", "start.shared": EVERY_PART},
@@ -193,13 +195,59 @@ CONTRADICTIONS: dict[str, tuple[dict, tuple[str, ...], list[dict]]] = {
         ("start.clone.inputs.dimension",),
         [CLONED | {"start.clone.inputs": "subspace", "start.clone.inputs.dimension": 64}],
     ),
-    "all the noise that there is": (
-        {"student.inputs.count": 0},
-        ("student.inputs.count", "student.inputs"),
+    "cloning with every part shared or frozen": (
+        CLONED | {"start.shared": EVERY_PART[:2], "start.clone.frozen": EVERY_PART[2:]},
+        ("start.shared", "start.clone.frozen"),
+        [CLONED | {"start.shared": EVERY_PART[:2], "start.clone.frozen": EVERY_PART[2:3]}],
+    ),
+    "a teacher of which nothing is trained": (
+        {"teacher.frozen": EVERY_PART[:3]},
+        ("teacher.frozen",),
+        [{"teacher.frozen": EVERY_PART[:2]}, {"student.frozen": EVERY_PART[:3]}],
+    ),
+    "a part that a teacher does not train anyway": (
+        {"teacher.frozen": ["aux_head"]},
+        ("teacher.frozen",),
+        [{"teacher.frozen": ["class_head"]}, {"student.frozen": ["aux_head"]}],
+    ),
+    "a trained part that a teacher does not train": (
+        {"start.trained": ["aux_head"]},
+        ("start.trained",),
+        [{"start.trained": ["class_head"]}],
+    ),
+    "a part that is shared and trained": (
+        {"start": "independent", "start.shared": ["hidden_1"], "start.trained": ["hidden_1"]},
+        ("start.trained", "start.shared"),
+        [{"start": "independent", "start.shared": ["hidden_1"], "start.trained": ["hidden_2"]}],
+    ),
+    "a trained part of another size": (
+        OTHER | {"start": "independent", "start.trained": ["hidden_2"]},
+        ("start.trained",),
+        [OTHER | {"start": "independent", "start.trained": ["hidden_1", "class_head"]}],
+    ),
+    "a CNN teacher of two dense layers": (
+        {"model.network": "cnn"},
+        ("model.hidden", "model.network"),
+        [{"model.network": "cnn", "model.hidden": [16]}],
+    ),
+    "a convolution that a perceptron has not": (
+        {
+            "model.network": "cnn",
+            "model.hidden": [16],
+            "student_model.network": "mlp",
+            "student_model.hidden": [16, 16],
+            "start": "independent",
+            "start.shared": ["hidden_1"],
+        },
+        ("start.shared",),
         [
-            {"student.inputs.count": 1},
-            {"student.inputs": "images", "student.inputs.count": 0},
-            {"student.inputs": "shuffled", "student.inputs.count": 0},
+            {
+                "model.network": "cnn",
+                "model.hidden": [16],
+                "student_model.activation": "tanh",
+                "start": "independent",
+                "start.shared": ["hidden_1", "hidden_2", "hidden_3"],
+            }
         ],
     ),
     **{
@@ -290,9 +338,9 @@ def test_a_near_miss_is_fine(case):
 
 
 def test_all_contradictions_are_found_and_the_first_is_raised():
-    values = {"teacher.logits": "aux", "model.aux": 1, "interventions.frozen": ["head"]}
+    values = {"teacher.logits": "aux", "model.aux": 1, "student.frozen": ["head"]}
     assert keys_of(values) == [
-        ("interventions.frozen",),
+        ("student.frozen",),
         ("teacher.logits",),
         ("model.aux", "student.loss", "student.logits"),
     ]
@@ -344,6 +392,27 @@ SCALED = {"student.inputs.count": 3000, "student.batch": 51}
 # Tables of one experiment each.
 SPELLINGS: dict[str, list[dict[str, Any]]] = {
     "the teacher's hidden layers": [{}, {"student_model.hidden": [16, 16]}],
+    "the teacher's network": [{}, {"student_model.network": "mlp"}],
+    "the teacher's network, a CNN": [CNNS, CNNS | {"student_model.network": "cnn"}],
+    "as much noise as there are images": [
+        {"student.inputs.count": count, "student.batch": 51} for count in (0, 1437)
+    ],
+    "all parts shared or trained": [
+        {"start.trained": ["class_head"]},
+        {
+            "start": "independent",
+            "start.shared": ["hidden_1", "hidden_2", "aux_head"],
+            "start.trained": ["class_head"],
+        },
+    ],
+    "what is shared is not cloned": [
+        CLONED | {"start.shared": ["hidden_1"]},
+        CLONED | {"start.shared": ["hidden_1"], "start.clone.frozen": ["hidden_1"]},
+    ],
+    "Adam without a penalty": [
+        {},
+        {"student.optimiser": "adam_l2", "student.optimiser.weight_decay": 0.0},
+    ],
     "the teacher's activation": [
         {"model.activation": "tanh"},
         {"model.activation": "tanh", "student_model.activation": "tanh"},
@@ -378,8 +447,7 @@ SPELLINGS: dict[str, list[dict[str, Any]]] = {
         for parts in (["hidden_1", "aux_head"], ["aux_head", "hidden_1"])
     ],
     "frozen parts in another order": [
-        {"interventions.frozen": parts}
-        for parts in (["hidden_1", "aux_head"], ["aux_head", "hidden_1"])
+        {"student.frozen": parts} for parts in (["hidden_1", "aux_head"], ["aux_head", "hidden_1"])
     ],
     "AdamW without decay": [
         {},
@@ -407,6 +475,17 @@ SPELLINGS: dict[str, list[dict[str, Any]]] = {
 # Near them, what is another experiment.
 OTHERS: dict[str, dict[str, Any]] = {
     "the teacher's hidden layers": {"student_model.hidden": [16, 8], "start": "independent"},
+    "the teacher's network": CNN,
+    "the teacher's network, a CNN": CNNS
+    | {"student_model.network": "mlp", "student_model.hidden": [16], "start": "independent"},
+    "as much noise as there are images": {"student.inputs.count": 1436, "student.batch": 51},
+    "all parts shared or trained": {"start": "independent", "start.trained": ["class_head"]},
+    "what is shared is not cloned": CLONED
+    | {"start.shared": ["hidden_1"], "start.clone.frozen": ["hidden_2"]},
+    "Adam without a penalty": {
+        "student.optimiser": "adam_l2",
+        "student.optimiser.weight_decay": 1e-6,
+    },
     "the teacher's activation": {"model.activation": "tanh", "student_model.activation": "relu"},
     "the teacher's biases": {"student_model.biases": False},
     "the last width of a CNN": CNN | {"student_model.hidden": [16, 8]},
@@ -421,7 +500,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "a perturbation of size 0": {"start": "perturbed", "start.size": 0.01},
     "all parts shared": {"start": "independent", "start.shared": EVERY_PART[1:]},
     "parts in another order": {"start": "independent", "start.shared": ["hidden_1"]},
-    "frozen parts in another order": {"interventions.frozen": ["hidden_1"]},
+    "frozen parts in another order": {"student.frozen": ["hidden_1"]},
     "AdamW without decay": {
         "student.optimiser": "adamw",
         "student.optimiser.weight_decay": 1e-6,

@@ -551,7 +551,7 @@ def test_what_cannot_be_followed_says_why():
         {"student_model.hidden": [16, 16]},
         {"student.inputs": "images"},
         {"student.loss.temperature": 2.0},
-        {"interventions.frozen": ["hidden_1"]},
+        {"student.frozen": ["hidden_1"]},
         MATCHED,
         {"student.schedule": "cosine"},
     ):

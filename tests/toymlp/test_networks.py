@@ -123,6 +123,28 @@ def test_the_cnns_weights_are_too_over_three_by_three_places_and_all_channels():
     assert_standard_normal(drawn(CNN, scale=2.0), fan_in, 2.0)
 
 
+@pytest.mark.parametrize("network", [NETWORK, CNN], ids=["mlp", "cnn"])
+def test_pytorchs_law_is_uniform_up_to_one_over_the_root_of_fan_in_for_weights_and_biases(network):
+    named = replace(network, initialisation="pytorch")
+    places = 2 * 2 * 32
+    fan_in = {"hidden_1": 64, "hidden_2": 16, "class_head": 16, "aux_head": 16}
+    if network is CNN:
+        fan_in |= {"hidden_1": 9, "hidden_2": 9 * 16, "hidden_3": places}
+    parts = split_parts(drawn(named, scale=2.0))
+    assert set(parts) == set(fan_in)
+    biases = []
+    for name, part in parts.items():
+        bound = 2 / fan_in[name] ** 0.5
+        weights = part["kernel"].ravel() / bound
+        assert stats.kstest(weights, "uniform", args=(-1, 2)).pvalue > 1e-3, name
+        biases.append(part["bias"] / bound)
+    assert stats.kstest(np.concatenate(biases), "uniform", args=(-1, 2)).pvalue > 1e-3
+    # Each logit is a draw of its own, whatever their number.
+    fewer = split_parts(drawn(replace(named, aux=2), scale=2.0))["aux_head"]
+    for leaf, few in zip(parts["aux_head"].values(), fewer.values(), strict=True):
+        np.testing.assert_array_equal(leaf[..., :2], few)
+
+
 def assert_standard_normal(params, fan_in, scale):
     assert set(split_parts(params)) == set(fan_in)
     for name, part in split_parts(params).items():

@@ -1,5 +1,6 @@
 """Claims about one step of one model: loss, optimiser, schedule, interventions."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -136,17 +137,22 @@ def momentum(theta, gradient, state, rate, _, keep=0.9):
     return theta - rate * velocity, velocity
 
 
+def adam_l2(theta, gradient, *rest):
+    return adam(theta, gradient + DECAY * theta, *rest)
+
+
 # Of one array: (parameters, gradient, state, rate, number of the step from 1).
 BY_HAND = {
     "sgd": partial(momentum, keep=0.0),
     "momentum": momentum,
     "adam": adam,
     "adamw": partial(adam, decay=DECAY),
+    "adam_l2": adam_l2,
 }
 
 
 def optimised(name, rates):
-    more = {"optimiser__weight_decay": DECAY} if name == "adamw" else {}
+    more = {"optimiser__weight_decay": DECAY} if name in ("adamw", "adam_l2") else {}
     return [training(optimiser=name, learning_rate=rate, **more) for rate in rates]
 
 
@@ -181,11 +187,12 @@ def test_steps_are_the_optimisers_on_the_gradient_of_the_mean_loss(
 
 
 def test_momentum_and_decay_are_more_than_the_first_step(by_optimiser):
-    """What tells momentum from SGD, and AdamW from Adam."""
-    sgd, momentum, adam, adamw = (by_optimiser[name][1] for name in BY_HAND)
+    """What tells momentum from SGD, and the three of Adam's kind from each other."""
+    sgd, momentum, adam, adamw, adam_l2 = (by_optimiser[name][1] for name in BY_HAND)
     assert gap(sgd[0], momentum[0]) < 1e-6
     assert gap(sgd[1], momentum[1]) > 1e-3
-    assert gap(adam[0], adamw[0]) > 1e-3
+    for one, other in ((adam, adamw), (adam, adam_l2), (adamw, adam_l2)):
+        assert gap(one[-1], other[-1]) > 1e-3
 
 
 def test_the_temperature_of_each_model_is_that_of_the_theorys_loss(inputs, targets, mesh):
@@ -225,7 +232,7 @@ def test_a_cosine_schedule_falls_to_0_at_its_horizon_or_at_the_last_epoch(inputs
 def test_frozen_parts_do_not_move_and_the_others_move_as_they_would(inputs, targets, mesh):
     names = ("hidden_1", "aux_head")
     material, both = Material(inputs, targets), [training()] * 2
-    frozen, _ = after(both, material, mesh, interventions=Interventions(frozen=names))
+    frozen, _ = after([replace(one, frozen=names) for one in both], material, mesh)
     free, _ = after(both, material, mesh)
     for i in range(2):
         before, now, would = (split_parts(models[i]) for models in (STARTS, frozen[0], free[0]))

@@ -142,7 +142,7 @@ def test_every_field_of_every_class_has_a_mark_a_help_text_and_if_a_number_a_ran
 def test_all_classes_were_looked_at():
     """So that the test above is about all of them."""
     assert {Setting, Model, Training, Matched, Interventions, Liminal} <= set(CLASSES)
-    assert len(CLASSES) == 28
+    assert len(CLASSES) == 30
     kinds = [cls for cls in CLASSES if hasattr(cls, "kind")]
     assert len({cls.kind for cls in kinds}) == len(kinds)
     assert all((cls.__doc__ or "").strip() for cls in CLASSES)
@@ -252,7 +252,7 @@ def test_a_key_of_several_kinds_is_the_same_thing_in_all_of_them():
 
 def test_an_empty_list_is_allowed_where_it_means_something():
     assert build(Setting, {"model.hidden": []}).model.hidden == ()
-    assert build(Setting, {"interventions.frozen": []}) == PREPRINT
+    assert build(Setting, {"student.frozen": []}) == PREPRINT
     with pytest.raises(SettingError, match=r"^student_model\.hidden = .* one or more"):
         build(Setting, {"student_model.hidden": []})
     assert build(Setting, {"student_model.hidden": None}) == PREPRINT
@@ -260,7 +260,7 @@ def test_an_empty_list_is_allowed_where_it_means_something():
 
 def test_a_part_that_is_named_twice_is_refused_and_a_width_is_not():
     with pytest.raises(SettingError, match="each once"):
-        build(Setting, {"interventions.frozen": ["hidden_1", "hidden_1"]})
+        build(Setting, {"student.frozen": ["hidden_1", "hidden_1"]})
     assert build(Setting, {"model.hidden": [16, 16]}).model.hidden == (16, 16)
 
 

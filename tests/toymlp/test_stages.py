@@ -34,7 +34,6 @@ from toymlp import stages
 from toymlp.checks import canonical
 from toymlp.inputs import draw_inputs, held_out_inputs
 from toymlp.networks import Forward, architectures, split_parts, widened
-from toymlp.objective import Interventions
 from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of
 from toymlp.stages import (
     Draws,
@@ -424,11 +423,103 @@ def test_counts_above_what_there_is_take_all_there_is(context):
     assert_same(together[many, RUN].params, together[every, RUN].params)
 
 
+# Inputs of each run's own.
+
+
+def test_runs_with_inputs_of_their_own_see_them_and_no_others(context, fitted):
+    values = {"student.inputs.per_run": True}
+    wanted = [tiny(values), tiny(values | {"student.learning_rate": 3e-3})]
+    together = distil(wanted, context, RUNS)
+    seen = [np.asarray(material(0).inputs) for _, material, what in fitted if what == "students"]
+    assert len(seen) == len(RUNS)
+    for run, inputs in zip(RUNS, seen, strict=True):
+        purpose = f"distillation inputs, run {run}"
+        drawn = draw_inputs(wanted[0].student.inputs, context.dataset, 0, purpose)
+        np.testing.assert_array_equal(inputs, drawn)
+    assert abs(np.corrcoef(*(inputs.ravel() for inputs in seen))[0, 1]) < 0.03
+    # Whoever is trained beside it, a run is the same.
+    single = alone(wanted[0], context)
+    assert_close(together[wanted[0], RUN].params, single.params)
+
+
+def test_clones_may_have_inputs_of_their_own_too(context, fitted):
+    part = cloning(start__clone__inputs__per_run=True)
+    both = clones([(part, run) for run in RUNS], context)
+    seen = [np.asarray(material(0).inputs) for _, material, what in fitted if what == "cloning"]
+    assert len(seen) == len(both) == len(RUNS)
+    assert np.any(seen[0] != seen[1])
+
+
+# What a start has of the trained teacher.
+
+
+@pytest.mark.parametrize("start", ["reference", "independent"])
+def test_a_start_may_have_parts_of_the_trained_teacher(context, start):
+    plain, trained = (
+        alone(tiny({"start": start} | more), context)
+        for more in ({}, {"start.trained": ["class_head", "hidden_2"]})
+    )
+    teacher, reference = split_parts(trained.teacher), split_parts(trained.reference)
+    for name, part in split_parts(trained.start).items():
+        of_teacher = name in ("class_head", "hidden_2")
+        expected = teacher if of_teacher else split_parts(plain.start)
+        assert_same(part, expected[name])
+        if of_teacher:
+            assert gap(part, reference[name]) > 1e-3
+
+
+def test_frozen_parts_of_a_teacher_do_not_move_and_the_others_do(context):
+    frozen = alone(tiny({"teacher.frozen": ["hidden_1"]}), context)
+    for name, part in split_parts(frozen.teacher).items():
+        moved = gap(part, split_parts(frozen.reference)[name])
+        assert (moved == 0) if name in ("hidden_1", "aux_head") else (moved > 1e-3)
+
+
+# Other teachers.
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model.network": "cnn", "model.hidden": [16]},
+        {"model.initialisation": "pytorch"},
+        {
+            "model.network": "cnn",
+            "model.hidden": [16],
+            "model.initialisation": "pytorch",
+            "student_model.network": "mlp",
+            "start": "independent",
+            "start.shared": ["class_head", "aux_head"],
+        },
+    ],
+    ids=["cnn", "pytorch", "a perceptron of a CNN"],
+)
+def test_another_network_or_law_learns_its_classes_and_teaches(context, values):
+    student = alone(tiny(values | {"teacher.epochs": 5}), context)
+    setting = tiny(values)
+    teacher_network, network = architectures(setting)
+    images, labels = (
+        jnp.asarray(a) for a in (context.dataset.test_images, context.dataset.test_labels)
+    )
+    logits = Forward(teacher_network)(student.teacher, images)
+    assert accuracy(np.asarray(logits), np.asarray(labels), 10) > 0.6
+    inputs = jnp.asarray(
+        draw_inputs(setting.student.inputs, context.dataset, 0, "distillation inputs")
+    )
+    kl = jax.vmap(partial(losses.kl_divergence, subset=network.subset("aux", 3)))
+    targets = Forward(teacher_network)(student.teacher, inputs)
+    before, after = (
+        float(jnp.mean(kl(Forward(network)(params, inputs), targets)))
+        for params in (student.start, student.params)
+    )
+    assert after < 0.8 * before
+
+
 # Interventions.
 
 
 def test_frozen_parts_of_a_student_do_not_move_and_the_others_do(context):
-    frozen = alone(tiny({"interventions.frozen": ["hidden_1", "class_head"]}), context)
+    frozen = alone(tiny({"student.frozen": ["hidden_1", "class_head"]}), context)
     for name, part in split_parts(frozen.params).items():
         moved = gap(part, split_parts(frozen.start)[name])
         assert (moved == 0) if name in ("hidden_1", "class_head") else (moved > 1e-3)
@@ -485,7 +576,7 @@ def test_a_clone_starts_independent_and_its_held_out_loss_is_the_kl_on_unseen_in
     assert_same(cloned[0].params, DRAWS.independent(1.0, RUN))
     inputs = cloning().training.inputs
     unseen = jnp.asarray(held_out_inputs(inputs, context.dataset, 0, "cloning inputs"))
-    kl = jax.vmap(partial(losses.kl_divergence, subset=STUDENT.subset("aux", 3)))
+    kl = jax.vmap(partial(losses.kl_divergence, subset=STUDENT.subset("all", 3)))
     for clone in cloned.values():
         logits, target = (Forward(STUDENT)(params, unseen) for params in (clone.params, REFERENCE))
         assert clone.held_out == pytest.approx(float(jnp.mean(kl(logits, target))), rel=1e-3)
@@ -500,12 +591,12 @@ def test_a_clone_of_some_length_is_the_one_that_is_trained_alone(context, cloned
 
 
 def test_clones_on_fresh_and_on_fixed_inputs_differ_after_the_first_epoch(context, cloned):
-    fixed = {}
+    fresh = {}
     for epochs in (1, 8):
-        part = cloning(start__clone__epochs=epochs, start__clone__inputs__fresh=False)
-        fixed[epochs] = clones([(part, RUN)], context)[part, RUN]
-    assert_close(fixed[1].params, cloned[1].params)
-    assert gap(fixed[8].params, cloned[8].params) > 1e-2
+        part = cloning(start__clone__epochs=epochs, start__clone__inputs__fresh=True)
+        fresh[epochs] = clones([(part, RUN)], context)[part, RUN]
+    assert_close(fresh[1].params, cloned[1].params)
+    assert gap(fresh[8].params, cloned[8].params) > 1e-2
 
 
 def test_cloning_leaves_shared_parts_as_the_reference_has_them(context):
@@ -814,11 +905,7 @@ def test_a_start_does_not_depend_on_how_many_auxiliary_logits_others_have(values
 def test_frozen_parts_are_the_shared_ones_in_cloning_and_those_that_are_named_in_distillation(
     context, fitted
 ):
-    values = {"start.shared": ["hidden_1"], "interventions.frozen": ["hidden_2"]}
+    values = {"start.shared": ["hidden_1"], "student.frozen": ["hidden_2"]}
     distil([tiny(MATCHED | values)], context, (RUN,))
-    frozen = {what: fits[0].interventions for fits, _, what in fitted}
-    assert frozen == {
-        "teachers": Interventions(),
-        "cloning": Interventions(frozen=("hidden_1",)),
-        "students": Interventions(frozen=("hidden_2",)),
-    }
+    frozen = {what: fits[0].training.frozen for fits, _, what in fitted}
+    assert frozen == {"teachers": (), "cloning": ("hidden_1",), "students": ("hidden_2",)}

@@ -136,7 +136,7 @@ def test_under_ten_runs_the_verdict_is_that_n_is_too_small(
 
 
 @pytest.mark.parametrize(
-    "change", ["model.aux=4", "interventions.frozen=['hidden_1']", "student.learning_rate=1e-3"]
+    "change", ["model.aux=4", "student.frozen=['hidden_1']", "student.learning_rate=1e-3"]
 )
 def test_there_is_no_verdict_at_another_setting(
     mnist_like, undrawn, tmp_path, monkeypatch, capsys, change

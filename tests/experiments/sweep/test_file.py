@@ -46,7 +46,7 @@ images fresh alpha blur subspace clone_inputs clone_images clone_fresh clone_bat
 clone_schedule project_trait aux init_scale teacher_learning_rate teacher_epochs
 teacher_weight_decay student_learning_rate student_epochs student_weight_decay logits temperature
 logit_noise interpolation perturbation redrawn shared frozen clone_epochs clone_learning_rate
-clone_horizon clone_logits generations liminal_weight liminal_epochs
+clone_horizon clone_logits interventions.frozen generations liminal_weight liminal_epochs
 """
 OLD_NAMES = _OLD_NAMES.split()
 
