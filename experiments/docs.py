@@ -614,7 +614,8 @@ def _section(table: ResultTable, piece: Path, data: Path) -> str:
 def _of_what(table: ResultTable) -> str:
     """The line below a heading: preset, runs, size, what all points share, where and when."""
     about = table.about
-    parts = [f"`{table.name}`, n = {about['runs']}, {about['size']} size, seed {about['seed']}"]
+    runs = about.get("n", about["runs"])
+    parts = [f"`{table.name}`, n = {runs}, {about['size']} size, seed {about['seed']}"]
     if about["dataset_title"]:
         parts[0] += f", {about['dataset_title']}"
     if about["shared"]:

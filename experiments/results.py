@@ -22,6 +22,7 @@ import polars as pl
 import tyro
 
 from experiments import docs
+from figures.spec import runs_in_words
 from sublab import records
 from sublab.console import say
 from sublab.errors import InputError
@@ -203,7 +204,7 @@ def _of_sweep(
         )
     }
     shares = [name for name, column in columns_of(config["measure"]).items() if column.share]
-    about |= {"shares": shares, "published": published}
+    about |= {"n": runs_in_words(config), "shares": shares, "published": published}
     return [*config["axes"], "metric", "index", *_NUMBERS], rows, about
 
 

@@ -39,7 +39,7 @@ and may have, if its kind is named behind the key:
     stack     whether the panel stands below the one before it, not beside it (all but the first)
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sublab.errors import InputError
@@ -95,6 +95,13 @@ def axis_named(name: str, axes: Collection[str]) -> str | None:
         if spelling in axes:
             return spelling
     return None
+
+
+def runs_in_words(config: Mapping[str, Any]) -> str:
+    """How many runs the points of a summary have, such as "4", or "4 to 10"."""
+    numbers = [point.get("runs", config["runs"]) for point in config["points"]]
+    few, most = min(numbers), max(numbers)
+    return f"{most}" if few == most else f"{few} to {most}"
 
 
 def _check_panel(

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from figures import panels
 from figures.panels import Estimate, Look
-from figures.spec import LABEL, axis_named
+from figures.spec import LABEL, axis_named, runs_in_words
 from figures.style import BLACK, save, styled
 from sublab.records import Record, read
 
@@ -52,6 +52,7 @@ class SweepPoint:
         coordinates: by axis, what it has there; None where that axis has no effect.
         classes: number of classes of its data set.
         dataset_title: that data set's name.
+        runs: how many runs it was to have.
     """
 
     number: int
@@ -59,6 +60,7 @@ class SweepPoint:
     coordinates: Mapping[str, Any]
     classes: int
     dataset_title: str
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,15 @@ def load(summary: Record) -> SweepRecords:
             point["coordinates"],
             point["classes"],
             point["dataset_title"],
+            # A summary of before points could have fewer runs than the sweep says nothing of them.
+            point.get("runs", config["runs"]),
         )
         for number, point in enumerate(config["points"])
     ]
     estimates: dict[tuple[str, int], Estimate] = {}
     lists: dict[tuple[str, int], list[Estimate]] = {}
     differences: dict[tuple[str, int], Estimate] = {}
-    values, failures = _by_run(runs)
+    values, failures = _by_run(runs, points)
     # Places of a list in their order.
     for row in summary.table.sort("index", nulls_last=False).iter_rows(named=True):
         key = (row["metric"], row["point"])
@@ -196,7 +200,7 @@ def _expected(table: pl.DataFrame) -> dict[tuple[str, int], float]:
 
 
 def _by_run(
-    runs: pl.DataFrame,
+    runs: pl.DataFrame, points: Sequence[SweepPoint]
 ) -> tuple[dict[tuple[str, int], dict[int, float]], set[tuple[str, int]]]:
     """By metric and point, the finite values by run; and where some run has none.
 
@@ -215,8 +219,8 @@ def _by_run(
                 values.setdefault((metric, row["point"]), {})[row["run"]] = last
             else:
                 failures.add((metric, row["point"]))
-    number = runs["run"].n_unique()
-    return values, failures | {key for key, by_run in values.items() if len(by_run) < number}
+    short = {key for key, by_run in values.items() if len(by_run) < points[key[1]].runs}
+    return values, failures | short
 
 
 def panels_for_any(sweep: SweepRecords) -> list[Panel]:
@@ -504,7 +508,7 @@ def _chosen(sweep: SweepRecords) -> dict[int, str]:
                 point.number: sweep.estimates[metric, point.number].mean
                 for point in sweep.points
                 if point.label == label and (metric, point.number) in sweep.estimates
-                if len(sweep.estimates[metric, point.number].runs) == sweep.config["runs"]
+                if len(sweep.estimates[metric, point.number].runs) == point.runs
             }
             if means:
                 chosen[min(means, key=lambda number: means[number])] = metric
@@ -819,8 +823,8 @@ def heading(config: Mapping[str, Any]) -> list[list[str]]:
     """The title, the data set and n; then every setting that all points share, in words."""
     size = ", smoke size" if config["size"] == "smoke" else ""
     data = f": {config['dataset_title']}" if config["dataset_title"] else ""
-    runs = "n = 1 run" if config["runs"] == 1 else f"n = {config['runs']} runs"
-    head = [f"{config['title']}{data}", f"{runs}{size}"]
+    runs = runs_in_words(config)
+    head = [f"{config['title']}{data}", f"n = {runs} run{'' if runs == '1' else 's'}{size}"]
     return [head, *([list(config["shared"])] if config["shared"] else [])]
 
 

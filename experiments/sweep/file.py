@@ -12,6 +12,7 @@
     [[list]]                                 # ... for every entry
     label = "cross-model"
     start = "independent"
+    runs = 4                                 # of this entry, where the sweep has more
     [list.grid]                              # and of this entry's own
     student.learning_rate = [1e-3, 3e-3]
     [baseline]                               # what differences are relative to
@@ -35,7 +36,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -51,7 +52,7 @@ from toymlp.settings import Setting
 
 SizeName = Literal["smoke", "cpu", "paper"]
 SIZES: tuple[SizeName, ...] = get_args(SizeName)
-LABEL = "label"
+LABEL, RUNS = "label", "runs"
 KEEP = ("models", "nothing")
 _TOP = {
     "title": str,
@@ -125,11 +126,17 @@ class Point:
         label: label of its entry of the list; None where there is no list.
         coordinates: what it has on each axis, lists as lists; None where an axis does not exist.
         setting: all of it.
+        most_runs: the number of runs that its entry is content with; None where it has no limit.
     """
 
     label: str | None
     coordinates: dict[str, Any]
     setting: Setting
+    most_runs: int | None = None
+
+    def runs(self, runs: int) -> int:
+        """How many runs it has in a sweep of so many."""
+        return runs if self.most_runs is None else min(runs, self.most_runs)
 
 
 @dataclass(frozen=True)
@@ -391,7 +398,7 @@ class _Reader:
             self._refuse(f"keep = {keep!r}: it must be one of {', '.join(KEEP)}", "", "keep")
         axes = tuple(dict.fromkeys(name for point in points for name in point.coordinates))
         points = tuple(
-            Point(p.label, {name: _coordinate(p, name) for name in axes}, p.setting) for p in points
+            replace(p, coordinates={name: _coordinate(p, name) for name in axes}) for p in points
         )
         measure = self._measure(of_size.get("measure", content.get("measure", [])), points)
         sweep = Sweep(
@@ -431,11 +438,16 @@ class _Reader:
                     f"the label {label!r} is there twice; labels tell entries apart", table, LABEL
                 )
             labels.add(label)
+            runs = entry.get(RUNS)
+            if RUNS in entry and (type(runs) is not int or runs < 1):
+                self._refuse(
+                    f"runs must be a whole number of at least 1, got {runs!r}", table, RUNS
+                )
             for point in self._points(base, grid, entry, table, label):
                 if (label, point.setting) in seen:
                     raise InputError(f"{self.where}: the point {point.coordinates} is there twice")
                 seen.add((label, point.setting))
-                yield point
+                yield replace(point, most_runs=runs)
 
     def _points(
         self,
@@ -446,7 +458,8 @@ class _Reader:
         label: str | None,
     ) -> Iterator[Point]:
         own = self._settings(
-            {name: value for name, value in entry.items() if name not in (LABEL, "grid")}, table
+            {name: value for name, value in entry.items() if name not in (LABEL, RUNS, "grid")},
+            table,
         )
         axes = grid | self._grid(entry.get("grid", {}), f"{table}.grid")
         # What the command line sets is no axis any more.

@@ -45,7 +45,7 @@ from toymlp.settings import Setting
 
 RUNS, SUMMARY, SAMPLES = "sweep_runs", "sweep_summary", "samples"
 # Raised when a summary of the same records comes to say other things.
-SUMMARY_VERSION = 2
+SUMMARY_VERSION = 3
 # Below so many students a sweep keeps their parameters (about 1 MB each), unless its file says.
 _FEW = 200
 _SAMPLES = 10
@@ -155,8 +155,14 @@ class _Job:
     @property
     def wanted(self) -> list[tuple[Setting, int]]:
         """Every experiment in every run, once."""
-        settings = dict.fromkeys(point.setting for point in self.sweep.points)
-        return [(setting, run) for run in range(self.runs) for setting in settings]
+        return list(
+            dict.fromkeys(
+                (point.setting, run)
+                for run in range(self.runs)
+                for point in self.sweep.points
+                if run < point.runs(self.runs)
+            )
+        )
 
     @property
     def keep(self) -> bool:
@@ -192,7 +198,7 @@ def run(options: SweepOptions) -> SweepOutcome:
     if there:
         say(f"{there} of {len(job.wanted)} students are recorded in {options.out}, reused")
     failures = _work(job, todo) if todo else executors.Failures()
-    table, long = runs_table(job.sweep, range(job.runs), job.store)
+    table, long = runs_table(job.sweep, job.runs, job.store)
     summary = _summarise(job, table, long) if table.height else None
     return SweepOutcome(job.sweep, table, summary, tuple(dict.fromkeys(failures.errors.values())))
 

@@ -4,7 +4,7 @@ What figures and tables need to know of settings (titles, phrases, chance, which
 stand beside equal settings) is decided here, where the settings are known, and recorded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,14 +21,12 @@ from toymlp.settings import Setting
 from toymlp.sources import source_of
 
 
-def runs_table(
-    sweep: Sweep, runs: Sequence[int], store: SweepStore
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def runs_table(sweep: Sweep, runs: int, store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is recorded of a sweep's points.
 
     Args:
         sweep: its points and measurements.
-        runs: run numbers.
+        runs: number of runs.
         store: records.
 
     Returns:
@@ -39,7 +37,7 @@ def runs_table(
     rows = [
         {"point": number, "run": run} | {name: row[name] for name in columns}
         for number, point in enumerate(sweep.points)
-        for run in runs
+        for run in range(point.runs(runs))
         if (row := store.row((point.setting, run))) is not None
     ]
     types = {"point": pl.Int64, "run": pl.Int64}
@@ -160,7 +158,7 @@ def summary_config(
         "baseline": sweep.baseline,
         "dataset_title": source_of(datasets[0]).title if len(datasets) == 1 else None,
         "shared": shared_phrases(sweep, images),
-        "points": [_point(point) for point in sweep.points],
+        "points": [_point(point, runs) for point in sweep.points],
         "panels": list(sweep.panels),
     }
 
@@ -278,9 +276,10 @@ def _differences(
     return sorted(ours.keys() | settings.differences(expected, point.setting).keys())
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _point(point: Point, runs: int) -> dict[str, Any]:
     setting = point.setting
     return {
+        "runs": point.runs(runs),
         "label": point.label,
         "coordinates": point.coordinates,
         "classes": setting.classes or size_of(setting.dataset).classes,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments.sweep.run import DryRun
+from figures.spec import runs_in_words
 from sublab import records
 from sublab.console import new_table, print_table
 from sublab.statistics import ENOUGH
@@ -51,8 +52,8 @@ def print_sweep(summary: records.Record) -> None:
     against = ", ".join(f"{name} = {_shown(value)}" for name, value in config["baseline"].items())
     data = f", {config['dataset_title']}" if config["dataset_title"] else ""
     print_table(
-        f"{config['title']}{data}: test accuracy over {config['runs']} runs, seed {config['seed']}"
-        + (f"; differences are paired, to {against}" if compared else ""),
+        f"{config['title']}{data}: test accuracy over {runs_in_words(config)} runs, "
+        f"seed {config['seed']}" + (f"; differences are paired, to {against}" if compared else ""),
         table,
     )
     named = [row for row in config["published"] if row["name"] is not None]

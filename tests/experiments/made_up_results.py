@@ -61,7 +61,7 @@ def record(
     """Writes the records of a sweep's table and summary; returns that of the summary."""
     runs = sweep.runs if runs is None else runs
     store = MadeUpStore(sweep.measure, steps)
-    table, long = runs_table(sweep, range(runs), store)
+    table, long = runs_table(sweep, runs, store)
     config = summary_config(sweep, images, runs, 0) | {"version": 0}
     made = MADE | {"finished": f"{date}T00:00:00+00:00"}
     head = {"experiment": sweep_run.RUNS, "name": sweep.name, "runs": runs, "size": sweep.size}

@@ -136,6 +136,14 @@ def test_a_size_changes_what_it_names_and_nothing_else():
     assert small.axes == ("label", "model.aux", "start.clone.learning_rate")
 
 
+def test_an_entry_may_be_content_with_fewer_runs_than_the_sweep():
+    sweep = sweep_of(
+        "runs = 7\n[[list]]\nlabel = 'a'\n[[list]]\nlabel = 'b'\nruns = 3\nmodel.aux = 4"
+    )
+    assert [point.runs(sweep.runs) for point in sweep.points] == [7, 3]
+    assert [point.runs(2) for point in sweep.points] == [2, 2]
+
+
 def test_measurements_have_one_order_and_each_is_there_once():
     sweeps = [
         sweep_of(f"measure = {names}")
@@ -215,6 +223,9 @@ def test_a_kind_is_named_with_or_without_the_word_kind(key):
         ("[[list]]\nlabel = ''\n", 2, "needs a label"),
         ("[[list]]\nlabel = 3\n", 2, "needs a label"),
         ("[[list]]\nlabel = 'a'\n[[list]]\nlabel = 'b'\n[[list]]\n\nlabel = 'a'", 7, "twice"),
+        ("[[list]]\nlabel = 'a'\nruns = 0\n", 3, "at least 1"),
+        ("[[list]]\nlabel = 'a'\nruns = true\n", 3, "a whole number"),
+        ("[[list]]\nlabel = 'a'\nruns = 2.0\n", 3, "a whole number"),
         ("list = [3]\n", 1, "a list of tables"),
         ("list = []\n", 1, "an empty list"),
         ("[base]\nmodel.hidden = [256, -1]\n", 2, "a list of whole numbers"),

@@ -16,6 +16,8 @@ from experiments import cli
 from experiments.sweep import run as sweep_run
 from experiments.sweep import store, tasks
 from experiments.sweep.run import SweepOptions
+from figures import sweep as figures_sweep
+from figures.spec import runs_in_words
 from sublab import records
 from sublab.settings import build, flatten
 from tests.experiments.sweep.small import (
@@ -60,6 +62,20 @@ def test_a_row_for_every_point_and_run_and_every_setting_in_the_records(whole, w
     assert set(flatten(whole.sweep.points[0].setting)) <= set(everything.columns)
     assert set(METRICS) | {"seed"} <= set(everything.columns)
     assert everything["model.hidden"].unique().to_list() == ["16"]
+
+
+def test_an_entry_with_fewer_runs_has_those_alone_and_no_run_is_missed_there(copied, trained):
+    text = SMALL.replace('label = "cross-model"\nstart', 'label = "cross-model"\nruns = 1\nstart')
+    few = sweep(copied, text, runs=3)
+    assert (few.failures, trained) == ((), {})
+    assert few.table.select("point", "run").rows() == [
+        *((p, r) for p in (0, 1) for r in range(3)),
+        (2, 0),
+        (3, 0),
+    ]
+    assert few.summary is not None
+    assert figures_sweep.load(few.summary).failures == frozenset()
+    assert runs_in_words(few.summary.config) == "1 to 3"
 
 
 def test_a_record_has_the_provenance_of_its_data_and_device(whole_folder, digits):
