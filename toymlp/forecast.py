@@ -1,6 +1,6 @@
 """The forecast of a student from the linearised network alone (`theory.projection`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from toymlp.train import as_arrays, block_size, stack, unstack
 # Where the linear student is taken to be at rest, whether it is or not.
 ITERATIONS = 300
 # Inputs of one pass: activations of so many are in memory at a time.
-_CHUNK = 2_000
+_CHUNK = 6_000
 # Two solutions, an iteration of each one product with the Jacobian and one with its transpose.
 PASSES = 2 * 2 * ITERATIONS
 
@@ -189,28 +189,34 @@ def _program(
         loss = theory.matching(loss_of.potential(architecture.subset(logits, aux)))
         displacement = jax.tree.map(jnp.subtract, teacher, start)
 
-        def right(logits: Array) -> Array:
-            return jnp.sum(jnp.argmax(logits[:, :classes], -1) == labels)
-
-        def moved(way: Params) -> Array:
-            return right(apply(step(start, way, 1.0), images))
-
-        def moved_linearly(way: Params) -> Array:
-            first, change = jax.jvp(lambda p: apply(p, images), (start,), (way,))
-            return right(first + change)
-
         residual = _residual(apply, loss, start, teacher, student, inputs)
         options: Any = {"iterations": ITERATIONS, "reaching": (residual,), "chunk": _CHUNK}
         projected = theory.project(apply, loss, start, displacement, inputs, **options)
         labelled = theory.project_labels(apply, loss, start, teacher, inputs, **options)
         way, iterations = _at_stop(projected, residual)
-        return {
-            "forecast": moved(way),
-            "forecast_at_rest": moved(projected.displacement),
-            "label_forecast": moved(_at_stop(labelled, residual)[0]),
-            "label_forecast_at_rest": moved(labelled.displacement),
-            "linear_forecast": moved_linearly(way),
-            "linear_teacher": moved_linearly(displacement),
+        ways = {
+            "forecast": way,
+            "forecast_at_rest": projected.displacement,
+            "label_forecast": _at_stop(labelled, residual)[0],
+            "label_forecast_at_rest": labelled.displacement,
+            "linear_teacher": displacement,
+        }
+
+        def right(way: Params) -> tuple[Array, Array]:
+            """Images that the network at `start` + `way` gets right, and the linearised one."""
+            first, change = jax.jvp(lambda p: apply(p, images), (start,), (way,))
+            both = (apply(step(start, way, 1.0), images), first + change)
+            counts = [jnp.sum(jnp.argmax(z[:, :classes], -1) == labels) for z in both]
+            return counts[0], counts[1]
+
+        network, linearised = jax.lax.map(
+            right, jax.tree.map(lambda *w: jnp.stack(w), *ways.values())
+        )
+        counts = dict(zip(ways, network, strict=True))
+        of_linear = dict(zip(ways, linearised, strict=True))
+        return counts | {
+            "linear_forecast": of_linear["forecast"],
+            "linear_teacher": of_linear["linear_teacher"],
             "student_residual": residual,
             "forecast_iterations": iterations,
             "nonlinearity": theory.nonlinearity(apply, loss, start, teacher, inputs, chunk=_CHUNK),
@@ -264,7 +270,7 @@ _OF_THE_STUDENT = [
 ]
 
 
-def _values(numbers: dict[str, np.ndarray], tested: int) -> Values:
+def _values(numbers: Mapping[str, Any], tested: int) -> Values:
     values: Values = {
         name: float(number) if np.isfinite(number) else None for name, number in numbers.items()
     }

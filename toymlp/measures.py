@@ -37,7 +37,7 @@ from toymlp.networks import (
     widened,
 )
 from toymlp.objective import DistillationLoss, trait_loss
-from toymlp.registry import MEASURES, Column, Group, StudentKey, Values, measure
+from toymlp.registry import MEASURES, Column, Group, Measure, StudentKey, Values, measure
 from toymlp.settings import (
     AUX_HEAD,
     Independent,
@@ -706,7 +706,9 @@ def _matching_loss(
 
 # The projection's, in a file of their own.
 
-measure("forecast", passes=forecast.PASSES, **forecast.COLUMNS)(forecast.forecasts)
+MEASURES["forecast"] = Measure(
+    "forecast", forecast.COLUMNS, forecast.forecasts, passes=forecast.PASSES
+)
 
 
 # Plain functions on arrays.
