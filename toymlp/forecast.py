@@ -24,7 +24,7 @@ from toymlp.train import as_arrays, block_size, stack, unstack
 # Where the linear student is taken to be at rest, whether it is or not.
 ITERATIONS = 300
 # Inputs of one pass: activations of so many are in memory at a time.
-_CHUNK = 6_000
+_CHUNK = 2_000
 # Two solutions, an iteration of each one product with the Jacobian and one with its transpose.
 PASSES = 2 * 2 * ITERATIONS
 
