@@ -21,11 +21,15 @@ Every panel has a `kind`:
 and may have, if its kind is named behind the key:
 
     x         axis (line) or metric (cloud) that runs to the right; neither can do without it
-    y         metric that runs upward, "accuracy" by default (line, bars, difference, cloud, steps)
+    y         metric that runs upward, "accuracy" by default (line, bars, difference, cloud, steps);
+              of a line it may be a list of metrics, each a line of its own
     labels    labels of the list that are drawn, all by default (the same five)
     series    axis that tells bars of one group apart, or clouds: by default bars are not grouped,
               and clouds are told apart by label (bars, difference, cloud)
-    names     texts for the values of `series`: { matched = "cloned" } (bars, difference, cloud)
+    names     texts for the values of `series`: { matched = "cloned" } (bars, difference, cloud), or
+              for labels and for the metrics of a list (line); what has one text is one cloud, one
+              line; `[figure.names]` are for all panels
+    title     text above the panel (all)
     zero      labels of points that the setting on x has no effect on and that stand at 0 (line)
     read      what to read from a list of widths on x: "width" of the first layer, or "depth" (line)
     teacher   whether the accuracy of the first line's teachers is drawn too, as a band (line)
@@ -44,11 +48,11 @@ from typing import Any
 
 from sublab.errors import InputError
 
-LABEL = "label"
-_FOR_ALL = frozenset({"kind", "inches", "stack"})
+LABEL, ACCURACY = "label", "accuracy"
+_FOR_ALL = frozenset({"kind", "inches", "stack", "title"})
 _OF_POINTS = frozenset({"y", "labels"})
 KEYS: dict[str, frozenset[str]] = {
-    "line": _FOR_ALL | _OF_POINTS | {"x", "zero", "read", "teacher", "log"},
+    "line": _FOR_ALL | _OF_POINTS | {"x", "names", "zero", "read", "teacher", "log"},
     "bars": _FOR_ALL | _OF_POINTS | {"series", "names", "also", "choose"},
     "difference": _FOR_ALL | _OF_POINTS | {"series", "names"},
     "cloud": _FOR_ALL | _OF_POINTS | {"x", "series", "names", "log", "diagonal"},
@@ -87,6 +91,27 @@ def check_panels(
             _check_panel(panel, number, axes, metrics, labels)
         except ValueError as error:
             raise InputError(f"[figure] panel {number}: {error}") from None
+
+
+def metrics_upward(panel: Mapping[str, Any]) -> list[str]:
+    """The metrics of a panel that run upward: its `y`, which may be one or a list."""
+    y = panel.get("y", ACCURACY)
+    return list(y) if isinstance(y, list) else [y]
+
+
+def with_names(panels: Any, names: Mapping[str, Any]) -> Any:
+    """The panels, each that may have `names` with those of the figure besides its own.
+
+    What is no list of panels stays as it is, for `check_panels` to refuse.
+    """
+    if not names or not isinstance(panels, list):
+        return panels
+    named = []
+    for panel in panels:
+        may = isinstance(panel, dict) and "names" in KEYS.get(str(panel.get("kind")), ())
+        own = panel.get("names", {}) if may else None
+        named.append(panel | {"names": {**names, **own}} if isinstance(own, dict) else panel)
+    return named
 
 
 def axis_named(name: str, axes: Collection[str]) -> str | None:
@@ -142,8 +167,17 @@ def _checks(
             raise ValueError(_other(key, value, axes))
 
     def metric(key: str, value: Any) -> None:
-        if value not in metrics:
+        if not isinstance(value, str) or value not in metrics:
             raise ValueError(_other(key, value, metrics))
+
+    def metrics_of_lines(key: str, value: Any) -> None:
+        if not isinstance(value, list):
+            metric(key, value)
+            return
+        for item in value:
+            metric(key, item)
+        if len(set(value)) < max(1, len(value)):
+            raise ValueError(f"{key} = {value!r}; it must be a list of metrics, each once")
 
     def some_labels(key: str, value: Any) -> None:
         if not isinstance(value, list) or not value or any(item not in labels for item in value):
@@ -162,9 +196,14 @@ def _checks(
 
         return check
 
+    def text(key: str, value: Any) -> None:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{key} = {value!r}; it must be a text")
+
     def names(key: str, value: Any) -> None:
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-            raise ValueError(f"{key} = {value!r}; it must be a table of texts by value of series")
+            by = "label or metric" if kind == "line" else "value of series"
+            raise ValueError(f"{key} = {value!r}; it must be a table of texts by {by}")
 
     def choose(key: str, value: Any) -> None:
         if not isinstance(value, dict):
@@ -181,7 +220,7 @@ def _checks(
 
     return {
         "x": axis if kind == "line" else metric,
-        "y": metric,
+        "y": metrics_of_lines if kind == "line" else metric,
         "labels": some_labels,
         "series": axis,
         "names": names,
@@ -194,6 +233,7 @@ def _checks(
         "diagonal": flag,
         "inches": inches,
         "stack": flag,
+        "title": text,
     }
 
 

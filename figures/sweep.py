@@ -16,13 +16,23 @@ from matplotlib.lines import Line2D
 
 from figures import panels
 from figures.panels import Estimate, Look
-from figures.spec import LABEL, axis_named, runs_in_words
+from figures.spec import ACCURACY, LABEL, axis_named, metrics_upward, runs_in_words
 from figures.style import BLACK, save, styled
 from sublab.records import Record, read
 
-ACCURACY, TEACHER = "accuracy", "teacher_accuracy"
+TEACHER = "teacher_accuracy"
 # Metrics that guessing has a known value of; their panels have one scale, from 0.
-_ACCURACIES = (ACCURACY, TEACHER, "start_accuracy")
+_ACCURACIES = (
+    ACCURACY,
+    TEACHER,
+    "start_accuracy",
+    "forecast",
+    "forecast_at_rest",
+    "label_forecast",
+    "label_forecast_at_rest",
+    "linear_forecast",
+    "linear_teacher",
+)
 # Axes that have a symbol, for the names of lines and bars.
 _SYMBOLS = {"model.aux": "m"}
 _READ: dict[str, tuple[str, Callable[[Sequence[int]], int]]] = {
@@ -299,13 +309,18 @@ def _difference(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, 
 
 
 def _line(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]) -> None:
-    metric = panel.get("y", ACCURACY)
+    metrics = metrics_upward(panel)
     x = axis_named(panel["x"], sweep.axes)
     points = _with_labels(panel, sweep)
     places, words = _places(points, x, panel)
     points = [point for point in points if point.number in places]
-    curves = _lines(points, sweep, x)
-    _looks(looks, curves)
+    curves = _lines(points, sweep, x, panel)
+    drawn = {
+        _line_name(name, metric, panel, sweep, len(curves)): (metric, curve)
+        for name, curve in curves.items()
+        for metric in metrics
+    }
+    _looks(looks, drawn)
     if panel.get("teacher") and curves:
         first = [p for p in next(iter(curves.values())) if (TEACHER, p.number) in sweep.estimates]
         if first:
@@ -317,9 +332,10 @@ def _line(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
             )
     chosen = _chosen(sweep)
     shifts = {}
-    for place, (name, curve) in enumerate(curves.items()):
-        shift = panels.beside(place, len(curves))
-        shifts |= dict.fromkeys((point.number for point in curve), shift)
+    for place, (name, (metric, curve)) in enumerate(drawn.items()):
+        shift = panels.beside(place, len(drawn))
+        if metric == metrics[0]:
+            shifts |= dict.fromkeys((point.number for point in curve), shift)
         there = [p for p in curve if (metric, p.number) in sweep.estimates]
         panels.line(
             axes,
@@ -356,13 +372,21 @@ def _line(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
         axes.set_xticks(range(len(words)), words, fontsize=8)
     else:
         panels.numbers_axis(axes, places.values(), title)
-    if metric in _ACCURACIES and points:
+    if metrics[0] in _ACCURACIES and points:
         where = [places[point.number] for point in points]
         panels.chance(axes, where, [point.classes for point in points], joined=True)
-    _expectations(axes, sweep, metric, {p.number: places[p.number] for p in points})
-    metrics = {metric, TEACHER} if panel.get("teacher") else {metric}
-    _published(axes, sweep, metrics, places, shifts)
+    _expectations(axes, sweep, metrics[0], {p.number: places[p.number] for p in points})
+    published = {metrics[0], TEACHER} if panel.get("teacher") else {metrics[0]}
+    _published(axes, sweep, published, places, shifts)
     _upward(axes, panel, sweep, [p.number for p in points])
+
+
+def _line_name(name: str, metric: str, panel: Panel, sweep: SweepRecords, curves: int) -> str:
+    """What the legend calls a line, of several metrics or one, on a panel of so many curves."""
+    if not isinstance(panel.get("y"), list):
+        return name
+    text = panel.get("names", {}).get(metric) or sweep.title_of(metric)
+    return text if curves == 1 else f"{name}: {text}"
 
 
 def _cloud(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]) -> None:
@@ -382,8 +406,9 @@ def _cloud(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]
         ]
         panels.cloud(axes, pairs, looks[name], name)
     numbers = [point.number for point in points]
-    if panel.get("diagonal") and (ends := _values(sweep, (x, y), numbers)):
-        reach = [min(ends), max(ends)]
+    right, up = (_values(sweep, (metric,), numbers) for metric in (x, y))
+    if panel.get("diagonal") and right and up:
+        reach = [min(right + up), max(right + up)]
         axes.plot(reach, reach, color=BLACK, linewidth=0.8, linestyle="-.", label="equal")
     axes.set_xlabel(sweep.title_of(x))
     if "x" in panel.get("log", ""):
@@ -396,7 +421,7 @@ def _cloud(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]
 
 def _steps(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look]) -> None:
     metric = panel["y"]
-    curves = _lines(_with_labels(panel, sweep), sweep, None)
+    curves = _lines(_with_labels(panel, sweep), sweep, None, panel)
     _looks(looks, curves)
     for name, points in curves.items():
         for point in points:
@@ -521,10 +546,13 @@ def _with_labels(panel: Panel, sweep: SweepRecords) -> list[SweepPoint]:
 
 
 def _lines(
-    points: Sequence[SweepPoint], sweep: SweepRecords, x: str | None
+    points: Sequence[SweepPoint], sweep: SweepRecords, x: str | None, panel: Panel
 ) -> dict[str, list[SweepPoint]]:
-    """The points of each line, by its name: a line has all that differ on the axis x alone."""
-    names = _names(points, sweep, x)
+    """The points of each line, by its name: a line has all that differ on the axis x alone.
+
+    Where the panel has one text for several labels, it has the points of all of these.
+    """
+    names = _names(points, sweep, x, panel.get("names", {}))
     lines: dict[str, list[SweepPoint]] = {}
     for point in points:
         lines.setdefault(names[point.number] or "student", []).append(point)
@@ -532,17 +560,20 @@ def _lines(
 
 
 def _names(
-    points: Sequence[SweepPoint], sweep: SweepRecords, without: str | None
+    points: Sequence[SweepPoint],
+    sweep: SweepRecords,
+    without: str | None,
+    texts: Mapping[str, str] | None = None,
 ) -> dict[int, str]:
     """By number, a name of each point: its label, and what varies among the points of that label.
 
-    What the axis `without` says is left out.
+    What the axis `without` says is left out. Labels that have one of `texts` have it for a name.
     """
     names = {}
     for label in dict.fromkeys(point.label for point in points):
         same = [point for point in points if point.label == label]
         varied = [axis for axis in _varied(same, sweep.axes) if axis != without]
-        head = [label] if label and without != LABEL else []
+        head = [(texts or {}).get(label, label)] if label and without != LABEL else []
         for point in same:
             names[point.number] = ", ".join(
                 [*head, *filter(None, (_text(point, axis, sweep.axes) for axis in varied))]
@@ -693,10 +724,16 @@ def _expectations(
 
 def _upward(axes: Axes, panel: Panel, sweep: SweepRecords, points: Sequence[int]) -> None:
     """Name and scale of a panel's y axis."""
-    metric = panel.get("y", ACCURACY)
-    axes.set_ylabel(sweep.title_of(metric))
+    metrics = metrics_upward(panel)
+    share = len(metrics) > 1 and all(metric in _ACCURACIES for metric in metrics)
+    axes.set_ylabel("Test accuracy" if share else sweep.title_of(metrics[0]))
     if "y" in panel.get("log", ""):
-        means = [sweep.estimates[metric, n].mean for n in points if (metric, n) in sweep.estimates]
+        means = [
+            sweep.estimates[metric, n].mean
+            for metric in metrics
+            for n in points
+            if (metric, n) in sweep.estimates
+        ]
         panels.spread_axis(axes, means, "y")
 
 
@@ -755,13 +792,15 @@ def _frame(
         axes
         for axes, panel in zip(drawn, described, strict=True)
         if panel["kind"] in ("line", "bars", "cloud", "conditions")
-        and panel.get("y", ACCURACY) in _ACCURACIES
+        and all(metric in _ACCURACIES for metric in metrics_upward(panel))
     ]
     top = max((axes.dataLim.y1 for axes in shares), default=1.0)
     for axes in shares:
         axes.set_ylim(0, np.ceil(10 * top + 0.5) / 10 if 0 < top < 0.7 else 1.02)
     for number, (axes, panel) in enumerate(zip(drawn, described, strict=True)):
         below = described[number + 1] if number + 1 < len(drawn) else {}
+        if "title" in panel:
+            axes.set_title(panel["title"], fontsize=9)
         if below.get("stack") and below["kind"] == "difference":
             axes.tick_params(labelbottom=False)
         if number and axes in shares and drawn[number - 1] in shares and not panel.get("stack"):

@@ -8,10 +8,9 @@ A measurement is declared once, where it is computed:
 It is given all students of a population at once, and returns the values of its columns for each.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -26,18 +25,19 @@ from sublab import devices
 from sublab.devices import over_population
 from theory import losses
 from theory.passes import Params
+from toymlp import forecast
 from toymlp.checks import own_class_head
 from toymlp.inputs import Inputs, draw_inputs, held_out_inputs
 from toymlp.networks import (
     Architecture,
     Forward,
-    HiddenActivations,
     architectures,
     class_readout,
     split_parts,
     widened,
 )
 from toymlp.objective import DistillationLoss, trait_loss
+from toymlp.registry import MEASURES, Column, Group, Measure, StudentKey, Values, measure
 from toymlp.settings import (
     AUX_HEAD,
     Independent,
@@ -75,7 +75,6 @@ from toymlp.train import (
     unstack,
 )
 
-_FEATURE_IMAGES = 2_000
 _PROBE_IMAGES = 10_000
 _TRAIT_IMAGES = 512
 _THEORY_IMAGES = 1024
@@ -83,46 +82,6 @@ _THEORY_IMAGES = 1024
 _RIDGE = 1e-3
 # The teacher's step at which rho is taken; smaller ones drown in float32.
 _EPS = 0.1
-
-Values = dict[str, Any]
-StudentKey = tuple[Setting, int]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a measurement.
-
-    Attributes:
-        help: what it is, with its unit.
-        title: what an axis of a figure calls it (default: its name).
-        share: whether it is a share, between 0 and 1.
-        many: whether a value is a list, one number a layer or a step.
-    """
-
-    help: str
-    title: str | None = None
-    share: bool = False
-    many: bool = False
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measurement.
-
-    Attributes:
-        name: name in a sweep file.
-        columns: by name, what it gives.
-        compute: from a group of students to the values of each, in their order.
-        follows: whether it follows the student's training step by step.
-        repeats: how many times it trains every student, its clone and perhaps its teacher again.
-    """
-
-    name: str
-    columns: Mapping[str, Column]
-    compute: Callable[["Group"], list[Values]]
-    follows: bool = False
-    repeats: int = 0
-
 
 # Of every student, in this order.
 ALWAYS: dict[str, Column] = {
@@ -151,19 +110,6 @@ ALWAYS: dict[str, Column] = {
         "held-out KL of cloning, nats",
     ),
 }
-MEASURES: dict[str, Measure] = {}
-
-
-def measure(
-    name: str, *, follows: bool = False, repeats: int = 0, **columns: Column
-) -> Callable[[Callable[["Group"], list[Values]]], Callable[["Group"], list[Values]]]:
-    """Declares a measurement: the decorated function computes its columns."""
-
-    def declare(compute: Callable[["Group"], list[Values]]):
-        MEASURES[name] = Measure(name, columns, compute, follows, repeats)
-        return compute
-
-    return declare
 
 
 def columns_of(names: Sequence[str]) -> dict[str, Column]:
@@ -171,97 +117,6 @@ def columns_of(names: Sequence[str]) -> dict[str, Column]:
     return ALWAYS | {
         column: about for name in names for column, about in MEASURES[name].columns.items()
     }
-
-
-@dataclass(frozen=True)
-class Group:
-    """Students of one population, and what is seen when images are put before them.
-
-    Attributes:
-        students: by setting and run.
-        context: data, seed, devices.
-    """
-
-    students: Mapping[StudentKey, Student]
-    context: Context
-
-    @property
-    def settings(self) -> list[Setting]:
-        """The setting of each student."""
-        return [setting for setting, _ in self.students]
-
-    @cached_property
-    def architecture(self) -> Architecture:
-        """The students' network."""
-        return self._architectures[1]
-
-    @cached_property
-    def teacher_architecture(self) -> Architecture:
-        """The teachers' network."""
-        return self._architectures[0]
-
-    @cached_property
-    def _architectures(self) -> tuple[Architecture, Architecture]:
-        widest = max(setting.model.aux for setting in self.settings)
-        return architectures(self.settings[0], widest)
-
-    def architecture_of(self, which: str) -> Architecture:
-        """The network of one kind of model."""
-        of_teacher = which in ("teacher", "reference")
-        return self.teacher_architecture if of_teacher else self.architecture
-
-    def logits(self, which: str, inputs: Array) -> list[Float[np.ndarray, "examples outputs"]]:
-        """The logits of every student's `params`, `start`, `teacher` or `reference`."""
-        return self._seen(which, Forward(self.architecture_of(which)), inputs)
-
-    def features(
-        self, which: str, inputs: Array
-    ) -> list[list[Float[np.ndarray, "examples width"]]]:
-        """The hidden layers of each."""
-        architecture = self.architecture_of(which)
-        if not architecture.widths:
-            return [[] for _ in self.students]
-        edges = np.cumsum(architecture.widths)[:-1]
-        seen = self._seen(which, HiddenActivations(architecture), inputs)
-        return [np.split(layers, edges, -1) for layers in seen]
-
-    def _seen(self, which: str, apply: Any, inputs: Array) -> list[np.ndarray]:
-        models = [getattr(student, which) for student in self.students.values()]
-        # Students share teachers and starts: no model is asked twice.
-        keys = [_fingerprint(model) for model in models]
-        distinct = dict(zip(keys, models, strict=True))
-        seen = logits_of(apply, list(distinct.values()), inputs, self.context.mesh)
-        by_key = dict(zip(distinct, seen, strict=True))
-        return [by_key[key] for key in keys]
-
-    def on_devices(self, array: np.ndarray) -> Array:
-        """An array on every device."""
-        return devices.replicate(array, self.context.mesh)
-
-    @cached_property
-    def test_images(self) -> Array:
-        """All test images, on the devices."""
-        return self.on_devices(self.context.dataset.test_images)
-
-    @cached_property
-    def feature_images(self) -> Array:
-        """The test images on which features are compared."""
-        return self.on_devices(self.context.dataset.test_images[:_FEATURE_IMAGES])
-
-    @cached_property
-    def student_logits(self) -> list[Float[np.ndarray, "test outputs"]]:
-        """Every student's logits on the test images."""
-        return self.logits("params", self.test_images)
-
-    @cached_property
-    def accounts(self) -> list[Values]:
-        """What `theory.follow` says of every student's training."""
-        return _follow(self)
-
-    @cached_property
-    def teacher_logits(self) -> list[Float[np.ndarray, "test outputs"]]:
-        """Every student's teacher's logits on the test images."""
-        return self.logits("teacher", self.test_images)
 
 
 def measured(
@@ -534,7 +389,7 @@ def _coverage(group: Group) -> list[Values]:
 def _accounts(group: Group, columns: Sequence[str]) -> list[Values]:
     return [
         {name: np.asarray(account[name], np.float64).tolist() for name in columns}
-        for account in group.accounts
+        for account in group.once(_follow)
     ]
 
 
@@ -850,6 +705,13 @@ def _matching_loss(
     return theory.matching(loss.potential(architecture.subset(logits, architecture.aux)))
 
 
+# The projection's, in a file of their own.
+
+MEASURES["forecast"] = Measure(
+    "forecast", forecast.COLUMNS, forecast.forecasts, passes=forecast.PASSES
+)
+
+
 # Plain functions on arrays.
 
 
@@ -921,11 +783,3 @@ def _apart(first: Params, second: Params) -> float | None:
     if jax.tree.structure(first) != jax.tree.structure(second) or _sizes(first) != _sizes(second):
         return None
     return float(np.linalg.norm(_flat(first) - _flat(second)))
-
-
-def _fingerprint(model: Params) -> bytes:
-    """Tells models apart."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.digest()

@@ -19,6 +19,7 @@
     label = "student"
     [figure]                                 # what is drawn (figures/spec.py)
     panels = [{ kind = "line", x = "model.aux" }]
+    names = { cross-model = "another start" } # texts for what it calls by name, in all panels
     [[published]]                            # what others found, beside equal settings alone
     at = { label = "student", "model.aux" = 3 }
     mean = 0.5284
@@ -42,7 +43,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from figures.spec import check_panels
+from figures.spec import check_panels, metrics_upward, with_names
 from sublab import settings
 from sublab.errors import InputError
 from sublab.settings import SettingError
@@ -68,7 +69,7 @@ _TOP = {
     "size": dict,
 }
 _OF_A_SIZE = {"runs": int, "base": dict, "grid": dict, "measure": list}
-_OF_A_FIGURE = {"panels": list}
+_OF_A_FIGURE = {"panels": list, "names": dict}
 _OF_PUBLISHED = {
     "name": str,
     "metric": str,
@@ -554,6 +555,7 @@ class _Reader:
         panels = table.get("panels")
         if panels is None:
             return ()
+        panels = with_names(panels, table.get("names", {}))
         drawn = [*axes, *(name for name in self.changes if name not in axes)]
         labels = list(dict.fromkeys(point.label or "" for point in points))
         try:
@@ -563,7 +565,7 @@ class _Reader:
         # A panel of what this size does not measure, or of an axis that `--set` took away, is not
         # drawn at all.
         there = {*axes, *columns_of(measure)}
-        named = [{p.get("x"), p.get("y"), p.get("also")} - {None} for p in panels]
+        named = [{p.get("x"), *metrics_upward(p), p.get("also")} - {None} for p in panels]
         whole = all(names <= there for names in named)
         return tuple(panels) if whole else ()
 

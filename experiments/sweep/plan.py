@@ -194,8 +194,10 @@ def work(population: Population) -> float:
         again += _FOLLOWING
     lengths = [training_of(setting).epochs for setting, _ in population.wanted]
     following = again * each * inputs * sum(lengths)
+    passes = sum(MEASURES[name].passes for name in population.measure)
+    derived = passes * len(population.wanted) * inputs * student.gradient_operations
     seen = 2 * len(population.wanted) * test * student.forward_operations
-    return epochs * inputs * each + labelled + following + seen
+    return epochs * inputs * each + labelled + following + derived + seen
 
 
 def memory_of(population: Population, images: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from figures.spec import with_names
 from sublab import records
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "sweep" / "presets"
@@ -32,6 +33,20 @@ _COLUMNS = {
     "account": ("trait_change", "first_order", "remainder"),
     "coverage": ("first_coverage", "coverage"),
     "theory": ("coefficient", "rho"),
+    "forecast": (
+        "forecast",
+        "forecast_at_rest",
+        "label_forecast",
+        "label_forecast_at_rest",
+        "linear_forecast",
+        "linear_teacher",
+        "student_residual",
+        "forecast_iterations",
+        "nonlinearity",
+        "passed",
+        "passed_at_rest",
+        "forecast_cosine",
+    ),
 }
 # Range of a metric's values, and whether it is even in their logarithm.
 _RANGES = {
@@ -89,7 +104,8 @@ class SketchedSweep:
 
     @property
     def panels(self) -> list[dict[str, Any]]:
-        return self.content.get("figure", {}).get("panels", [])
+        figure = self.content.get("figure", {})
+        return with_names(figure.get("panels", []), figure.get("names", {}))
 
 
 def flat(table: Mapping[str, Any], front: str = "") -> dict[str, Any]:
@@ -121,7 +137,7 @@ def sketched(
     grid = flat(content.get("grid", {})) | flat(changes.get("grid", {}))
     crossed = []
     for entry in content.get("list", [{}]):
-        own = flat({k: v for k, v in entry.items() if k not in ("label", "grid")})
+        own = flat({k: v for k, v in entry.items() if k not in ("label", "runs", "grid")})
         varied = grid | flat(entry.get("grid", {}))
         crossed += [
             (entry.get("label"), base | own | dict(zip(varied, values, strict=True)), varied)

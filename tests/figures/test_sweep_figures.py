@@ -42,6 +42,7 @@ PANELS = {
     "ed2d": ["bars", "line", "line"],
     "ed2e": ["bars"],
     "fig10b": ["conditions", "images"],
+    "forecast": ["cloud", "cloud", "line", "line", "line", "line"],
     "heads": ["bars"],
     "init-distance": ["line", "line", "cloud"],
     "init-scale": ["line"],
@@ -173,8 +174,8 @@ def test_at_smoke_size_a_single_run_is_drawn_without_intervals(tmp_path, show, n
     assert "digits" in texts(figure)
     assert "interval" not in texts(figure)
     assert not any(getattr(c, "has_yerr", False) for axes in figure.axes for c in axes.containers)
-    empty = {"alignment": 3, "cloning": 3, "ed2c": 2, "ed2d": 1, "init-distance": 1}.get(name, 0)
-    assert texts(figure).count("no values") == empty
+    empty = {"alignment": 3, "cloning": 3, "ed2c": 2, "ed2d": 1, "forecast": 3, "init-distance": 1}
+    assert texts(figure).count("no values") == empty.get(name, 0)
 
 
 def test_lines_are_the_means_in_the_order_of_the_axis(made, show):
@@ -595,6 +596,18 @@ AXES, METRICS, LABELS = ("label", "model.aux"), ("accuracy", "final_loss"), ("st
         ({"kind": "bars", "inches": "wide"}, "inches = 'wide'; it must be a number from 1 to 20"),
         ({"kind": "bars", "inches": 0}, "inches = 0; it must be a number from 1 to 20"),
         ({"kind": "bars", "stack": 1}, "stack = 1; it must be true or false"),
+        ({"kind": "bars", "title": ""}, "title = ''; it must be a text"),
+        ({"kind": "bars", "y": ["accuracy"]}, "y = ['accuracy']; it must be one of accuracy, fin"),
+        ({"kind": "line", "x": "model.aux", "y": ["kl"]}, "y = 'kl'; it must be one of accuracy"),
+        ({"kind": "line", "x": "model.aux", "y": []}, "y = []; it must be a list of metrics, eac"),
+        (
+            {"kind": "line", "x": "model.aux", "y": ["accuracy", "accuracy"]},
+            "y = ['accuracy', 'accuracy']; it must be a list of metrics, each once",
+        ),
+        (
+            {"kind": "line", "x": "model.aux", "names": {"student": 1}},
+            "names = {'student': 1}; it must be a table of texts by label or metric",
+        ),
         (
             {"kind": "line", "x": "model.aux", "read": "size"},
             "read = 'size'; it must be one of width, depth",
@@ -610,6 +623,77 @@ def test_a_panel_that_cannot_be_drawn_is_refused_with_its_number_and_what_would_
         spec.check_panels([{"kind": "bars"}, panel], AXES, METRICS, LABELS)
     assert str(error.value).startswith(f"[figure] panel 2: {message}")
     assert "\n" not in str(error.value)
+
+
+def test_names_of_the_figure_are_those_of_every_panel_that_may_have_some_and_its_own_go_first():
+    panels = [
+        {"kind": "line", "names": {"a": "own", "c": "third"}},
+        {"kind": "bars"},
+        {"kind": "steps"},
+    ]
+    named = spec.with_names(panels, {"a": "first", "b": "second"})
+    assert named[0]["names"] == {"a": "own", "b": "second", "c": "third"}
+    assert named[1]["names"] == {"a": "first", "b": "second"}
+    assert named[2] == {"kind": "steps"}
+    assert spec.with_names(panels, {}) == panels
+    # What is no panel is left for the check to refuse.
+    for wrong in (3, {}, [3], [{"kind": 3}], [{"kind": "line", "names": 3}]):
+        assert spec.with_names(wrong, {"a": "first"}) == wrong
+
+
+SEVERAL = """
+[grid]
+model.aux = [3, 10]
+[[list]]
+label = "student"
+[[list]]
+label = "one logit"
+student.loss = "squared_error"
+[list.grid]
+model.aux = [1]
+[[list]]
+label = "other"
+[[figure.panels]]
+kind = "line"
+title = "of one kind"
+x = "model.aux"
+y = ["accuracy", "teacher_accuracy"]
+labels = ["student", "one logit"]
+[[figure.panels]]
+kind = "line"
+x = "model.aux"
+y = ["accuracy", "final_loss"]
+stack = true
+[figure.names]
+"one logit" = "student"
+accuracy = "what it does"
+"""
+
+
+def test_each_metric_of_a_list_is_a_line_and_labels_of_one_text_are_on_one(tmp_path, show):
+    summary = written(tmp_path, sketched(SEVERAL))
+    first, second = show(summary, lay_out=True).axes
+    expected = {
+        metric: [
+            mean
+            for label in ("one logit", "student")
+            for mean in means(summary, metric, label=label)
+        ]
+        for metric in ("accuracy", "teacher_accuracy", "final_loss")
+    }
+    lines = lines_of(first)
+    assert lines["what it does"] == pytest.approx(expected["accuracy"])
+    assert lines["teacher accuracy"] == pytest.approx(expected["teacher_accuracy"])
+    # Where there are several lines of a metric, each says which it is.
+    lines = lines_of(second)
+    assert lines["student: what it does"] == pytest.approx(expected["accuracy"])
+    assert lines["student: final loss"] == pytest.approx(expected["final_loss"])
+    other = means(summary, label="other")
+    assert lines["other: what it does"] == pytest.approx(other)
+    assert (first.get_title(), second.get_title()) == ("of one kind", "")
+    # All accuracies, and not: on the scale of accuracies, or not.
+    assert first.get_ylabel() == "Test accuracy"
+    assert first.get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize("wrong", [[], {}, "line"])

@@ -12,7 +12,7 @@ from scipy import special, stats
 import theory
 from tests.toymlp.trials import MATCHED, RUN, RUNS, Poisson, cosine, distil, flat, tiny
 from theory import losses
-from toymlp import measures
+from toymlp import measures, registry
 from toymlp.inputs import draw_inputs, held_out_inputs
 from toymlp.measures import (
     ALWAYS,
@@ -33,7 +33,7 @@ from toymlp.train import accuracy, epoch_batches
 RANDOM = np.random.default_rng(0)
 FOLLOWED = [name for name, measure in MEASURES.items() if measure.follows]
 REPEATED = [name for name, measure in MEASURES.items() if measure.repeats]
-BEHAVIOUR = [name for name in MEASURES if name not in (*FOLLOWED, *REPEATED, "theory")]
+BEHAVIOUR = [name for name in MEASURES if name not in (*FOLLOWED, *REPEATED, "theory", "forecast")]
 # One population: all have room for three auxiliary logits.
 STUDENTS = {
     "base": {},
@@ -348,13 +348,13 @@ def test_a_clones_numbers_are_in_the_table(context, students):
 
 def test_a_model_that_several_students_share_is_asked_once(context, students, monkeypatch):
     counts = []
-    logits_of = measures.logits_of
+    logits_of = registry.logits_of
 
     def counted(apply, models, inputs, mesh):
         counts.append(len(models))
         return logits_of(apply, models, inputs, mesh)
 
-    monkeypatch.setattr(measures, "logits_of", counted)
+    monkeypatch.setattr(registry, "logits_of", counted)
     student = students[BASE, RUN]
     values = always({(BASE, 0): student, (BASE, 1): student}, context)
     assert counts == [1, 1, 1]

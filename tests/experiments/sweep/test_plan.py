@@ -15,6 +15,7 @@ from experiments.sweep.run import DryRun, SweepOptions
 from sublab import settings
 from tests.experiments.sweep.small import BASE, ONE, SMALL, file_of
 from toymlp.checks import canonical
+from toymlp.measures import MEASURES
 from toymlp.settings import Setting, teacher_of
 from toymlp.stages import stage_of
 
@@ -114,6 +115,16 @@ def test_the_arithmetic_of_students_has_their_targets_and_their_test():
     forward = 2 * (784 * 256 + 256 * 256 + 256 * 13)
     expected = 5 * 60_000 * products(784, 256, 256, 13) + 60_000 * forward + 2 * 10_000 * forward
     assert plan.work(Population(((paper, 0),))) == expected
+
+
+def test_a_measurement_that_derives_the_network_along_directions_costs_a_gradient_each_time():
+    paper = canonical(settings.build(Setting, {}), 60_000)
+    measured, alone = (
+        plan.work(Population(((paper, 0),), measure=measure)) for measure in (("forecast",), ())
+    )
+    passes = MEASURES["forecast"].passes
+    assert passes > 1000
+    assert measured - alone == passes * 60_000 * products(784, 256, 256, 13)
 
 
 @pytest.mark.parametrize(
