@@ -102,8 +102,10 @@ def covered(setting: Setting) -> bool:
     """
     student = setting.student
     return (
-        isinstance(setting.start, Reference)
+        setting.start == Reference()
+        and not student.frozen
         and not student.inputs.fresh
+        and not student.inputs.per_run
         and student.logit_noise == 0
         and setting.interventions == NONE
         and setting.chain.generations == 1
