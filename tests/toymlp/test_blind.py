@@ -17,15 +17,17 @@ from toymlp.networks import class_readout, with_classes
 from toymlp.settings import PREPRINT, Setting
 
 ELSEWHERE = {"start": "independent"}
+CLONED_AUX = MATCHED | {"start.clone.logits": "aux"}
 HIDDEN = ["hidden_1", "hidden_2"]
 # Near the cross-model control: what keeps its class head untouched, and what does not.
 BLIND: dict[str, dict[str, Any]] = {
     "another start": ELSEWHERE,
     "shared hidden layers": ELSEWHERE | {"start.shared": [*HIDDEN, "aux_head"]},
-    "behavioural cloning of auxiliary logits": MATCHED,
+    "behavioural cloning of auxiliary logits": CLONED_AUX,
+    "trained hidden layers": ELSEWHERE | {"start.trained": ["hidden_1", "hidden_2"]},
     "a start that is not cloned": MATCHED
     | {"start.clone.logits": "class", "start.clone.epochs": 0},
-    "a clone of the reference's class head, not trained": MATCHED
+    "a clone of the reference's class head, not trained": CLONED_AUX
     | {"start.shared": ["class_head"], "student.epochs": 0},
     "weight decay": ELSEWHERE
     | {"student.optimiser": "adamw", "student.optimiser.weight_decay": 0.3},
@@ -42,7 +44,8 @@ BLIND: dict[str, dict[str, Any]] = {
 SEEING: dict[str, dict[str, Any]] = {
     "the reference": {},
     "a shared class head": ELSEWHERE | {"start.shared": ["class_head"]},
-    "a clone's shared class head": MATCHED | {"start.shared": ["class_head"]},
+    "a trained class head": ELSEWHERE | {"start.trained": ["class_head"]},
+    "a clone's shared class head": CLONED_AUX | {"start.shared": ["class_head"]},
     "class logits": ELSEWHERE | {"student.logits": "class"},
     "all logits": ELSEWHERE | {"student.logits": "all"},
     "all logits, with a frozen class head": ELSEWHERE

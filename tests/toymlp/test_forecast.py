@@ -265,7 +265,9 @@ def test_of_a_teacher_that_is_its_start_or_nowhere_there_is_nothing_to_forecast(
         {"student.logit_noise": 0.1},
         {"interventions.liminal.weight": 0.1},
         {"interventions.project_trait": True},
-        {"interventions.frozen": ["hidden_1"]},
+        {"student.frozen": ["hidden_1"]},
+        {"start.trained": ["class_head"]},
+        {"student.inputs.per_run": True},
         {"chain.generations": 2},
     ],
 )

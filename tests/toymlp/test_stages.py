@@ -436,7 +436,7 @@ def test_runs_with_inputs_of_their_own_see_them_and_no_others(context, fitted):
         purpose = f"distillation inputs, run {run}"
         drawn = draw_inputs(wanted[0].student.inputs, context.dataset, 0, purpose)
         np.testing.assert_array_equal(inputs, drawn)
-    assert abs(np.corrcoef(*(inputs.ravel() for inputs in seen))[0, 1]) < 0.03
+    assert abs(np.corrcoef(seen[0].ravel(), seen[1].ravel())[0, 1]) < 0.03
     # Whoever is trained beside it, a run is the same.
     single = alone(wanted[0], context)
     assert_close(together[wanted[0], RUN].params, single.params)

@@ -174,7 +174,7 @@ def test_the_smoke_size_has_six_conditions_on_digits_and_no_verdict(tmp_path, ca
         assert word in said
     (summary,) = records.read_all(tmp_path / "out", sweep_run.SUMMARY)
     assert summary.config["shared"] == [
-        "MLP 16-16",
+        "hidden layers 16-16",
         "teacher.epochs = 1",
         "256 inputs an epoch",
         "batches of 64",

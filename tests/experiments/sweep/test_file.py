@@ -127,6 +127,17 @@ def test_a_baseline_is_the_entry_at_the_same_place_of_the_grid():
     ]
 
 
+def test_a_baseline_without_a_label_is_each_labels_own():
+    text = "[grid]\nstart = ['reference', 'independent']\n[baseline]\nstart = 'independent'\n"
+    text += "[[list]]\nlabel = 'same'\n[[list]]\nlabel = 'GELU'\nmodel.activation = 'gelu'\n"
+    sweep = sweep_of(text)
+    assert {point.label for point in sweep.points} == {"same", "GELU"}
+    for point in sweep.points:
+        baseline = sweep.baseline_of(point)
+        assert baseline is not None
+        assert (baseline.label, baseline.coordinates["start"]) == (point.label, "independent")
+
+
 def test_a_size_changes_what_it_names_and_nothing_else():
     small = sweep_of(WHOLE, "smoke")
     assert {point.setting.model.aux for point in small.points} == {3}
