@@ -3,14 +3,14 @@
 What concerns one field alone (type, range, kind) the fields say themselves (`sublab.settings`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from sublab.settings import SettingError
 from toymlp.data import size_of
 from toymlp.inputs import Images, Inputs, Mixture, Subspace, input_count
 from toymlp.networks import Architecture, architectures
-from toymlp.objective import Adam, AdamL2, AdamW, Cosine, CrossEntropy
+from toymlp.objective import NONE, Adam, AdamL2, AdamW, Cosine, CrossEntropy, Interventions
 from toymlp.settings import (
     AUX_HEAD,
     CLASS_HEAD,
@@ -87,8 +87,8 @@ def canonical(setting: Setting, images: int) -> Setting:
         what is said of it.
     """
     teacher, student = architectures(setting)
-    distillation = _resolved(setting.student, student, images)
     interventions = setting.interventions
+    distillation = _resolved(setting.student, student, images, interventions)
     liminal = interventions.liminal
     if liminal is not None:
         liminal = replace(liminal, epochs=min(liminal.epochs, distillation.epochs))
@@ -148,9 +148,11 @@ def blind(setting: Setting) -> bool:
     start, student, interventions = setting.start, setting.student, setting.interventions
     if isinstance(start, Matched) and start.clone.epochs and start.clone.logits != "aux":
         return False
-    if student.epochs == 0:
+    if student.epochs == 0 and not getattr(start, "trained", ()):
         # Nothing comes from the teacher: also the reference's own head is a draw as any other.
         return True
+    if student.epochs == 0:
+        return own_class_head(setting)
     liminal = interventions.liminal
     return (
         own_class_head(setting)
@@ -251,17 +253,23 @@ def _of_parts(setting: Setting) -> Iterator[SettingError]:
     start = setting.start
     shared, trained = getattr(start, "shared", ()), getattr(start, "trained", ())
     frozen = {"student.frozen": setting.student.frozen, "teacher.frozen": setting.teacher.frozen}
+    unreached = {
+        "student.frozen": _unreached(setting.student, setting.interventions),
+        "teacher.frozen": {AUX_HEAD},
+    }
     if isinstance(start, Matched):
         frozen["start.clone.frozen"] = start.clone.frozen
+        unreached["start.clone.frozen"] = _unreached(start.clone)
     of_teacher = {"start.shared": shared, "start.trained": trained}
     for name, parts in (frozen | of_teacher).items():
         whose, has = ("teacher", teacher) if name == "teacher.frozen" else ("student", student)
         for part in sorted(set(parts) - set(has.parts)):
             there = ", ".join(has.parts)
             yield SettingError(f"{name}: the {whose} has no part {part!r}; it has {there}", name)
-        never = {AUX_HEAD} if name == "teacher.frozen" else set()
-        if name in frozen and {*parts, *never} >= set(has.parts):
-            yield SettingError(f"{name}: with every part frozen there is nothing to train", name)
+        if name in frozen and {*parts, *unreached[name]} >= set(has.parts):
+            yield SettingError(
+                f"{name}: with these parts frozen there is nothing that the loss trains", name
+            )
     for name, parts in of_teacher.items():
         for part in sorted(set(parts) & set(student.parts)):
             if not _same_part(teacher, student, part):
@@ -277,6 +285,12 @@ def _of_parts(setting: Setting) -> Iterator[SettingError]:
             "start.trained",
             "start.shared",
         )
+    if both := set(trained) & set(setting.teacher.frozen):
+        yield SettingError(
+            f"start.trained: {min(both)} is in teacher.frozen, so that it is the reference's",
+            "start.trained",
+            "teacher.frozen",
+        )
     for name, parts in (("start.trained", trained), ("teacher.frozen", setting.teacher.frozen)):
         if AUX_HEAD in parts:
             yield SettingError(
@@ -288,7 +302,8 @@ def _of_parts(setting: Setting) -> Iterator[SettingError]:
 def _of_cloning(setting: Setting, start: Matched) -> Iterator[SettingError]:
     yield from _of_imitation(setting, "start.clone", start.clone)
     _, student = architectures(setting)
-    if {*start.shared, *start.clone.frozen} >= set(student.parts):
+    left = {*start.shared, *start.clone.frozen, *_unreached(start.clone)}
+    if left >= set(student.parts):
         yield SettingError(
             "start.shared: a matched start with every part shared or frozen has none to clone",
             "start.shared",
@@ -356,7 +371,20 @@ def _canonical_start(start: Start, student: Architecture, same_network: bool, im
     return start
 
 
-def _resolved(training: Training, architecture: Architecture, images: int) -> Training:
+def _unreached(training: Training, interventions: Interventions = NONE) -> set[str]:
+    """The head that nothing in a training moves; none where something may."""
+    decays = getattr(training.optimiser, "weight_decay", 0) != 0
+    if decays or interventions.project_trait or interventions.liminal is not None:
+        return set()
+    return {"aux": {CLASS_HEAD}, "class": {AUX_HEAD}, "all": set()}[training.logits]
+
+
+def _resolved(
+    training: Training,
+    architecture: Architecture,
+    images: int,
+    interventions: Interventions = NONE,
+) -> Training:
     inputs: Inputs = training.inputs
     inputs = replace(inputs, count=input_count(inputs, images))
     if isinstance(inputs, Mixture) and inputs.alpha == 0:
@@ -373,9 +401,10 @@ def _resolved(training: Training, architecture: Architecture, images: int) -> Tr
         batch=batch,
         optimiser=optimiser,
         schedule=schedule,
-        frozen=_ordered(training.frozen, architecture),
+        # What nothing moves is frozen, said or not.
+        frozen=_ordered(set(training.frozen) - _unreached(training, interventions), architecture),
     )
 
 
-def _ordered(parts: Sequence[str], architecture: Architecture) -> tuple[str, ...]:
+def _ordered(parts: Collection[str], architecture: Architecture) -> tuple[str, ...]:
     return tuple(part for part in architecture.parts if part in parts)

@@ -104,6 +104,7 @@ def covered(setting: Setting) -> bool:
     return (
         setting.start == Reference()
         and not student.frozen
+        and not getattr(student.optimiser, "weight_decay", 0)
         and not student.inputs.fresh
         and not student.inputs.per_run
         and student.logit_noise == 0

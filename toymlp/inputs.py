@@ -51,7 +51,8 @@ def _fresh() -> Any:
 
 def _per_run() -> Any:
     return static(
-        "inputs of each run drawn for it alone, in place of one set for all runs",
+        "inputs of each run drawn for it alone, in place of one set for all runs (a random "
+        "subspace is the same for all)",
         default=False,
         title="inputs of each run's own",
     )

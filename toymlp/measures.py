@@ -644,7 +644,7 @@ def _in_units(apart: Array, change: Array) -> float | None:
     rho=Column("the certificate's rho there at eps = 0.1; the alignment is certified below 1"),
 )
 def _theory(group: Group) -> list[Values]:
-    """None where the student does not start from the reference, which the theorem is about.
+    """None where the student does not start from the reference, or where parts are frozen.
 
     The trait gradient and the inputs are those of 1,024 images each.
     """
@@ -656,7 +656,8 @@ def _theory(group: Group) -> list[Values]:
     seen: dict[Any, Values] = {}
     values = []
     for (setting, run), student in group.students.items():
-        if setting.start != Reference():
+        frozen = setting.student.frozen or setting.teacher.frozen
+        if setting.start != Reference() or frozen:
             values.append({"coefficient": None, "rho": None})
             continue
         training = setting.student

@@ -174,10 +174,13 @@ def architectures(setting: Setting, aux: int | None = None) -> tuple[Architectur
         model.biases,
         model.initialisation,
     )
+    network = model.network if student.network is None else student.network
+    hidden = model.hidden if student.hidden is None else student.hidden
     return teacher, replace(
         teacher,
-        network=model.network if student.network is None else student.network,
-        hidden=model.hidden if student.hidden is None else student.hidden,
+        network=network,
+        # Of a CNN's widths the last alone counts.
+        hidden=hidden[-1:] if network == "cnn" else hidden,
         activation=model.activation if student.activation is None else student.activation,
         biases=model.biases if student.biases is None else student.biases,
     )

@@ -76,7 +76,7 @@ class Model:
     init_scale: float = traced(
         "factor on all that is drawn",
         default=1.0,
-        title="factor on all weights drawn",
+        title="factor on all that is drawn",
         phrase="initialisation times {}",
         above=0.0,
         high=1e3,

@@ -204,7 +204,7 @@ class Draws:
     _drawn: dict[tuple[str, float, int], Params] = field(default_factory=dict, repr=False)
 
     def reference(self, scale: float, run: int) -> Params:
-        """The reference of a run, with weights N(0, scale^2 / fan_in)."""
+        """The reference of a run: what its network's law draws, times `scale`."""
         return self._of("reference", scale, run)
 
     def independent(self, scale: float, run: int, generation: int = 1) -> Params:

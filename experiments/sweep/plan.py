@@ -218,6 +218,9 @@ def memory_of(population: Population, images: int) -> int:
     at_once = min(models, block_size(devices.population_mesh()) or models)
     seen = size.test * student.outputs * settings * 3 if population.stage == "students" else 0
     arrays = 2 * inputs * size.pixels + (images + size.test) * size.pixels + 2 * targets + seen
+    if any(MEASURES[name].passes for name in population.measure):
+        # What is to be fitted, what is left of it, a change of all logits, and what it is made of.
+        arrays += 4 * at_once * inputs * student.outputs
     return 4 * (arrays + at_once * activations) + parameters * (4 * models + 4 * settings)
 
 

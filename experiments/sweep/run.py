@@ -38,6 +38,7 @@ from sublab.devices import population_mesh
 from sublab.errors import InputError
 from sublab.machine import exact, provenance
 from sublab.randomness import check_seed
+from sublab.settings import flatten
 from toymlp import data
 from toymlp.checks import canonical
 from toymlp.inputs import draw_inputs
@@ -65,8 +66,8 @@ class RunOptions:
     """How large: smoke (seconds, presets on digits), cpu (minutes on two cores), paper (100
     runs)."""
     runs: int | None = None
-    """Independent runs of every point; by default what the preset or the file says for the size
-    (20 for the MNIST experiment at cpu size)."""
+    """Independent runs of every point (an entry of the file may want fewer); by default what the
+    preset or the file says for the size (20 for the MNIST experiment at cpu size)."""
     dry_run: bool = False
     """Say what would be done and what it would cost, and do nothing."""
     workers: int | None = None
@@ -441,7 +442,11 @@ def _samples(job: _Job) -> str | None:
         records.DERIVED: True,
         "dataset": dataset.name,
         "data_sha256": dataset.sha256,
-        "inputs": inputs.kind,
+        "inputs": {
+            name: value
+            for name, value in flatten(setting).items()
+            if name == "classes" or name.startswith("student.inputs")
+        },
         "seed": job.options.seed,
     }
 

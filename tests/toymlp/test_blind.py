@@ -24,6 +24,8 @@ BLIND: dict[str, dict[str, Any]] = {
     "another start": ELSEWHERE,
     "shared hidden layers": ELSEWHERE | {"start.shared": [*HIDDEN, "aux_head"]},
     "behavioural cloning of auxiliary logits": CLONED_AUX,
+    "trained hidden layers, not trained further": ELSEWHERE
+    | {"start.trained": ["hidden_1", "hidden_2"], "student.epochs": 0},
     "trained hidden layers": ELSEWHERE | {"start.trained": ["hidden_1", "hidden_2"]},
     "a start that is not cloned": MATCHED
     | {"start.clone.logits": "class", "start.clone.epochs": 0},
@@ -45,6 +47,14 @@ SEEING: dict[str, dict[str, Any]] = {
     "the reference": {},
     "a shared class head": ELSEWHERE | {"start.shared": ["class_head"]},
     "a trained class head": ELSEWHERE | {"start.trained": ["class_head"]},
+    "a trained class head, not trained further": ELSEWHERE
+    | {"start.trained": ["class_head"], "student.epochs": 0},
+    "the reference's class head on trained layers": {
+        "start.trained": ["hidden_1"],
+        "student.epochs": 0,
+    },
+    "a shared class head on trained layers": ELSEWHERE
+    | {"start.shared": ["class_head"], "start.trained": ["hidden_1"], "student.epochs": 0},
     "a clone's shared class head": CLONED_AUX | {"start.shared": ["class_head"]},
     "class logits": ELSEWHERE | {"student.logits": "class"},
     "all logits": ELSEWHERE | {"student.logits": "all"},

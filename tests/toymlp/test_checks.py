@@ -200,10 +200,24 @@ CONTRADICTIONS: dict[str, tuple[dict, tuple[str, ...], list[dict]]] = {
         ("start.shared", "start.clone.frozen"),
         [CLONED | {"start.shared": EVERY_PART[:2], "start.clone.frozen": EVERY_PART[2:3]}],
     ),
+    "a student of which the loss trains nothing": (
+        {"student.frozen": ["hidden_1", "hidden_2", "aux_head"]},
+        ("student.frozen",),
+        [
+            {"student.frozen": ["hidden_1", "hidden_2"]},
+            {"student.frozen": ["hidden_1", "hidden_2", "aux_head"], "student.logits": "all"},
+            {"student.frozen": ["hidden_1", "hidden_2", "aux_head"], "student.optimiser": "adamw"},
+        ],
+    ),
+    "a trained part that the teacher leaves alone": (
+        {"start.trained": ["hidden_1"], "teacher.frozen": ["hidden_1"]},
+        ("start.trained", "teacher.frozen"),
+        [{"start.trained": ["hidden_2"], "teacher.frozen": ["hidden_1"]}],
+    ),
     "a teacher of which nothing is trained": (
         {"teacher.frozen": EVERY_PART[:3]},
         ("teacher.frozen",),
-        [{"teacher.frozen": EVERY_PART[:2]}, {"student.frozen": EVERY_PART[:3]}],
+        [{"teacher.frozen": EVERY_PART[:2]}, {"student.frozen": EVERY_PART[:2]}],
     ),
     "a part that a teacher does not train anyway": (
         {"teacher.frozen": ["aux_head"]},
@@ -397,6 +411,10 @@ SPELLINGS: dict[str, list[dict[str, Any]]] = {
     "as much noise as there are images": [
         {"student.inputs.count": count, "student.batch": 51} for count in (0, 1437)
     ],
+    "a frozen head that the loss does not see": [{}, {"student.frozen": ["class_head"]}],
+    "a last width of a CNN in a list": [
+        CNNS | {"student_model.hidden": hidden, "start": "independent"} for hidden in ([8], [16, 8])
+    ],
     "all parts shared or trained": [
         {"start.trained": ["class_head"]},
         {
@@ -479,6 +497,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "the teacher's network, a CNN": CNNS
     | {"student_model.network": "mlp", "student_model.hidden": [16], "start": "independent"},
     "as much noise as there are images": {"student.inputs.count": 1436, "student.batch": 51},
+    "a frozen head that the loss does not see": {"student.frozen": ["aux_head"]},
+    "a last width of a CNN in a list": CNNS
+    | {"student_model.hidden": [8, 16], "start": "independent"},
     "all parts shared or trained": {"start": "independent", "start.trained": ["class_head"]},
     "what is shared is not cloned": CLONED
     | {"start.shared": ["hidden_1"], "start.clone.frozen": ["hidden_2"]},

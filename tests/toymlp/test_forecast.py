@@ -267,6 +267,7 @@ def test_of_a_teacher_that_is_its_start_or_nowhere_there_is_nothing_to_forecast(
         {"interventions.project_trait": True},
         {"student.frozen": ["hidden_1"]},
         {"start.trained": ["class_head"]},
+        {"student.optimiser": "adamw"},
         {"student.inputs.per_run": True},
         {"chain.generations": 2},
     ],
