@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,7 @@ def bars(
     groups: Sequence[str],
     series: Mapping[str, Sequence[Estimate | None]],
     looks: Mapping[str, Look] | Sequence[Look],
+    absent: Collection[tuple[str, int]] = (),
 ) -> dict[tuple[str, int], float]:
     """Bars with intervals and runs, beside each other in a group, one of every series.
 
@@ -155,6 +156,7 @@ def bars(
         series: by name (the text in the legend; "" has none), a mean for every group, or None
             where there is no value.
         looks: by name of a series; or, of a single series, one for every group.
+        absent: series and number of the group where there was never to be a bar.
 
     Returns:
         Where each bar stands, by series and number of the group.
@@ -165,6 +167,8 @@ def bars(
         for j, estimate in enumerate(estimates):
             style = looks[name] if isinstance(looks, Mapping) else looks[j]
             x = where[name, j] = j + (i - (len(series) - 1) / 2) * width
+            if (name, j) in absent:
+                continue
             if estimate is None:
                 axes.text(
                     x,

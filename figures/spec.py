@@ -26,7 +26,8 @@ and may have, if its kind is named behind the key:
     labels    labels of the list that are drawn, all by default (the same five)
     series    axis that tells bars of one group apart, or clouds: by default bars are not grouped,
               and clouds are told apart by label (bars, difference, cloud)
-    names     texts for the values of `series`: { matched = "cloned" } (bars, difference, cloud), or
+    names     texts for the values of `series`, of which `none` is where it does not exist:
+              { matched = "cloned" } (bars, difference, cloud), or
               for labels and for the metrics of a list (line); what has one text is one cloud, one
               line; `[figure.names]` are for all panels
     title     text above the panel (all)

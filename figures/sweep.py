@@ -270,6 +270,12 @@ def _bars(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
             for name, row in points.items()
         },
         _looks(looks, series),
+        {
+            (name, j)
+            for name, row in points.items()
+            for j, p in enumerate(row)
+            if p is None and len(series) > 1
+        },
     )
     width = panels.bar_width(len(series))
     places = {p.number: x for (name, j), x in where.items() if (p := points[name][j]) is not None}
@@ -585,7 +591,8 @@ def _series_name(point: SweepPoint, axis: str | None, panel: Panel, sweep: Sweep
     if axis is None:
         return ""
     value = point.label if axis == LABEL else point.coordinates.get(axis)
-    return panel.get("names", {}).get(_plain(value)) or (
+    key = "none" if value is None else _plain(value)
+    return panel.get("names", {}).get(key) or (
         point.label if axis == LABEL else _text(point, axis, sweep.axes)
     )
 

@@ -34,7 +34,7 @@ PANELS = {
     "alignment": ["steps", "cloud", "cloud"],
     "chains": ["line"],
     "classes": ["line"],
-    "cloning": ["line", "cloud", "cloud"],
+    "cloning": ["line", "line", "cloud", "cloud"],
     "datasets": ["bars"],
     "depth": ["line"],
     "ed2b": ["line"],
@@ -338,16 +338,22 @@ def test_transfer_is_drawn_against_cloning_run_by_run(made, show):
         summary.folder.parents[1] / "sweep_runs" / summary.config["runs_record"]
     ).table
     labels = {point["label"] for point in summary.config["points"]}
-    _, *clouds = show(summary).axes
-    for axes, metric in zip(clouds, ("clone_kl", "start_distance"), strict=True):
-        values = table[metric]
+    _, _, *clouds = show(summary).axes
+    for axes, m in zip(clouds, (50, 3), strict=True):
+        points = [
+            number
+            for number, point in enumerate(summary.config["points"])
+            if point["label"].startswith(f"m = {m},")
+        ]
+        rows = table.filter(pl.col("point").is_in(points))
         drawn = {
             (round(float(x), 9), round(float(y), 9))
             for line in axes.lines
             if line.get_label() not in labels
             for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
         }
-        wanted = zip(values, table["accuracy"], strict=True)
+        wanted = zip(rows["start_distance"], rows["accuracy"], strict=True)
+        assert rows.height == 6 * 18
         assert {(round(x, 9), round(y, 9)) for x, y in wanted} <= drawn
 
 
