@@ -149,7 +149,9 @@ def summary_config(
         "runs": runs,
         "axes": list(sweep.axes),
         "axis_titles": {
-            name: settings.title_of(Setting, name) for name in sweep.axes if name != LABEL
+            name: _whose(name, settings.title_of(Setting, name))
+            for name in sweep.axes
+            if name != LABEL
         },
         "metric_titles": {
             name: about.title or name.replace("_", " ") for name, about in columns.items()
@@ -196,8 +198,12 @@ def shared_phrases(sweep: Sweep, images: Callable[[Setting], int]) -> list[str]:
 
 
 def _phrase(name: str, value: Any) -> str:
-    """A setting in words; of the teacher's training and of cloning it says whose it is."""
-    words = settings.in_words(Setting, name, value)
+    """A setting in words."""
+    return _whose(name, settings.in_words(Setting, name, value))
+
+
+def _whose(name: str, words: str) -> str:
+    """Words on a setting; of the teacher's training and of cloning they say whose it is."""
     for owner, whose in (("teacher.", "teacher"), ("start.clone.", "cloning")):
         if name.startswith(owner) and not words.startswith(owner):
             return f"{whose}: {words}"

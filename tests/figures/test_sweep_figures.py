@@ -34,7 +34,7 @@ PANELS = {
     "alignment": ["steps", "cloud", "cloud"],
     "chains": ["line"],
     "classes": ["line"],
-    "cloning": ["line", "line", "cloud", "cloud"],
+    "cloning": ["line", "cloud", "line", "cloud"],
     "datasets": ["bars"],
     "depth": ["line"],
     "ed2b": ["line"],
@@ -338,8 +338,7 @@ def test_transfer_is_drawn_against_cloning_run_by_run(made, show):
         summary.folder.parents[1] / "sweep_runs" / summary.config["runs_record"]
     ).table
     labels = {point["label"] for point in summary.config["points"]}
-    _, _, *clouds = show(summary).axes
-    for axes, m in zip(clouds, (50, 3), strict=True):
+    for axes, m in zip(show(summary).axes[1::2], (50, 3), strict=True):
         points = [
             number
             for number, point in enumerate(summary.config["points"])
