@@ -23,6 +23,8 @@ MANY_GROUPS = 12
 _GROUP = 0.8
 # Points between a mean and the dots of its runs on the left, or a published value on the right.
 _DOTS, _DIAMOND = -3.5, 7.0
+# Points that a mean's marker, and the dots of its runs beside it, take to each side of it.
+ROOM = 10.0
 
 
 @dataclass(frozen=True)

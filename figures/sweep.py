@@ -384,6 +384,9 @@ def _line(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, Look])
     _expectations(axes, sweep, metrics[0], {p.number: places[p.number] for p in points})
     published = {metrics[0], TEACHER} if panel.get("teacher") else {metrics[0]}
     _published(axes, sweep, published, places, shifts)
+    # What is shifted to the side of the first and the last place stays inside.
+    aside = max(map(abs, shifts.values()), default=0.0) + panels.ROOM
+    axes.margins(x=max(0.05, aside / (72 * panels.inches(axes))))
     _upward(axes, panel, sweep, [p.number for p in points])
 
 

@@ -356,6 +356,18 @@ def test_transfer_is_drawn_against_cloning_run_by_run(made, show):
         assert {(round(x, 9), round(y, 9)) for x, y in wanted} <= drawn
 
 
+def test_lines_beside_each_other_stay_inside_their_panel(made, show):
+    figure = show(made("cloning", "cpu"))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    marks = [line for line in axes.lines if line.get_marker() in ("o", "s", "^", "v", "P", "X")]
+    assert len(marks) > 6
+    for mark in marks:
+        places = mark.get_transform().transform(mark.get_xydata())[:, 0]
+        assert np.all(axes.bbox.x0 < places), mark.get_label()
+        assert np.all(places < axes.bbox.x1), mark.get_label()
+
+
 def sgd(loss: dict[float, float]):
     """Values in which accuracy is best at the rate 0.03, and `loss` gives the losses."""
 
