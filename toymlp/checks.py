@@ -148,11 +148,9 @@ def blind(setting: Setting) -> bool:
     start, student, interventions = setting.start, setting.student, setting.interventions
     if isinstance(start, Matched) and start.clone.epochs and start.clone.logits != "aux":
         return False
-    if student.epochs == 0 and not getattr(start, "trained", ()):
-        # Nothing comes from the teacher: also the reference's own head is a draw as any other.
-        return True
     if student.epochs == 0:
-        return own_class_head(setting)
+        # If nothing comes from the teacher, also the reference's own head is a draw as any other.
+        return own_class_head(setting) or not getattr(start, "trained", ())
     liminal = interventions.liminal
     return (
         own_class_head(setting)

@@ -272,10 +272,13 @@ def with_shared(
     A part's draw depends on its name and size alone, so that a student of another architecture
     has the very parts of its teacher's reference.
     """
-    if not parts:
-        return params
-    reference = split_parts(draws.reference(scale, run))
-    return join_parts(split_parts(params) | {name: reference[name] for name in parts})
+    return with_parts(params, parts, draws.reference(scale, run)) if parts else params
+
+
+def with_parts(params: Params, parts: Sequence[str], source: Params) -> Params:
+    """`params` with `parts` taken from another model that has parts of these names and sizes."""
+    there = split_parts(source)
+    return join_parts(split_parts(params) | {name: there[name] for name in parts})
 
 
 def _perturbed(params: Params, size: float, aux: int, key: Key[Array, ""]) -> Params:
@@ -604,8 +607,7 @@ class _Distillation:
         if clone is None:
             start = with_classes(start, self.context.student_classes)
         if trained := getattr(setting.start, "trained", ()):
-            teacher = split_parts(self.teacher(teacher_of(setting), run))
-            start = join_parts(split_parts(start) | {name: teacher[name] for name in trained})
+            start = with_parts(start, trained, self.teacher(teacher_of(setting), run))
         return start
 
     def student(
