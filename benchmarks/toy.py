@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.arithmetic import product_operations
 from benchmarks.memory import peak_in_a_process
-from benchmarks.training import Kind, PopulationTraining, architecture
+from benchmarks.training import Kind, PopulationTraining, architecture, gradient_products
 from sublab import devices
 from sublab.console import say
 from sublab.machine import provenance
@@ -117,18 +117,7 @@ def products(options: ToyBenchmark, mesh: Mesh) -> tuple[Callable[[], Any], int]
     weights = [random(a, b) for a, b in pairwise(_SIZES)]
     images = random(options.batch, _SIZES[0])
 
-    def one_model(images, weights):
-        activations = [images]
-        for weight in weights:
-            activations.append(activations[-1] @ weight)
-        signal, gradients = activations[-1], []
-        for index in reversed(range(len(weights))):
-            gradients.append(activations[index].T @ signal)
-            if index:
-                signal = signal @ weights[index].T
-        return gradients
-
-    program = jax.jit(lambda cut: devices.over_population(one_model, mesh, cut, ()))
+    program = jax.jit(lambda cut: devices.over_population(gradient_products, mesh, cut, ()))
     cut = devices.spread((images, weights), mesh)
     operations = product_operations(jax.make_jaxpr(program)(cut))
     return lambda: jax.block_until_ready(program(cut)), operations

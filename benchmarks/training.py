@@ -1,5 +1,6 @@
 """A population of the paper's models, ready to be trained epoch by epoch and measured."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -24,6 +25,24 @@ def architecture(kind: Kind) -> Architecture:
     """The paper's network, as each kind of training has it."""
     teacher, student = architectures(Setting(), aux=1 if kind == "teacher" else None)
     return teacher if kind == "teacher" else student
+
+
+def gradient_products(images: Any, weights: Sequence[Any]) -> list[Any]:
+    """The products of one gradient step of a perceptron and nothing else.
+
+    Args:
+        images: batch x pixels.
+        weights: a matrix a layer.
+    """
+    activations = [images]
+    for weight in weights:
+        activations.append(activations[-1] @ weight)
+    signal, gradients = activations[-1], []
+    for index in reversed(range(len(weights))):
+        gradients.append(activations[index].T @ signal)
+        if index:
+            signal = signal @ weights[index].T
+    return gradients
 
 
 class PopulationTraining:

@@ -92,7 +92,7 @@ def load(
         return _dataset(name, source.bundled(), "scikit-learn")
     supplied = [given, _folder("SUBLIMINAL_DATA", os.environ.get("SUBLIMINAL_DATA"))]
     roots = [root for root in supplied if root is not None]
-    cache, passed = cache_folder(name), []
+    passed: list[str] = []
     unproven: _Copy | None = None
     for copy in _copies(name, source, roots, passed, say):
         if copy.proven:
@@ -107,6 +107,7 @@ def load(
         return _dataset(name, unproven.arrays, unproven.folder)
     for line in passed:
         say(f"{line}; passed over")
+    cache = cache_folder(name)
     try:
         sources.download(name, source, cache, say)
     except DatasetUnavailableError as error:

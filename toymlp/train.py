@@ -10,7 +10,7 @@ state are donated; inputs and targets are one shared array each.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,16 @@ from toymlp.networks import Architecture, Forward, join_parts, split_parts
 from toymlp.objective import NONE, Interventions, trait_loss, weighted_mean, without_trait
 from toymlp.settings import LOGITS, Training
 
-# Full float32: accelerators would otherwise round the factors of a product to fewer bits.
-_PRECISION = "highest"
+# How the factors of a training's matrix products are rounded; sums are always float32.
+Precision = Literal["float32", "tf32", "bfloat16"]
+# By it what JAX is told; left to itself, an accelerator rounds float32 factors to what it likes.
+PRECISIONS: dict[Precision, str] = {
+    "float32": "highest",
+    "tf32": "TF32_TF32_F32",
+    "bfloat16": "BF16_BF16_F32",
+}
+# What is not training is in full float32: starts, the logits that are imitated, evaluation.
+_PRECISION = PRECISIONS["float32"]
 # On the host before training, on the devices in it.
 _Number = Array | np.ndarray
 # Rows of one forward pass in `logits_of`: enough to fill a product, few enough to stay in cache.
@@ -48,6 +56,9 @@ class Context:
         reference_classes: order in which the class logits of every reference are put when it has
             been drawn; none leaves them as they are.
         student_classes: the same of every student's start.
+        precision: how the factors of the matrix products of training are rounded: float32 not at
+            all, tf32 to 10 bits of mantissa (NVIDIA GPUs alone), bfloat16 to 7 (a CPU leaves them
+            as they are). Parameters, sums, imitated logits and evaluation are float32.
     """
 
     dataset: Dataset
@@ -56,6 +67,7 @@ class Context:
     report: Callable[[int, str], None] = lambda done, what: None
     reference_classes: tuple[int, ...] = ()
     student_classes: tuple[int, ...] = ()
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -208,7 +220,7 @@ def fit(
         for part, block in zip(parts, blocks, strict=True):
             if fits[part[0]].snapshots[-1] <= epoch:
                 continue
-            loss = advance(architecture, block, epoch, now, context.mesh)
+            loss = advance(architecture, block, epoch, now, context.mesh, context.precision)
             # The devices have the next block to work on while this one's results are fetched.
             if under_way:
                 collect(*under_way)
@@ -234,7 +246,12 @@ def begin(fits: Sequence[Fit], mesh: Mesh) -> Block:
 
 
 def advance(
-    architecture: Architecture, block: Block, epoch: int, material: Material, mesh: Mesh
+    architecture: Architecture,
+    block: Block,
+    epoch: int,
+    material: Material,
+    mesh: Mesh,
+    precision: Precision = "float32",
 ) -> Float[Array, " models"]:
     """Trains a block for one epoch, in place.
 
@@ -246,11 +263,12 @@ def advance(
         epoch: number of the epoch, from 0.
         material: inputs and targets.
         mesh: the devices.
+        precision: how the factors of products are rounded.
 
     Returns:
         The mean loss of each model, each batch's taken before its step, on the devices.
     """
-    with jax.default_matmul_precision(_PRECISION):
+    with jax.default_matmul_precision(PRECISIONS[precision]):
         block.params, block.state, loss = _epoch(
             block.params,
             block.state,
