@@ -7,6 +7,9 @@ anew, from the tables that `sublab results export` makes:
     <!-- data: ed2b -->  ...  <!-- end -->                                 a table of results
     <!-- generated: presets -->  ...  <!-- end -->                         a table from the types
 
+`gpu/h200` is a measurement of `benchmarks/gpu.py`, named by its part and precision: `gpu/h200
+seconds part=ed2b`; the accuracies in it have a `label`.
+
 A value is named by the experiment, the metric (`accuracy` unless it is said), and the place on the
 axes, `KEY=VALUE` with quotation marks where there are blanks; `index=0` is the place in a metric
 that is a list. Behind a colon stands how it is written, `mean [low, high]` unless it is said, where
@@ -55,6 +58,11 @@ _OF_ROW = ("mean", "low", "high")
 NONE = "\N{EN DASH}"
 _NOT_YET = "not measured on this engine yet"
 _WORD = re.compile(r"[a-z_]+")
+# From here on a number is written without an exponent, its thousands apart.
+_LARGE = 1_000
+# Measurements of an accelerator lie in a folder of their own.
+_BENCHMARKS = "gpu/"
+_PRECISIONS = ("float32", "tf32", "bfloat16")
 # Metrics that a table of a sweep leaves out; they are in the CSV.
 _LEFT_OUT = ("accuracy", "start_accuracy", "clone_loss")
 
@@ -80,6 +88,8 @@ def read_table(folder: Path, name: str) -> ResultTable | None:
     Raises:
         InputError: one of its two files is missing or is no such file.
     """
+    if name.startswith(_BENCHMARKS):
+        return _read_benchmark(folder / f"{name}.json", name)
     paths = [folder / f"{name}.{ending}" for ending in ("csv", "json")]
     if not any(path.exists() for path in paths):
         return None
@@ -88,6 +98,49 @@ def read_table(folder: Path, name: str) -> ResultTable | None:
         return ResultTable(name, json.loads(paths[1].read_text("utf-8")), rows)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / name}: cannot be read ({error}); export it again") from None
+
+
+def _read_benchmark(path: Path, name: str) -> ResultTable | None:
+    """What `benchmarks/gpu.py` wrote, a row a number; None where there is none.
+
+    Raises:
+        InputError: the file is no such file.
+    """
+    if not path.exists():
+        return None
+    try:
+        parts = json.loads(path.read_text("utf-8"))
+        made = parts.pop("made_by")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); measure it again") from None
+    rows: list[dict[str, str]] = []
+
+    def walk(figures: Mapping[str, Any], place: dict[str, str], path: tuple[str, ...]) -> None:
+        place = place | {"precision": figures.get("precision", place["precision"])}
+        for key, value in figures.items():
+            if isinstance(value, dict) and "runs" in value:
+                numbers = {word: str(value[word]) for word in ("n", *_OF_ROW)}
+                rows.append(place | numbers | {"metric": path[-1], "label": key})
+            elif isinstance(value, dict) and key in _PRECISIONS:
+                walk(value, place | {"precision": key}, path)
+            elif isinstance(value, dict):
+                walk(value, place, (*path, key))
+            elif isinstance(value, float | int) and not isinstance(value, bool):
+                rows.append(place | {"metric": "/".join((*path, key)), "mean": str(value)})
+
+    for part, figures in parts.items():
+        if isinstance(figures, dict):
+            walk(figures, {"part": part, "precision": ""}, ())
+    about = {
+        "title": made["device"]["kind"],
+        "processor": made["device"]["processor"],
+        "revision": made["git"],
+        "date": made["finished"].split("T")[0],
+        "versions": made["versions"],
+        "size": parts["size"],
+        "shares": ["accuracy"],
+    }
+    return ResultTable(name, about, rows)
 
 
 def write(page: Path, data: Path) -> bool:
@@ -277,6 +330,8 @@ def number(text: str, share: bool, signed: bool = False, digits: int = 3) -> str
     if text == "":
         return NONE
     sign = "+" if signed else ""
+    if abs(float(text)) >= _LARGE:
+        return format(int(float(f"{float(text):.{digits}g}")), f"{sign},")
     shown = format(float(text), f"{sign}.{digits}f" if share else f"{sign}.{digits}g")
     return re.sub(r"^([+-]?)0\.", r"\1.", shown)
 
