@@ -275,12 +275,12 @@ def fig10b(machine: Machine, done: Figures) -> Figures:
     return figures
 
 
-def fastest(done: Figures, machine: Machine) -> Precision:
+def fastest(done: Figures, precisions: Sequence[Precision]) -> Precision:
     """The fastest precision whose results are equivalent to float32's; float32 if unknown."""
     figures = done.get("fig10b", {})
     passing: list[Precision] = [
         precision
-        for precision in machine.precisions
+        for precision in precisions
         if precision in figures
         and all(row["within"] for row in figures[precision].get("equivalence", {}).values())
     ]
@@ -303,7 +303,7 @@ def ed2b(machine: Machine, done: Figures) -> Figures:
         for kind, changes in kinds.items()
         for aux in machine.size.aux
     }
-    return _one(machine, named, fastest(done, machine))
+    return _one(machine, named, fastest(done, machine.precisions))
 
 
 def ed2c(machine: Machine, done: Figures, **inputs: Any) -> Figures:
@@ -315,7 +315,7 @@ def ed2c(machine: Machine, done: Figures, **inputs: Any) -> Figures:
         )
         for epochs in machine.size.lengths
     }
-    return _one(machine, named, fastest(done, machine))
+    return _one(machine, named, fastest(done, machine.precisions))
 
 
 def ed2c_images(machine: Machine, done: Figures) -> Figures:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -39,6 +40,7 @@ def made_up(tmp_path_factory) -> Path:
         record(folder / "results", of_preset(name), steps=20 if name == "alignment" else 2)
     export(ExportOptions(out=folder / "results", to=folder / "data"))
     (folder / "measured").symlink_to(PIECES)
+    (folder / "data" / "gpu").symlink_to(DATA / "gpu")
     return folder / "data"
 
 
@@ -171,6 +173,40 @@ def test_a_value_that_is_not_there_is_refused(tmp_path, what, said):
         docs.filled("<!-- generated: measured ed9 -->\n<!-- end -->", tmp_path)
     with pytest.raises(InputError, match="generated: knobs: there are settings, "):
         docs.filled("<!-- generated: knobs -->\n<!-- end -->", tmp_path)
+
+
+def test_numbers_of_a_benchmark_are_found_by_part_and_precision(tmp_path):
+    sample = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100, "runs": [0.4, 0.6]}
+    figures = {
+        "size": "full",
+        "fig10b": {
+            "tf32": {"seconds": 9.5, "rates": {"students": {"teraflops": 87.0}}},
+            "float32": {"seconds": 25.0, "accuracy": {"teacher": sample}},
+        },
+        "ed2b": {"precision": "tf32", "seconds": 34_321.0, "within": True},
+        "made_by": {
+            "device": {"kind": "a GPU", "processor": "a processor"},
+            "git": "abc",
+            "finished": "2026-11-27T02:15:01+00:00",
+            "versions": {"jax": "0.11.2"},
+        },
+    }
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "one.json").write_text(json.dumps(figures))
+    for what, text in {
+        "gpu/one seconds part=fig10b precision=tf32 : mean": "9.5",
+        "gpu/one seconds part=ed2b precision=tf32 : mean": "34,300",
+        "gpu/one rates/students/teraflops part=fig10b precision=tf32 : mean": "87",
+        "gpu/one part=fig10b precision=float32 label=teacher : mean [low, high], n": (
+            ".500 [.400, .600], 100"
+        ),
+        "gpu/one : title, date, jax": "a GPU, 2026-11-27, 0.11.2",
+        "gpu/none seconds part=fig10b : mean": None,
+    }.items():
+        assert docs.value(what, tmp_path) == text
+    (tmp_path / "gpu" / "one.json").write_text("{}")
+    with pytest.raises(InputError, match="measure it again"):
+        docs.value("gpu/one seconds part=ed2b : mean", tmp_path)
 
 
 def test_no_line_begins_with_a_value():

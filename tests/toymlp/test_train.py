@@ -388,3 +388,17 @@ def test_a_model_takes_at_most_40_mb_and_25_models_fit_in_3_gb(computing):
     single, many = (peak_of(count, computing) for count in (1, 25))
     assert (many - single) / 24 <= 40
     assert many <= 3000
+
+
+def test_the_precision_of_training_is_what_its_products_ask_for(context, labelled, monkeypatch):
+    asked = []
+
+    def watched(params, state, rows, epoch, material, **static):
+        asked.append(jax.config.jax_default_matmul_precision)  # pyright: ignore
+        return params, state, jnp.zeros(2)
+
+    monkeypatch.setattr(train, "_epoch", watched)
+    for precision in train.PRECISIONS:
+        trained = replace(context, precision=precision)
+        fit(NETWORK, [learner(0, epochs=1)], lambda _: labelled, trained, "learners")
+    assert asked == ["highest", "TF32_TF32_F32", "BF16_BF16_F32"]
