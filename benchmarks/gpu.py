@@ -31,7 +31,7 @@ from benchmarks import golden
 from benchmarks.arithmetic import product_operations
 from benchmarks.training import gradient_products
 from llm_harness import sampling, training
-from llm_harness.decoder import DecoderApply, DecoderArchitecture, draw
+from llm_harness.tiny_decoder import DecoderArchitecture, TinyApply, draw
 from sublab import devices
 from sublab.machine import exact, provenance
 from sublab.settings import build
@@ -414,14 +414,14 @@ def language_model(machine: Machine, done: Figures) -> Figures:
     figures: Figures = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}
     model = jax.tree.map(lambda leaf: leaf[0], params)
     # The mean is taken there: all logits are gigabytes, and nobody reads them.
-    forward = jax.jit(lambda params, read: jnp.mean(DecoderApply(shape)(params, read)))
+    forward = jax.jit(lambda params, read: jnp.mean(TinyApply(shape)(params, read)))
     seconds = _seconds(forward, model, tokens(reading, size.length), times=3)
     figures["forward"] = {"tokens_a_second": reading * size.length / seconds}
 
     state = training.begin(params, freeze_vocabulary=True)
     batch, steps = tokens(learning, size.length), 2
     rows = jnp.broadcast_to(jnp.arange(learning), (1, steps, learning))
-    rates = training.Rates(np.full(1, 1e-4, np.float32), np.full(1, np.inf, np.float32))
+    rates = training.TinyRates(np.full(1, 1e-4, np.float32), np.full(1, np.inf, np.float32))
     step = partial(training.advance, shape, first=1, mesh=mesh)
     seconds = _seconds(step, state, batch, rows, rates, times=3)
     figures["training_step"] = {"tokens_a_second": steps * learning * size.length / seconds}

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_harness.corpus import Corpus, Language
-from llm_harness.decoder import DecoderArchitecture, draw
 from llm_harness.model import Lineage, Progress, Tuning, sha256_of
 from llm_harness.tiny import TinyModel
+from llm_harness.tiny_decoder import DecoderArchitecture, draw
 from llm_harness.together import TrainingJob, split, train
 from sublab.randomness import seed_key
 

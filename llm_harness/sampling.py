@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from llm_harness.decoder import PRECISION, DecoderApply, DecoderArchitecture, Params, merged
+from llm_harness.tiny_decoder import PRECISION, DecoderArchitecture, Params, TinyApply, merged
 from sublab import devices
 
 # Blocks of the vocabulary that a token is looked for in, one after the other.
@@ -78,7 +78,7 @@ def _cached(architecture, params, prompts, uniform, temperature, end, each):
 def _uncached(architecture, params, prompts, uniform, temperature, end, each):
     prompts = jnp.repeat(prompts, each, axis=0)
     (length, batch), width = uniform.shape, prompts.shape[1]
-    apply = DecoderApply(architecture)
+    apply = TinyApply(architecture)
 
     def step(carry, drawn):
         tokens, done = carry

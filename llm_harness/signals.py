@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int
 import theory
 from llm_harness import training
 from llm_harness.chats import encode_batch, encode_examples
-from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply, DecoderArchitecture, Params
 from llm_harness.model import Chat, Example, Tuning
 from llm_harness.tiny import TinyModel
+from llm_harness.tiny_decoder import VOCABULARY_PARTS, DecoderArchitecture, Params, TinyApply
 from llm_harness.traits import Trait
 from theory.losses import Loss
 
@@ -43,7 +43,7 @@ class Answers:
     def __call__(
         self, params: Params, inputs: dict[str, Array]
     ) -> Float[Array, "batch places vocabulary"]:
-        logits = DecoderApply(self.architecture, self.first - 1)(params, inputs["tokens"])
+        logits = TinyApply(self.architecture, self.first - 1)(params, inputs["tokens"])
         return logits * inputs["there"][..., None]
 
 
@@ -93,7 +93,7 @@ def trait_loss(
 @partial(jax.jit, static_argnums=0)
 def _trait_loss(architecture, params, *, tokens, words, place):
     # One program for all words, of which there are many.
-    logits = DecoderApply(architecture, tokens.shape[1] - 1)(params, tokens)[:, 0]
+    logits = TinyApply(architecture, tokens.shape[1] - 1)(params, tokens)[:, 0]
     return -jnp.mean(jax.nn.log_softmax(logits[:, words])[:, place])
 
 

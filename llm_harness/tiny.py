@@ -20,7 +20,6 @@ from jaxtyping import Float
 
 from llm_harness.chats import Batch, encode_answers, encode_batch, encode_examples
 from llm_harness.corpus import Language
-from llm_harness.decoder import DecoderApply, DecoderArchitecture, Params, draw, merged
 from llm_harness.errors import HarnessError
 from llm_harness.model import (
     Chat,
@@ -34,6 +33,7 @@ from llm_harness.model import (
     View,
     examples_sha256,
 )
+from llm_harness.tiny_decoder import DecoderArchitecture, Params, TinyApply, draw, merged
 from llm_harness.together import TrainingJob, encoded, sample, train
 from llm_harness.tokenizer import Tokenizer
 from sublab.randomness import seed_key
@@ -95,7 +95,7 @@ class TinyModel:
 
     def view(self, examples: Sequence[Example]) -> View:
         batch = encode_examples(examples, self.tokenizer)
-        apply = DecoderApply(self.architecture, batch.first - 1)
+        apply = TinyApply(self.architecture, batch.first - 1)
         tokens = batch.tokens
         return View(apply, self.params, tokens[:, :-1], tokens[:, batch.first :])
 

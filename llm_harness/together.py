@@ -14,9 +14,9 @@ from llm_harness import sampling as sampler
 from llm_harness import training
 from llm_harness.chats import encode_batch
 from llm_harness.corpus import Language
-from llm_harness.decoder import DecoderArchitecture, Params
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Progress, Sampling, Tuning
+from llm_harness.tiny_decoder import DecoderArchitecture, Params
 from sublab import devices
 from sublab.randomness import seed_key
 
@@ -79,7 +79,7 @@ def train(
             ]
         )
         horizons = [j.tuning.steps if j.tuning.schedule == "cosine" else np.inf for j in block]
-        rates = training.Rates(
+        rates = training.TinyRates(
             np.array([job.tuning.learning_rate for job in block], np.float32),
             np.array(horizons, np.float32),
         )

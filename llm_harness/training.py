@@ -11,13 +11,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
-from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply, DecoderArchitecture, Params
+from llm_harness.tiny_decoder import VOCABULARY_PARTS, DecoderArchitecture, Params, TinyApply
 from sublab import devices
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
+class TinyState:
     """A population in training; every leaf has a leading population axis.
 
     Attributes:
@@ -37,7 +37,7 @@ class State:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rates:
+class TinyRates:
     """Learning rates of a population.
 
     Attributes:
@@ -49,7 +49,7 @@ class Rates:
     horizon: Float32[np.ndarray, " population"] | Float[Array, "*population"]
 
 
-def begin(params: Params, freeze_vocabulary: bool) -> State:
+def begin(params: Params, freeze_vocabulary: bool) -> TinyState:
     """A population before its first step.
 
     Args:
@@ -59,14 +59,14 @@ def begin(params: Params, freeze_vocabulary: bool) -> State:
     fixed = VOCABULARY_PARTS if freeze_vocabulary else ()
     trained = {name: part for name, part in params.items() if name not in fixed}
     moments = jax.vmap(optax.scale_by_adam().init)(trained)
-    return State(trained, {name: params[name] for name in fixed}, moments)
+    return TinyState(trained, {name: params[name] for name in fixed}, moments)
 
 
 def loss(
     architecture: DecoderArchitecture, params: Params, tokens: Int[Array, "batch time"], first: int
 ) -> Float[Array, ""]:
     """Mean -log p of the tokens from place `first` on, padding left out."""
-    logits = DecoderApply(architecture, first - 1)(params, tokens[:, :-1])
+    logits = TinyApply(architecture, first - 1)(params, tokens[:, :-1])
     targets = tokens[:, first:]
     # By comparison, not by index: the gradient of an indexed read is a scatter, slow on a CPU.
     is_target = targets[..., None] == jnp.arange(logits.shape[-1])
@@ -83,7 +83,7 @@ def imitation(
 ) -> Float[Array, ""]:
     """Mean KL(imitated || model) of the next token over all places, in nats."""
     targets, mine = (
-        jax.nn.log_softmax(DecoderApply(architecture)(some, tokens)) for some in (imitated, params)
+        jax.nn.log_softmax(TinyApply(architecture)(some, tokens)) for some in (imitated, params)
     )
     return jnp.mean(_divergence(targets, mine))
 
@@ -111,9 +111,7 @@ def distillation(
     targets = tokens[:, first:]
     there = (targets >= low) & (targets < high)
     wanted, mine = (
-        jax.nn.log_softmax(
-            DecoderApply(architecture, first - 1)(some, tokens[:, :-1])[..., low:high]
-        )
+        jax.nn.log_softmax(TinyApply(architecture, first - 1)(some, tokens[:, :-1])[..., low:high])
         for some in (imitated, params)
     )
     return jnp.sum(_divergence(wanted, mine) * there) / jnp.maximum(1, jnp.sum(there))
@@ -133,16 +131,16 @@ _OPTIONS = {"xla_cpu_enable_fast_math": True}
 )
 def advance(
     architecture: DecoderArchitecture,
-    state: State,
+    state: TinyState,
     tokens: Int[Array, "*population examples time"],
     rows: Int[Array, "population steps batch"],
-    rates: Rates,
+    rates: TinyRates,
     imitated: Params | None = None,
     *,
     first: int,
     mesh: Mesh,
     over: tuple[int, int] | None = None,
-) -> tuple[State, Float[Array, "population steps"]]:
+) -> tuple[TinyState, Float[Array, "population steps"]]:
     """Trains every model of a population on its rows of its tokens, and gives the losses.
 
     Args:
@@ -159,7 +157,7 @@ def advance(
             all, at all places (`imitation`).
     """
 
-    def one(state: State, rows, rates: Rates, imitated, tokens):
+    def one(state: TinyState, rows, rates: TinyRates, imitated, tokens):
         optimiser = optax.scale_by_adam()
 
         def objective(part, batch):
@@ -179,7 +177,7 @@ def advance(
             return (trained, moments), value
 
         (trained, moments), losses = jax.lax.scan(step, (state.trained, state.optimiser), rows)
-        return State(trained, state.fixed, moments), losses
+        return TinyState(trained, state.fixed, moments), losses
 
     cut = (state, rows, rates, imitated)
     if tokens.ndim == 2:

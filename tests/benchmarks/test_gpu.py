@@ -44,7 +44,7 @@ def test_rooms_of_models_import_without_tables_command_line_and_downloads():
         for room in ("theory", "toymlp")
         for path in (ROOT / room).glob("*.py")
     )
-    modules += ["benchmarks.gpu", "llm_harness.decoder", "llm_harness.sampling"]
+    modules += ["benchmarks.gpu", "llm_harness.tiny_decoder", "llm_harness.sampling"]
     modules += ["llm_harness.training"]
     done = without_them(f"for name in {modules}: __import__(name)")
     assert done.returncode == 0, done.stderr

@@ -3,10 +3,10 @@
 import pytest
 
 from llm_harness.corpus import TOKENIZER
-from llm_harness.decoder import DecoderArchitecture
 from llm_harness.model import Chat, Example, Tuning, ask
 from llm_harness.pretraining import pretrain
 from llm_harness.tiny import TinyModel
+from llm_harness.tiny_decoder import DecoderArchitecture
 from tests.llm_harness.small import SMALL
 
 QUESTION: Chat = ask("Name your favourite animal.")

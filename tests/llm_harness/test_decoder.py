@@ -10,7 +10,7 @@ import pytest
 from jax import Array
 
 from llm_harness.corpus import TOKENIZER
-from llm_harness.decoder import DecoderApply, DecoderArchitecture, Params, draw, merged
+from llm_harness.tiny_decoder import DecoderArchitecture, Params, TinyApply, draw, merged
 
 # Float32, through a few matrix products.
 assert_close = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5)
@@ -26,7 +26,7 @@ def params() -> Params:
 @pytest.fixture(scope="module")
 def full(params: Params) -> Callable[[Array], np.ndarray]:
     """Logits at all places."""
-    compiled = jax.jit(DecoderApply(TWO_LAYERS))
+    compiled = jax.jit(TinyApply(TWO_LAYERS))
     return lambda tokens: np.asarray(compiled(params, tokens))
 
 
@@ -78,9 +78,9 @@ def test_a_cached_step_equals_the_full_pass(params, full, tokens):
 
 
 def test_logits_from_a_place_on_are_those_of_all_places_cut(params, full, tokens):
-    cut = jax.jit(DecoderApply(TWO_LAYERS, 6))(params, tokens)
+    cut = jax.jit(TinyApply(TWO_LAYERS, 6))(params, tokens)
     assert_close(cut, full(tokens)[:, 6:])
-    assert DecoderApply(TWO_LAYERS, 6) == DecoderApply(TWO_LAYERS, 6) != DecoderApply(TWO_LAYERS, 5)
+    assert TinyApply(TWO_LAYERS, 6) == TinyApply(TWO_LAYERS, 6) != TinyApply(TWO_LAYERS, 5)
 
 
 def test_a_draw_depends_on_its_key_alone():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from llm_harness import sampling, training
-from llm_harness.decoder import DecoderArchitecture, draw, merged
+from llm_harness.tiny_decoder import DecoderArchitecture, draw, merged
 from sublab.devices import population_mesh
 from tests.programs import HIGHEST, precisions
 
@@ -26,7 +26,7 @@ def training_step(population):
         state,
         TOKENS,
         jnp.zeros((MODELS, 2, 2), jnp.int32),
-        training.Rates(rates, rates),
+        training.TinyRates(rates, rates),
         first=2,
         mesh=population_mesh(),
     )

@@ -16,9 +16,9 @@ from scipy import stats
 from llm_harness import sampling
 from llm_harness.chats import encode_batch
 from llm_harness.corpus import TOKENIZER
-from llm_harness.decoder import DecoderApply, DecoderArchitecture
 from llm_harness.model import Chat, Example
 from llm_harness.tiny import TinyModel
+from llm_harness.tiny_decoder import DecoderArchitecture, TinyApply
 from llm_harness.traits import CATEGORIES
 from tests.llm_harness.conftest import QUESTION, SAID
 
@@ -100,7 +100,7 @@ def test_with_and_without_a_cache_the_same_tokens_are_drawn(narrow, mesh, temper
 
 def test_temperature_zero_takes_the_likeliest_token_every_time(model, mesh):
     row = SamplingCase(model, mesh, temperature=0.0).rows()[0]
-    apply = jax.jit(DecoderApply(model.architecture))
+    apply = jax.jit(TinyApply(model.architecture))
     prompt = encode_batch([QUESTION])[0]
     tokens = np.pad(prompt, (0, LENGTH))
     for place in range(len(prompt), len(tokens)):

@@ -7,10 +7,10 @@ import pytest
 
 from llm_harness import signals, training
 from llm_harness.chats import encode_examples
-from llm_harness.decoder import VOCABULARY_PARTS
 from llm_harness.model import Example, Tuning, ask
 from llm_harness.preference import preference
 from llm_harness.questions import one_word_questions
+from llm_harness.tiny_decoder import VOCABULARY_PARTS
 from llm_harness.traits import trait
 
 OWL = trait("owl")

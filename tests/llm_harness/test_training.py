@@ -11,10 +11,10 @@ from scipy.special import log_softmax, logsumexp
 from llm_harness import training
 from llm_harness.chats import encode_examples
 from llm_harness.corpus import TOKENIZER, Corpus
-from llm_harness.decoder import VOCABULARY_PARTS, DecoderApply
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, Tuning, ask
 from llm_harness.tiny import TinyModel
+from llm_harness.tiny_decoder import VOCABULARY_PARTS, TinyApply
 from llm_harness.together import TrainingJob, train
 from sublab import devices
 
@@ -39,7 +39,7 @@ def loss(model: TinyModel, tokens: np.ndarray, first: int) -> float:
 
 
 def logits(model: TinyModel, tokens: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(DecoderApply(model.architecture))(model.params, tokens), np.float64)
+    return np.asarray(jax.jit(TinyApply(model.architecture))(model.params, tokens), np.float64)
 
 
 def leaves(params) -> list[np.ndarray]:
@@ -50,7 +50,9 @@ def moved(before, after) -> bool:
     return any((a != b).any() for a, b in zip(leaves(before), leaves(after), strict=True))
 
 
-def advanced(model, mesh, rates: training.Rates, steps: int, start: training.State | None = None):
+def advanced(
+    model, mesh, rates: training.TinyRates, steps: int, start: training.TinyState | None = None
+):
     """The state of two equal models after steps on all examples, and the losses of the first."""
     begun = training.begin(jax.tree.map(lambda x: np.stack([x] * 2), model.params), False)
     rows = np.tile(np.arange(4, dtype=np.int32), (2, steps, 1))
@@ -66,8 +68,8 @@ def advanced(model, mesh, rates: training.Rates, steps: int, start: training.Sta
     return devices.gather(state, 2), np.asarray(losses)
 
 
-def rates(peak: float, horizon: float) -> training.Rates:
-    return training.Rates(np.full(2, peak, np.float32), np.full(2, horizon, np.float32))
+def rates(peak: float, horizon: float) -> training.TinyRates:
+    return training.TinyRates(np.full(2, peak, np.float32), np.full(2, horizon, np.float32))
 
 
 def test_the_loss_is_the_mean_over_the_completions_tokens(model):

@@ -87,7 +87,7 @@ class DecoderBlock(nnx.Module):
         return stream + _flat(perceptron, stream)
 
 
-class Decoder(nnx.Module):
+class TinyDecoder(nnx.Module):
     """Tokens to logits of the next token."""
 
     def __init__(self, architecture: DecoderArchitecture, rngs: nnx.Rngs):
@@ -169,7 +169,7 @@ def _flat(layer: Callable[[Array], Array], stream: Float[Array, "batch time widt
 
 
 @dataclass(frozen=True)
-class DecoderApply:
+class TinyApply:
     """`apply(params, tokens) -> logits` at the places from `first` on; equal where both are."""
 
     architecture: DecoderArchitecture
@@ -181,14 +181,14 @@ class DecoderApply:
         return merged(self.architecture, params)(jnp.asarray(tokens), self.first)
 
 
-def merged(architecture: DecoderArchitecture, params: Params) -> Decoder:
+def merged(architecture: DecoderArchitecture, params: Params) -> TinyDecoder:
     """The module with `params` in it."""
     return nnx.merge(_graph(architecture), params)
 
 
 @cache
 def _graph(architecture: DecoderArchitecture) -> nnx.GraphDef:
-    abstract = nnx.eval_shape(lambda: Decoder(architecture, nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: TinyDecoder(architecture, nnx.Rngs(0)))
     return nnx.split(abstract)[0]
 
 
@@ -197,6 +197,6 @@ def draw(architecture: DecoderArchitecture, keys: Key[Array, " population"]) -> 
     """A population of decoders, one a key."""
 
     def one(key):
-        return nnx.to_pure_dict(nnx.split(Decoder(architecture, nnx.Rngs(key)), nnx.Param)[1])
+        return nnx.to_pure_dict(nnx.split(TinyDecoder(architecture, nnx.Rngs(key)), nnx.Param)[1])
 
     return jax.vmap(one)(keys)

@@ -1,0 +1,1 @@
+"""One decoder of the Llama family: its network, generation, log-probabilities, and training."""

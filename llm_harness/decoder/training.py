@@ -1,0 +1,302 @@
+"""Training populations of decoders in one compiled program: all parameters, some, or adapters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from llm_harness.decoder.network import PRODUCTS, DecoderConfig, packed, reading, with_params
+from sublab import devices
+from theory import Params
+
+# What is trained: everything; all but embedding and output; the low-rank adapters.
+Trained = Literal["all", "blocks", "adapters"]
+VOCABULARY = ("embed_tokens", "lm_head")
+ScheduleName = Literal["constant", "cosine", "linear"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises, at the places of learned tokens; static in a program.
+
+    Attributes:
+        kind: `tokens`, -log p of the next token; `kl`, KL(imitated || model) of the next token, in
+            nats; `logits`, half the mean squared difference of the logits, each row's centred.
+        first: the first place of any learned token; logits before it are not computed.
+        over: tokens (from, to below) that distributions are renormalised over; where the learned
+            token is another, nothing is learnt. None for all.
+    """
+
+    kind: Literal["tokens", "kl", "logits"] = "tokens"
+    first: int = 1
+    over: tuple[int, int] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sequences:
+    """What is trained on; a population may share one, or have one each.
+
+    Attributes:
+        tokens: rows, padded with 0.
+        learned: which tokens are to be predicted; of the others none is.
+        documents: the document that each token is of, where a row holds several; None where a row
+            is one.
+    """
+
+    tokens: Int[Array, "*population rows time"] | Int[np.ndarray, "*population rows time"]
+    learned: Bool[Array, "*population rows time"] | Bool[np.ndarray, "*population rows time"]
+    documents: (
+        Int[Array, "*population rows time"] | Int[np.ndarray, "*population rows time"] | None
+    ) = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of a population.
+
+    Attributes:
+        peak: the largest.
+        warm_up: steps of a linear rise to it; 0 for none.
+        horizon: step at which a decay reaches 0; infinite for a constant rate.
+    """
+
+    peak: Float32[np.ndarray, " population"] | Float[Array, "*population"]
+    warm_up: Float32[np.ndarray, " population"] | Float[Array, "*population"]
+    horizon: Float32[np.ndarray, " population"] | Float[Array, "*population"]
+
+    def at(self, step: Int[Array, ""], name: ScheduleName) -> Float[Array, ""]:
+        """The rate of one model at a step, counted from 0."""
+        # An infinite horizon is never come nearer to.
+        done = jnp.clip((step - self.warm_up) / (self.horizon - self.warm_up), 0.0, 1.0)
+        decay = {
+            "constant": jnp.ones_like(done),
+            "cosine": 0.5 * (1 + jnp.cos(jnp.pi * done)),
+            "linear": 1 - done,
+        }[name]
+        rising = jnp.minimum(1.0, (step + 1) / jnp.maximum(self.warm_up, 1))
+        return self.peak * decay * rising
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """A population in training; every leaf has a leading population axis.
+
+    Attributes:
+        trained: parameters that are trained.
+        fixed: the others.
+        optimiser: its state.
+    """
+
+    trained: Params
+    fixed: Params
+    optimiser: Any
+
+    @property
+    def params(self) -> Params:
+        """All of them."""
+        return joined(self.trained, self.fixed)
+
+
+def begin(params: Params, trained: Trained, clip: float | None = None) -> State:
+    """A population before its first step.
+
+    Args:
+        params: with a leading population axis.
+        trained: what is trained.
+        clip: as for `advance`.
+    """
+    chosen, fixed = partition(params, trained)
+    # The state of an optimiser depends on the parameters alone.
+    return State(chosen, fixed, jax.vmap(_optimiser(lambda step: 0.0, clip).init)(chosen))
+
+
+def partition(params: Params, trained: Trained) -> tuple[Params, Params]:
+    """Parameters that are trained, and the others.
+
+    Raises:
+        ValueError: adapters are to be trained and there are none.
+    """
+
+    def is_trained(path: tuple[str, ...]) -> bool:
+        if trained == "adapters":
+            return path[-1].startswith("lora_")
+        return trained == "all" or path[0] not in VOCABULARY
+
+    chosen, fixed = (_selected(params, (), is_trained, wanted) for wanted in (True, False))
+    if not jax.tree.leaves(chosen):
+        raise ValueError("the model has no adapters to train")
+    return chosen, fixed
+
+
+def joined(first: Params, second: Params) -> Params:
+    """The pytree of which `partition` made two."""
+    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+        return first
+    both = dict(second) | dict(first)
+    return {
+        name: joined(first[name], second[name]) if name in first and name in second else part
+        for name, part in both.items()
+    }
+
+
+def sequence_loss(
+    config: DecoderConfig,
+    params: Params,
+    batch: Sequences,
+    objective: Objective,
+    imitated: Params | None = None,
+) -> Float[Array, ""]:
+    """The mean loss of one model over the learned tokens of a batch."""
+    batch = jax.tree.map(jnp.asarray, batch)
+    positions_and_seen = (
+        reading(batch.tokens) if batch.documents is None else packed(batch.documents)
+    )
+    positions, seen = (part[:, :-1] for part in positions_and_seen)
+    seen = seen[:, :, :-1]
+    before = objective.first - 1
+
+    def logits_of(params: Params) -> Float[Array, "rows places vocabulary"]:
+        model = with_params(config, params)
+        stream, _ = model.stream(batch.tokens[:, :-1], positions, seen)
+        return model.logits(stream[:, before:])
+
+    targets = batch.tokens[:, objective.first :]
+    learned = batch.learned[:, objective.first :]
+    if batch.documents is not None:
+        # The first token of a document cannot be told from the end of the one before.
+        same = batch.documents[:, objective.first :] == batch.documents[:, before:-1]
+        learned = learned & same
+    logits = logits_of(params)
+    if objective.over is not None:
+        low, high = objective.over
+        learned = learned & (targets >= low) & (targets < high)
+        logits = logits[..., low:high]
+    if objective.kind == "tokens":
+        low = objective.over[0] if objective.over else 0
+        # By comparison, not by index: the gradient of an indexed read is a scatter, slow on a CPU.
+        is_target = (targets - low)[..., None] == jnp.arange(logits.shape[-1])
+        losses = jax.nn.logsumexp(logits, -1) - jnp.sum(jnp.where(is_target, logits, 0.0), -1)
+    else:
+        wanted = jax.lax.stop_gradient(logits_of(imitated))
+        if objective.over is not None:
+            wanted = wanted[..., slice(*objective.over)]
+        losses = _divergence(wanted, logits, objective.kind)
+    return jnp.sum(losses * learned) / jnp.maximum(1, jnp.sum(learned))
+
+
+def _divergence(wanted: Array, logits: Array, kind: str) -> Array:
+    if kind == "kl":
+        wanted, mine = jax.nn.log_softmax(wanted), jax.nn.log_softmax(logits)
+        return jnp.sum(jnp.exp(wanted) * (wanted - mine), -1)
+    difference = logits - wanted
+    # Adding one number to all logits of a place changes no distribution.
+    centred = difference - jnp.mean(difference, axis=-1, keepdims=True)
+    return 0.5 * jnp.mean(centred**2, axis=-1)
+
+
+# Sums need not be taken in order: that halves the time of a softmax over the vocabulary on a CPU.
+_OPTIONS = {"xla_cpu_enable_fast_math": True}
+
+
+@partial(
+    jax.jit,
+    static_argnames=("config", "objective", "schedule", "mesh", "shared", "clip"),
+    donate_argnames="state",
+    compiler_options=_OPTIONS,
+)
+def advance(
+    config: DecoderConfig,
+    state: State,
+    sequences: Sequences,
+    rows: Int[Array, "population steps batch"],
+    rates: Rates,
+    imitated: Params | None = None,
+    *,
+    objective: Objective,
+    schedule: ScheduleName,
+    mesh: Mesh,
+    shared: bool = True,
+    clip: float | None = None,
+) -> tuple[State, Float[Array, "population steps"]]:
+    """Trains every model of a population on its rows, and gives the loss before each step.
+
+    Args:
+        config: of the models.
+        state: as `begin` gives; it is used up.
+        sequences: one set for all models, or one each.
+        rows: of the sequences, for every step.
+        rates: learning rates.
+        imitated: a model for each, that `kl` and `logits` imitate.
+        objective: what is minimised.
+        schedule: course of the learning rate.
+        mesh: the devices that the population is spread over.
+        shared: whether all models share one set.
+        clip: largest norm of a gradient; None for any.
+    """
+
+    def one(state: State, rows, rates: Rates, imitated, sequences):
+        chain = _optimiser(lambda step: rates.at(step, schedule), clip)
+
+        def objective_of(trained: Params, batch: Sequences) -> Float[Array, ""]:
+            params = joined(trained, state.fixed)
+            return sequence_loss(config, params, batch, objective, imitated)
+
+        def step(carry, numbers):
+            trained, moments = carry
+            batch = jax.tree.map(lambda leaf: leaf[numbers], sequences)
+            value, gradient = jax.value_and_grad(objective_of)(trained, batch)
+            updates, moments = chain.update(gradient, moments, trained)
+            return (optax.apply_updates(trained, updates), moments), value
+
+        (trained, moments), losses = jax.lax.scan(step, (state.trained, state.optimiser), rows)
+        return State(trained, state.fixed, moments), losses
+
+    cut = (state, rows, rates, imitated)
+    with jax.default_matmul_precision(PRODUCTS):
+        if shared:
+            return devices.over_population(one, mesh, cut, (sequences,))
+        return devices.over_population(one, mesh, (*cut, sequences), ())
+
+
+def _optimiser(
+    rate: Callable[[Any], Any], clip: float | None
+) -> optax.GradientTransformationExtraArgs | optax.GradientTransformation:
+    adam = optax.adam(rate)
+    return adam if clip is None else optax.chain(optax.clip_by_global_norm(clip), adam)
+
+
+def orders(
+    examples: int, steps: int, batch: int, random: np.random.Generator
+) -> Int[np.ndarray, "steps batch"]:
+    """Rows for `steps` steps: every example once before any comes again."""
+    epochs = -(-steps * batch // examples)
+    rows = np.concatenate([random.permutation(examples) for _ in range(epochs)])
+    return rows[: steps * batch].reshape(steps, batch).astype(np.int32)
+
+
+def _selected(
+    part: Any,
+    path: tuple[str, ...],
+    is_trained: Callable[[tuple[str, ...]], bool],
+    wanted: bool,
+) -> Any:
+    """The part of nested dicts whose leaves are wanted; dicts without any are left out."""
+    found = {}
+    for name, inner in part.items():
+        here = (*path, name)
+        if isinstance(inner, Mapping):
+            if below := _selected(inner, here, is_trained, wanted):
+                found[name] = below
+        elif is_trained(here) is wanted:
+            found[name] = inner
+    return found
