@@ -229,23 +229,26 @@ class Decoder(nnx.Module):
             stream, cache = carry
             number, state = of_layer
             block = nnx.merge(graph, state)
-            queries, *fresh = block.self_attn.project(block.input_layernorm(stream), turn)
+            queries, keys, values = block.self_attn.project(block.input_layernorm(stream), turn)
             if cache is None:
-                stream = block.finish(stream, queries, *fresh, seen)
-                return (stream, None), tuple(fresh)
+                return (block.finish(stream, queries, keys, values, seen), None), (keys, values)
             cache = tuple(
-                jax.lax.dynamic_update_slice(part, new[None], (number, 0, place, 0, 0))
-                for part, new in zip(cache, fresh, strict=True)
+                jax.lax.dynamic_update_slice(part, fresh[None], (number, 0, place, 0, 0))
+                for part, fresh in zip(cache, (keys, values), strict=True)
             )
-            kept = (jax.lax.dynamic_index_in_dim(part, number, keepdims=False) for part in cache)
-            return (block.finish(stream, queries, *kept, seen), cache), None
+            keys, values = (
+                jax.lax.dynamic_index_in_dim(part, number, keepdims=False) for part in cache
+            )
+            return (block.finish(stream, queries, keys, values, seen), cache), None
 
         numbers = jnp.arange(self.config.layers, dtype=jnp.int32)
         unroll = self.config.layers if self.config.layers <= _UNROLLED else 1
-        (stream, after), fresh = jax.lax.scan(
+        (stream, written), fresh = jax.lax.scan(
             layer, (begun, cache), (numbers, stacked), unroll=unroll
         )
-        return self.norm(stream), after if cache is not None else fresh
+        cache = fresh if written is None else written
+        assert cache is not None
+        return self.norm(stream), cache
 
     def logits(self, stream: Float[Array, "*places width"]) -> Float[Array, "*places vocabulary"]:
         """Logits of the next token, in float32."""

@@ -83,7 +83,7 @@ class Rates:
             "linear": 1 - done,
         }[name]
         rising = jnp.minimum(1.0, (step + 1) / jnp.maximum(self.warm_up, 1))
-        return self.peak * decay * rising
+        return jnp.asarray(self.peak * decay * rising)
 
 
 @jax.tree_util.register_dataclass
@@ -157,24 +157,23 @@ def sequence_loss(
     imitated: Params | None = None,
 ) -> Float[Array, ""]:
     """The mean loss of one model over the learned tokens of a batch."""
-    batch = jax.tree.map(jnp.asarray, batch)
-    positions_and_seen = (
-        reading(batch.tokens) if batch.documents is None else packed(batch.documents)
-    )
-    positions, seen = (part[:, :-1] for part in positions_and_seen)
+    tokens = jnp.asarray(batch.tokens)
+    documents = None if batch.documents is None else jnp.asarray(batch.documents)
+    whole = reading(tokens) if documents is None else packed(documents)
+    positions, seen = (part[:, :-1] for part in whole)
     seen = seen[:, :, :-1]
     before = objective.first - 1
 
     def logits_of(params: Params) -> Float[Array, "rows places vocabulary"]:
         model = with_params(config, params)
-        stream, _ = model.stream(batch.tokens[:, :-1], positions, seen)
+        stream, _ = model.stream(tokens[:, :-1], positions, seen)
         return model.logits(stream[:, before:])
 
-    targets = batch.tokens[:, objective.first :]
-    learned = batch.learned[:, objective.first :]
-    if batch.documents is not None:
+    targets = tokens[:, objective.first :]
+    learned = jnp.asarray(batch.learned)[:, objective.first :]
+    if documents is not None:
         # The first token of a document cannot be told from the end of the one before.
-        same = batch.documents[:, objective.first :] == batch.documents[:, before:-1]
+        same = documents[:, objective.first :] == documents[:, before:-1]
         learned = learned & same
     logits = logits_of(params)
     if objective.over is not None:

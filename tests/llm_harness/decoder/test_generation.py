@@ -159,7 +159,7 @@ def test_a_token_is_picked_by_inverting_the_softmax(temperature):
     weights = np.exp(logits.astype(np.float64) / temperature)
     weights[0] = 0.0
     shares = weights / weights.sum()
-    uniform = np.float32((np.arange(20_000) + 0.5) / 20_000)
+    uniform = ((np.arange(20_000) + 0.5) / 20_000).astype(np.float32)
     picked = PICK(np.repeat(logits[None], len(uniform), 0), uniform, jnp.float32(temperature))
     found = np.bincount(np.asarray(picked), minlength=90) / len(uniform)
     np.testing.assert_allclose(found, shares, atol=2e-4)
@@ -190,7 +190,7 @@ def test_what_is_picked_has_weight_and_is_not_banned(values, uniform):
 def test_a_nucleus_is_the_fewest_likeliest_tokens_with_the_probability():
     shares = np.array([0.0, 0.05, 0.4, 0.1, 0.25, 0.2])
     logits = np.log(np.where(shares > 0, shares, 1e-9)).astype(np.float32)
-    uniform = np.float32((np.arange(2_000) + 0.5) / 2_000)
+    uniform = ((np.arange(2_000) + 0.5) / 2_000).astype(np.float32)
     rows = np.repeat(logits[None], len(uniform), 0)
     for top_p, inside in ((0.3, {2}), (0.5, {2, 4}), (0.8, {2, 4, 5}), (1.0, {1, 2, 3, 4, 5})):
         picked = np.asarray(PICK(rows, uniform, jnp.float32(1.0), jnp.float32(top_p)))

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 from llm_harness.decoder import network, training
 from llm_harness.decoder.network import DecoderApply, DecoderConfig, Lora
-from llm_harness.decoder.training import Objective, Rates, Sequences, sequence_loss
+from llm_harness.decoder.training import Objective, Rates, Sequences, Trained, sequence_loss
 from sublab import devices
 from tests.programs import HIGHEST, precisions
 
@@ -45,7 +46,9 @@ def rates(peak=(1e-2, 1e-2), warm_up=0.0, horizon=np.inf):
     )
 
 
-def trained(population, mesh, rows=ROWS, config=CONFIG, what="all", sequences=None, **options):
+def trained(
+    population, mesh, rows=ROWS, config=CONFIG, what: Trained = "all", sequences=None, **options
+):
     """Parameters after training, and losses."""
     options = {"objective": Objective(), "schedule": "constant"} | options
     clip = options.get("clip")
@@ -176,11 +179,12 @@ def test_each_model_has_its_own_rate_and_an_infinite_horizon_never_decays(mesh):
 
 def test_only_what_is_trained_moves(mesh):
     population = drawn(ADAPTED)
-    for what, moves in {
+    moving: dict[Trained, Any] = {
         "all": lambda name: True,
         "blocks": lambda name: not name.startswith(("embed_tokens", "lm_head")),
         "adapters": lambda name: "lora_" in name,
-    }.items():
+    }
+    for what, moves in moving.items():
         after, _ = trained(population, mesh, config=ADAPTED, what=what)
         for name, before, found in zip(
             network.names(population), *map(jax.tree.leaves, (population, after)), strict=True
@@ -192,7 +196,7 @@ def test_only_what_is_trained_moves(mesh):
 
 def test_parts_make_the_whole_again():
     params = drawn(ADAPTED)
-    for what in ("all", "blocks", "adapters"):
+    for what in get_args(Trained):
         whole = training.joined(*training.partition(params, what))
         assert network.names(whole) == network.names(params)
         for found, expected in zip(jax.tree.leaves(whole), jax.tree.leaves(params), strict=True):
