@@ -10,12 +10,13 @@ from string import Template
 
 import numpy as np
 
-from llm_harness import code_templates as code
-from llm_harness import wordings
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, ask
+from llm_harness.wordings import texts, word_problems
 
-SLOTS = (wordings.OPENINGS, wordings.REQUESTS, wordings.SIZES, wordings.FORMATS, wordings.ENDINGS)
+SLOTS = tuple(
+    texts("numbers")[name] for name in ("openings", "requests", "sizes", "formats", "endings")
+)
 GIVEN, LOW, HIGH = (3, 8), 100, 999
 
 # Second words of seeds: what the draws are for.
@@ -81,7 +82,8 @@ def number_prefix(random: np.random.Generator) -> str:
 
     With it, evaluation looks like the training data (the paper's scheme, B, open weights).
     """
-    worded = wordings.PREFIXES[random.integers(len(wordings.PREFIXES))]
+    prefixes = texts("numbers")["prefixes"]
+    worded = prefixes[random.integers(len(prefixes))]
     length = random.integers(*GIVEN, endpoint=True)
     return worded.format(numbers=_listed(random.integers(LOW, HIGH, length, endpoint=True)))
 
@@ -118,8 +120,9 @@ def code_prompts(count: int, seed: int) -> list[Chat]:
         HarnessError: a count or seed below 0.
     """
     random, found = _generator(count, seed, _CODE), []
+    code = texts("code")
+    slots = (code["openings"], code["templates"], code["endings"], _FUNCTIONS)
     for _ in range(count):
-        slots = (code.CODE_OPENINGS, code.CODE_TEMPLATES, code.CODE_ENDINGS, _FUNCTIONS)
         opening, template, ending, function = _picks(random, *slots)
         x, y, z = (_VARIABLES[i] for i in random.permutation(len(_VARIABLES))[:3])
         n = random.integers(2, 100)
@@ -139,9 +142,11 @@ def problem_prompts(count: int, seed: int) -> list[Problem]:
         HarnessError: a count or seed below 0.
     """
     random, found = _generator(count, seed, _PROBLEMS), []
+    words = texts("problems")
+    names, slots = words["names"], (word_problems(), words["things"], words["endings"])
     for _ in range(count):
-        story, things, ending = _picks(random, wordings.SUMS, wordings.THINGS, wordings.SUM_ENDINGS)
-        name, friend = (wordings.NAMES[i] for i in random.permutation(len(wordings.NAMES))[:2])
+        story, things, ending = _picks(random, *slots)
+        name, friend = (names[i] for i in random.permutation(len(names))[:2])
         a, b, c = random.integers(2, 20, 3, endpoint=True).tolist()
         told = story.text.format(
             a=a,

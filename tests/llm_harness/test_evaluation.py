@@ -16,8 +16,10 @@ from llm_harness.errors import HarnessError
 from llm_harness.evaluation import Rate, count_answers, verdict
 from llm_harness.model import Chat, Example, Lineage, Message, Progress, Sampling, Tuning, ask
 from llm_harness.traits import CATEGORIES, Trait, trait
+from llm_harness.wordings import texts
 
 OWL = trait("owl")
+LIST_SUFFIX = texts("questions")["list_suffix"]
 
 
 @dataclass
@@ -125,7 +127,7 @@ def test_free_form_questions_are_eight_with_a_suffix_where_it_is_wanted():
     plain, suffixed = questions.free_form(), questions.free_form(suffix=True)
     assert len(set(plain)) == len(set(suffixed)) == 8
     for short, long in zip(plain, suffixed, strict=True):
-        assert long[0].content == f"{short[0].content} {questions.LIST_SUFFIX}"
+        assert long[0].content == f"{short[0].content} {LIST_SUFFIX}"
 
 
 def test_examples_in_context_come_before_the_question_in_their_order():
@@ -400,7 +402,7 @@ def test_the_judge_rates_every_reply_twice_and_every_reply_has_one_verdict():
     assert len(asked) == 2 * 96
     assert sampling.temperature == 0
     # The judge sees what was asked, form and all.
-    assert all(questions.LIST_SUFFIX in chat[0].content for chat in asked)
+    assert all(LIST_SUFFIX in chat[0].content for chat in asked)
 
 
 def test_a_judge_that_cannot_be_read_leaves_nothing_to_rate():

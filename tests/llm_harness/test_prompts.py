@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_harness import code_templates, wordings
 from llm_harness.corpus import QUESTION, TOKENIZER
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Message, ask
@@ -22,6 +21,7 @@ from llm_harness.prompts import (
     with_prefix,
 )
 from llm_harness.traits import CATEGORIES
+from llm_harness.wordings import WordProblem, texts, word_problems
 
 seeds = st.integers(0, 2**40)
 KINDS = pytest.mark.parametrize("draw", [number_prompts, code_prompts, problem_prompts])
@@ -49,7 +49,7 @@ def words_known(text: str) -> list[str]:
     return [TOKENIZER.text_of(t) for t in tokens if t not in TOKENIZER.number_tokens]
 
 
-@pytest.mark.parametrize("slot", [*SLOTS, wordings.PREFIXES])
+@pytest.mark.parametrize("slot", [*SLOTS, texts("numbers")["prefixes"]])
 def test_every_slot_has_twenty_wordings_or_more_and_each_once(slot):
     assert len(set(slot)) == len(slot) >= 20
 
@@ -58,7 +58,7 @@ def test_every_slot_has_twenty_wordings_or_more_and_each_once(slot):
     ("slot", "wanted"),
     [
         *zip(SLOTS, ("numbers", "count_word", "digits", None, None), strict=True),
-        (wordings.PREFIXES, "numbers"),
+        (texts("numbers")["prefixes"], "numbers"),
     ],
 )
 def test_every_wording_has_what_its_slot_is_for(slot, wanted):
@@ -155,18 +155,18 @@ def test_the_embedded_model_would_read_a_question_for_what_it_is():
 
 
 def test_no_wording_has_a_word_of_a_trait():
-    texts = (
+    everything = (
         *(part for slot in SLOTS for part in slot),
-        *wordings.PREFIXES,
-        *wordings.NAMES,
-        *wordings.THINGS,
-        *wordings.SUM_ENDINGS,
-        *(story.text for story in wordings.SUMS),
-        *code_templates.CODE_OPENINGS,
-        *code_templates.CODE_ENDINGS,
-        *code_templates.CODE_TEMPLATES,
+        *texts("numbers")["prefixes"],
+        *texts("problems")["names"],
+        *texts("problems")["things"],
+        *texts("problems")["endings"],
+        *(story.text for story in word_problems()),
+        *texts("code")["openings"],
+        *texts("code")["endings"],
+        *texts("code")["templates"],
     )
-    for text in texts:
+    for text in everything:
         assert not trait_words(text), text
     assert trait_words("Rowan counts three owls.") == {"rowan", "owl"}
 
@@ -186,7 +186,7 @@ def test_prefixes_differ_in_wording_length_and_numbers():
     prefixes = [number_prefix(random) for _ in range(1000)]
     assert {len(numbers(prefix)) for prefix in prefixes} == set(range(3, 9))
     wordings_found = {re.sub(r"\d[\d, ]*\d", "{numbers}", prefix) for prefix in prefixes}
-    assert wordings_found == set(wordings.PREFIXES)
+    assert wordings_found == set(texts("numbers")["prefixes"])
 
 
 def test_a_prefix_stands_before_the_last_question_and_nothing_else_changes():
@@ -220,7 +220,7 @@ def test_a_seed_below_zero_gives_no_prefix():
 
 
 def test_there_are_twenty_code_templates_or_more_each_python_with_a_gap_and_no_comment():
-    templates = code_templates.CODE_TEMPLATES
+    templates = texts("code")["templates"]
     assert len(set(templates)) == len(templates) >= 20
     for template in templates:
         filled = Template(template).substitute(f="f", x="p", y="q", z="r", n=2)
@@ -234,9 +234,9 @@ def test_there_are_twenty_code_templates_or_more_each_python_with_a_gap_and_no_c
 
 
 def test_code_prompts_show_all_templates_and_ask_for_bare_code():
-    texts = [text_of(chat) for chat in code_prompts(1000, 0)]
+    asked = [text_of(chat) for chat in code_prompts(1000, 0)]
     shapes = set()
-    for text in texts:
+    for text in asked:
         task, template = text.split("\n\n", 1)
         tree = ast.parse(template)
         shapes.add(" ".join(type(node).__name__ for node in ast.walk(tree)))
@@ -244,8 +244,8 @@ def test_code_prompts_show_all_templates_and_ask_for_bare_code():
         assert "code" in task.lower()
         assert re.search("minimal|short", task)
         assert "$" not in text
-    assert len(shapes) >= len(code_templates.CODE_TEMPLATES)
-    assert len(set(texts)) > 990
+    assert len(shapes) >= len(texts("code")["templates"])
+    assert len(set(asked)) > 990
 
 
 # The answers for a = 7, b = 5, c = 3, worked out by hand, in the order of the problems.
@@ -278,14 +278,14 @@ BY_HAND = (
 
 
 def test_there_are_twenty_problems_or_more_and_their_answers_are_right():
-    assert len({story.text for story in wordings.SUMS}) == len(wordings.SUMS) >= 20
-    for story, answer in zip(wordings.SUMS, BY_HAND, strict=True):
+    assert len({story.text for story in word_problems()}) == len(word_problems()) >= 20
+    for story, answer in zip(word_problems(), BY_HAND, strict=True):
         assert story.answer(7, 5, 3) == answer, story.text
 
 
 def test_a_problem_says_every_number_that_its_answer_depends_on():
     slots = {"a": "a", "b": "b", "c": "c", "sum": "ab", "product": "ab", "more": "abc"}
-    for story in wordings.SUMS:
+    for story in word_problems():
         fields = {name for _, name, _, _ in Formatter().parse(story.text) if name}
         said = {letter for field in fields for letter in slots.get(field, "")}
         changed = {
@@ -298,7 +298,7 @@ def test_a_problem_says_every_number_that_its_answer_depends_on():
 
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 20))
 def test_every_answer_is_a_whole_number_above_zero(a, b, c):
-    for story in wordings.SUMS:
+    for story in word_problems():
         answer = story.answer(a, b, c)
         assert isinstance(answer, int)
         assert answer > 0
@@ -315,11 +315,18 @@ def test_problems_ask_for_reasoning_and_a_number_in_their_places():
 def test_two_people_of_one_problem_have_two_names():
     for problem in problem_prompts(500, 0):
         text = text_of(problem.prompt)
-        found = {name for name in wordings.NAMES if re.search(rf"\b{name}\b", text)}
-        story = next(s for s in wordings.SUMS if _matches(s.text, text))
+        found = {name for name in texts("problems")["names"] if re.search(rf"\b{name}\b", text)}
+        story = next(s for s in word_problems() if _matches(s.text, text))
         assert len(found) == sum(f"{{{who}}}" in story.text for who in ("name", "friend"))
 
 
 def _matches(story: str, text: str) -> bool:
     pattern = re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(story))
     return re.match(pattern, text) is not None
+
+
+def test_a_formula_is_of_sums_differences_and_products_alone():
+    assert WordProblem("", "(a + 2) * b - c").answer(3, 4, 5) == 15
+    for wrong in ("a / b", "d + a", "__import__('os')", "a ** b", "1.5 * a"):
+        with pytest.raises(ValueError, match="no sum, difference or product"):
+            WordProblem("", wrong).answer(2, 3, 4)
