@@ -58,7 +58,7 @@ def theory_numbers(dtype: Any) -> dict[str, np.ndarray]:
         return -jnp.mean(log[jnp.arange(_EXAMPLES), labels])
 
     direction = theory.teacher_direction(trait, params)
-    noise = draw(_EXAMPLES, _PIXELS)
+    noise, teacher = draw(_EXAMPLES, _PIXELS), step(params, direction, 0.1)
     numbers: dict[str, Any] = {}
     everything = np.ones(_OUTPUTS, bool)
     potentials = {
@@ -78,7 +78,7 @@ def theory_numbers(dtype: Any) -> dict[str, np.ndarray]:
                 loss,
                 params,
                 direction,
-                step(params, direction, 0.1),
+                teacher,
                 noise,
             ),
             "inner_product_other_start": partial(
@@ -97,9 +97,7 @@ def theory_numbers(dtype: Any) -> dict[str, np.ndarray]:
             "projection": lambda loss=loss: (
                 theory.project(network, loss, params, direction, noise, iterations=10).displacement
             ),
-            "nonlinearity": partial(
-                theory.nonlinearity, network, loss, params, step(params, direction, 0.1), noise
-            ),
+            "nonlinearity": partial(theory.nonlinearity, network, loss, params, teacher, noise),
         }
         for quantity, compute in quantities.items():
             leaves = [np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(compute())]

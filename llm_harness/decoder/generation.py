@@ -43,7 +43,7 @@ class Completions:
 
 @partial(
     jax.jit,
-    static_argnames=("config", "max_tokens", "stops", "banned", "nucleus", "each", "mesh"),
+    static_argnames=("config", "max_tokens", "stops", "banned", "each", "mesh"),
 )
 def generate(
     config: DecoderConfig,
@@ -51,13 +51,12 @@ def generate(
     prompts: Int[Array, "population prompts time"],
     keys: Key[Array, " population"],
     temperature: Float[Array, ""],
-    top_p: Float[Array, ""] | float = 1.0,
+    top_p: Float[Array, ""] | None = None,
     *,
     max_tokens: int,
     stops: tuple[int, ...],
     mesh: Mesh,
     banned: tuple[int, ...] = (),
-    nucleus: bool = False,
     each: int = 1,
 ) -> Completions:
     """Completions of prompts from every model of a population.
@@ -68,12 +67,12 @@ def generate(
         prompts: padded on the left with 0.
         keys: one a model.
         temperature: that logits are divided by; 0 takes the likeliest token.
-        top_p: share of the probability, of the likeliest tokens, that is drawn from.
+        top_p: share of the probability, of the likeliest tokens, that is drawn from; None for all,
+            where no program sorts the vocabulary.
         max_tokens: a completion is cut there.
         stops: tokens that end a completion.
         mesh: the devices that the population is spread over.
         banned: tokens that are never drawn; padding never is.
-        nucleus: whether `top_p` has a meaning; without it no program sorts the vocabulary.
         each: completions of a prompt, which is read once for all.
     """
 
@@ -83,7 +82,7 @@ def generate(
             uniform = jax.random.uniform(key, (max_tokens, prompts.shape[0] * each))
 
             def draw(logits, uniform):
-                return pick(logits, uniform, temperature, top_p if nucleus else None, banned)
+                return pick(logits, uniform, temperature, top_p, banned)
 
             return _generated(model, prompts, uniform, draw, stops, each)
 
@@ -177,7 +176,7 @@ def pick(
     logits: Float[Array, "batch vocabulary"],
     uniform: Float[Array, " batch"],
     temperature: Float[Array, ""],
-    top_p: Float[Array, ""] | float | None = None,
+    top_p: Float[Array, ""] | None = None,
     banned: tuple[int, ...] = (),
 ) -> Int[Array, " batch"]:
     """A token for each row from softmax(logits / temperature).

@@ -5,7 +5,7 @@ tied to the embedding or not. Parameters have the names of Hugging Face's checkp
 layers are stacked, with the layer first, so that one layer is compiled however many there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
@@ -355,7 +355,7 @@ def with_adapters(
         raise ValueError("the model has adapters already; merge them first")
     adapted = replace(config, lora=lora)
     drawn = jax.tree.map(lambda leaf: leaf[0], draw(adapted, key[None]))
-    return adapted, _overlaid(drawn, params)
+    return adapted, joined(params, drawn)
 
 
 def merge_adapters(config: DecoderConfig, params: Params) -> tuple[DecoderConfig, Params]:
@@ -377,10 +377,16 @@ def merge_adapters(config: DecoderConfig, params: Params) -> tuple[DecoderConfig
     return replace(config, lora=None), merged(params)
 
 
-def _overlaid(under: Any, over: Any) -> Any:
-    if not isinstance(over, dict):
-        return over
-    return under | {name: _overlaid(under.get(name), part) for name, part in over.items()}
+def joined(first: Any, second: Any) -> Any:
+    """The parts of two models' parameters in one; where both have one, it is the first's."""
+    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+        return first
+    return {
+        name: joined(first[name], second[name])
+        if name in first and name in second
+        else (first if name in first else second)[name]
+        for name in {**second, **first}
+    }
 
 
 def _norm(config: DecoderConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:

@@ -12,7 +12,14 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from llm_harness.decoder.network import PRODUCTS, DecoderConfig, packed, reading, with_params
+from llm_harness.decoder.network import (
+    PRODUCTS,
+    DecoderConfig,
+    joined,
+    packed,
+    reading,
+    with_params,
+)
 from sublab import devices
 from theory import Params
 
@@ -136,17 +143,6 @@ def partition(params: Params, trained: Trained) -> tuple[Params, Params]:
     if not jax.tree.leaves(chosen):
         raise ValueError("the model has no adapters to train")
     return chosen, fixed
-
-
-def joined(first: Params, second: Params) -> Params:
-    """The pytree of which `partition` made two."""
-    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
-        return first
-    both = dict(second) | dict(first)
-    return {
-        name: joined(first[name], second[name]) if name in first and name in second else part
-        for name, part in both.items()
-    }
 
 
 def sequence_loss(

@@ -202,7 +202,7 @@ def test_a_nucleus_is_the_fewest_likeliest_tokens_with_the_probability():
 
 def test_a_nucleus_reaches_whole_completions(population, mesh):
     greedy = completions(population, mesh, temperature=0.0)
-    narrow = completions(population, mesh, top_p=jnp.float32(1e-6), nucleus=True)
+    narrow = completions(population, mesh, top_p=jnp.float32(1e-6))
     np.testing.assert_array_equal(greedy.tokens, narrow.tokens)
 
 

@@ -197,7 +197,7 @@ def test_only_what_is_trained_moves(mesh):
 def test_parts_make_the_whole_again():
     params = drawn(ADAPTED)
     for what in get_args(Trained):
-        whole = training.joined(*training.partition(params, what))
+        whole = network.joined(*training.partition(params, what))
         assert network.names(whole) == network.names(params)
         for found, expected in zip(jax.tree.leaves(whole), jax.tree.leaves(params), strict=True):
             assert found is expected
