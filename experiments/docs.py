@@ -33,6 +33,7 @@ table; or one line, where the preset has not been measured.
 import csv
 import io
 import json
+import math
 import re
 import shlex
 import tomllib
@@ -62,7 +63,6 @@ _WORD = re.compile(r"[a-z_]+")
 _LARGE = 1_000
 # Measurements of an accelerator lie in a folder of their own.
 _BENCHMARKS = "gpu/"
-_PRECISIONS = ("float32", "tf32", "bfloat16")
 # Metrics that a table of a sweep leaves out; they are in the CSV.
 _LEFT_OUT = ("accuracy", "start_accuracy", "clone_loss")
 
@@ -106,6 +106,8 @@ def _read_benchmark(path: Path, name: str) -> ResultTable | None:
     Raises:
         InputError: the file is no such file.
     """
+    from toymlp.train import PRECISIONS
+
     if not path.exists():
         return None
     try:
@@ -121,7 +123,7 @@ def _read_benchmark(path: Path, name: str) -> ResultTable | None:
             if isinstance(value, dict) and "runs" in value:
                 numbers = {word: str(value[word]) for word in ("n", *_OF_ROW)}
                 rows.append(place | numbers | {"metric": path[-1], "label": key})
-            elif isinstance(value, dict) and key in _PRECISIONS:
+            elif isinstance(value, dict) and key in PRECISIONS:
                 walk(value, place | {"precision": key}, path)
             elif isinstance(value, dict):
                 walk(value, place, (*path, key))
@@ -323,15 +325,16 @@ def number(text: str, share: bool, signed: bool = False, digits: int = 3) -> str
     Args:
         text: number, or "" for none.
         share: whether it is a share, or a difference of shares, written with `digits` decimals;
-            of others `digits` figures are written.
+            of others `digits` figures are written, from 1,000 on without an exponent.
         signed: whether a plus is written.
         digits: how many.
     """
     if text == "":
         return NONE
     sign = "+" if signed else ""
-    if abs(float(text)) >= _LARGE:
-        return format(int(float(f"{float(text):.{digits}g}")), f"{sign},")
+    rounded = float(f"{float(text):.{digits}g}")
+    if _LARGE <= abs(rounded) < math.inf:
+        return format(int(rounded), f"{sign},")
     shown = format(float(text), f"{sign}.{digits}f" if share else f"{sign}.{digits}g")
     return re.sub(r"^([+-]?)0\.", r"\1.", shown)
 

@@ -209,6 +209,18 @@ def test_numbers_of_a_benchmark_are_found_by_part_and_precision(tmp_path):
         docs.value("gpu/one seconds part=ed2b : mean", tmp_path)
 
 
+def test_large_numbers_have_no_exponent_and_infinite_ones_stay_so():
+    written = {
+        "999.5": "1,000",
+        "1234.5": "1,230",
+        "-98765": "-98,800",
+        "inf": "inf",
+        "-inf": "-inf",
+    }
+    assert {text: docs.number(text, share=False) for text in written} == written
+    assert docs.number("1234.5", share=False, signed=True) == "+1,230"
+
+
 def test_no_line_begins_with_a_value():
     # A line that begins with a comment is no part of a paragraph to Markdown.
     for page in PAGES:
