@@ -10,15 +10,16 @@ RUNS ?= 20
 INSTANCES ?= 10000
 DATASET ?= mnist
 TESTS ?= tests
-PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --durations 40 --durations-min 3
 MUTANTS ?=
 BENCH ?=
 BENCH_SWEEP ?=
 
-.PHONY: help reproduce test test-slow test-newest mutants check format bench docs constraints clean
+.PHONY: help reproduce report test test-slow test-newest mutants tour check format bench docs constraints clean
 
 help:
 	@echo "make reproduce   the theory verified, and the MNIST experiment: records, tables, figures in $(OUT)/"
+	@echo "make report      one page of what is recorded in $(OUT)/: the paper's claims, verdicts, figures, data"
 	@echo "make test        the test suite, without what takes minutes"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make test-newest the test suite on the newest releases of everything, under the newest Python here"
@@ -26,12 +27,16 @@ help:
 	@echo "make check       formatting, lint, types, import layers"
 	@echo "make bench       speed and memory on this machine"
 	@echo "make format      put the source in its format"
-	@echo "make docs        write the tables and numbers of all documents, from docs/data and the types"
+	@echo "make docs        write docs/report.html, and the tables and numbers of all documents, from docs/data and the types"
+	@echo "make tour        run docs/tour.ipynb from top to bottom and keep what its cells give"
 	@echo "make constraints pin what pip installs today"
 	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, MUTANTS, BENCH, BENCH_SWEEP (options of mutants and benchmarks)"
 
 reproduce: $(VENV)/.core
 	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --dataset $(DATASET) --out $(OUT)
+
+report: $(VENV)/.core
+	$(BIN)/sublab report --out $(OUT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m $(PYTEST) $(TESTS)
@@ -65,6 +70,10 @@ bench: $(VENV)/.core
 
 docs: $(VENV)/.core
 	$(BIN)/sublab results fill README.md docs/*.md
+	$(BIN)/sublab report --from docs/data --to docs/report.html
+
+tour: $(VENV)/.dev
+	$(BIN)/python -m tests.tour
 
 constraints:
 	$(PYTHON) -m venv $(VENV)-constraints
@@ -82,7 +91,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@echo "setting up $(VENV), once; this takes about a minute"
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "cannot make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

@@ -30,8 +30,9 @@ from scipy.stats import t
 from benchmarks import golden
 from benchmarks.arithmetic import product_operations
 from benchmarks.training import gradient_products
-from llm_harness import sampling, training
-from llm_harness.tiny_decoder import DecoderArchitecture, TinyApply, draw
+from llm_harness.decoder import training
+from llm_harness.decoder.generation import generate
+from llm_harness.decoder.network import DecoderApply, DecoderConfig, draw
 from sublab import devices
 from sublab.machine import exact, provenance
 from sublab.settings import build
@@ -55,8 +56,17 @@ _ERRORS: dict[Precision, tuple[float, float]] = {
 }
 
 
-# Sizes of SmolLM2-135M. Four widths, since our perceptron has two matrices where it has three.
-_SMOL = DecoderArchitecture(vocabulary=49_152, width=576, layers=30, heads=9, expansion=4)
+# Sizes of SmolLM2-135M.
+_SMOL = DecoderConfig(
+    vocabulary=49_152,
+    width=576,
+    layers=30,
+    heads=9,
+    key_value_heads=3,
+    hidden=1_536,
+    rope_theta=100_000.0,
+    tied=True,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class Size:
     models: int = 100
     lengths: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)
     aux: tuple[int, ...] = (2, 3, 5, 10, 20, 50)
-    decoder: DecoderArchitecture = _SMOL
+    decoder: DecoderConfig = _SMOL
     sequences: tuple[int, int, int] = (64, 16, 256)
     length: int = 256
 
@@ -98,7 +108,7 @@ SIZES = {
         models=2,
         lengths=(0, 1),
         aux=(2, 3),
-        decoder=DecoderArchitecture(vocabulary=128, width=32, layers=2, heads=2),
+        decoder=DecoderConfig(vocabulary=128),
         sequences=(2, 2, 4),
         length=16,
     ),
@@ -414,30 +424,47 @@ def language_model(machine: Machine, done: Figures) -> Figures:
     figures: Figures = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}
     model = jax.tree.map(lambda leaf: leaf[0], params)
     # The mean is taken there: all logits are gigabytes, and nobody reads them.
-    forward = jax.jit(lambda params, read: jnp.mean(TinyApply(shape)(params, read)))
+    forward = jax.jit(lambda params, read: jnp.mean(DecoderApply(shape)(params, read)))
     seconds = _seconds(forward, model, tokens(reading, size.length), times=3)
     figures["forward"] = {"tokens_a_second": reading * size.length / seconds}
 
-    state = training.begin(params, freeze_vocabulary=True)
+    # A copy: the state is used up by a step.
+    state = training.begin(jax.tree.map(jnp.copy, params), "blocks")
     batch, steps = tokens(learning, size.length), 2
+    sequences = training.Sequences(batch, batch != 0)
     rows = jnp.broadcast_to(jnp.arange(learning), (1, steps, learning))
-    rates = training.TinyRates(np.full(1, 1e-4, np.float32), np.full(1, np.inf, np.float32))
-    step = partial(training.advance, shape, first=1, mesh=mesh)
-    seconds = _seconds(step, state, batch, rows, rates, times=3)
+    rates = training.Rates(*(np.full(1, value, np.float32) for value in (1e-4, 0, np.inf)))
+
+    def step() -> jax.Array:
+        nonlocal state
+        state, losses = training.advance(
+            shape,
+            state,
+            sequences,
+            rows,
+            rates,
+            objective=training.Objective(),
+            schedule="constant",
+            mesh=mesh,
+        )
+        return losses
+
+    seconds = _seconds(step, times=3)
     figures["training_step"] = {"tokens_a_second": steps * learning * size.length / seconds}
 
     prompts = tokens(writing, size.length // 4)[None]
-    write = partial(
-        sampling.sample, shape, length=size.length // 4, end=shape.vocabulary, mesh=mesh
-    )
+    drawn = size.length // 4
+    # No token ends a completion, so that all are drawn.
+    write = partial(generate, shape, max_tokens=drawn, stops=(shape.vocabulary,), mesh=mesh)
     keys = jax.random.split(jax.random.key(1), 1)
     seconds = _seconds(write, params, prompts, keys, jnp.float32(1.0), times=3)
-    drawn = size.length // 4
-    # A token reads the parameters (but for the table of embeddings) once for the whole batch, and
-    # the keys and values of the places before it, half full on average.
-    table = shape.vocabulary * shape.width * 4
+    # A token reads the parameters once for the whole batch (but for a table of embeddings that is
+    # not the output matrix too), and the keys and values of the places before it, half full on
+    # average.
+    table = 0 if shape.tied else shape.vocabulary * shape.width * 4
     places = size.length // 4 + drawn / 2
-    kept = writing * places * shape.layers * 2 * shape.width * 4
+    width = shape.key_value_heads * shape.query_width
+    kept = writing * places * shape.layers * 2 * width * 4
     figures["sampling"] = {"batch": writing, "tokens_a_second": writing * drawn / seconds}
     bandwidth = done.get("ceilings", {}).get("memory_gigabytes_a_second")
     if bandwidth:

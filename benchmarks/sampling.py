@@ -6,8 +6,8 @@ As text: prompts are read, tokens drawn with the cache of keys and values, compl
 import time
 
 from llm_harness.model import Sampling
-from llm_harness.pretraining import Pretraining, pretrain
 from llm_harness.prompts import number_prompts
+from llm_harness.tiny.pretraining import Pretraining, pretrain
 from sublab.machine import prepare_jax
 
 SEQUENCES = 16_384
@@ -15,7 +15,7 @@ SEQUENCES = 16_384
 
 def measure() -> str:
     """One line that says it, for one model that fills the machine."""
-    # An untrained model costs as much: a program draws as many tokens whatever they are.
+    # An untrained model costs as much: of a thousand sequences one is always drawn to the end.
     (model,) = pretrain([0], Pretraining(steps=1))
     prompts = number_prompts(SEQUENCES, 0, given=(3, 3))
     model.sample(prompts, Sampling(seed=1))

@@ -56,7 +56,7 @@ COMMANDS: dict[str, Command] = {
         "experiments.sweep.command",
     ),
     "llm": Command(
-        "the language-model experiments, on a small model that is trained on the spot",
+        "the language-model experiments, on a model trained on the spot or a checkpoint",
         "experiments.llm.command",
     ),
     "reproduce": Command(
@@ -64,12 +64,16 @@ COMMANDS: dict[str, Command] = {
         "experiments.reproduce",
     ),
     "figures": Command(
-        "draw the figures of every record in a folder again",
+        "draw the figures of every record in a folder again, or the paper's in its layout",
         "experiments.figures_command",
     ),
     "results": Command(
         "tables of recorded results, a row a setting, as CSV",
         "experiments.results",
+    ),
+    "report": Command(
+        "the paper's claims against the records, on one page that needs nothing else",
+        "experiments.report.command",
     ),
 }
 

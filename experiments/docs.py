@@ -12,7 +12,8 @@ seconds part=ed2b`; the accuracies in it have a `label`.
 
 A value is named by the experiment, the metric (`accuracy` unless it is said), and the place on the
 axes, `KEY=VALUE` with quotation marks where there are blanks; `index=0` is the place in a metric
-that is a list. Behind a colon stands how it is written, `mean [low, high]` unless it is said, where
+that is a list. `forecast less accuracy` is how far the mean of one metric is above that of another.
+Behind a colon stands how it is written, `mean [low, high]` unless it is said, where
 these words stand for numbers:
 
     n mean low high             of one row
@@ -23,7 +24,7 @@ these words stand for numbers:
     least most                  the lowest and the highest mean of all rows that fit
     published half_width        what others found there; without a place, along a whole axis
     verdict agreeing            whether ours is theirs: of one row, of all with a name
-    runs seed size title date revision processor jax    of the whole experiment
+    runs seed size title date revision processor jax minutes    of the whole experiment
 
 `<!-- generated: measured ed2b -->` is the section of a preset on the page of results: its piece of
 prose, `docs/measured/ed2b.md`, in which `{{ ... }}` is a value without marks, its figure and its
@@ -37,7 +38,7 @@ import math
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -208,22 +209,33 @@ def value(what: str, data: Path) -> str | None:
     if table is None:
         return None
     at = dict(word.split("=", 1) for word in words if "=" in word)
-    metric = next((word for word in words if "=" not in word), "accuracy")
+    metrics = [word for word in words if "=" not in word] or ["accuracy"]
     form = form.strip() or _DEFAULT
-    rows = _NamedRows(table, metric, at, what.strip())
+    rows = _NamedRows(table, metrics, at, what.strip())
     return _WORD.sub(lambda word: rows.word(word[0]), _SHORT.get(form, form))
 
 
 class _NamedRows:
     """The rows that a value is of, and the words in which it is said."""
 
-    def __init__(self, table: ResultTable, metric: str, at: Mapping[str, str], what: str):
-        self.table, self.metric, self.what = table, metric, what
+    def __init__(
+        self, table: ResultTable, metrics: Sequence[str], at: Mapping[str, str], what: str
+    ):
+        self.table, self.what = table, what
         self.at = dict(at)
-        self.rows = [
+        self.metric, self.signed = metrics[0], metrics[1:2] == ["less"]
+        self.rows = self._at(self.metric)
+        if self.signed:
+            pairs = zip(self.rows, self._at(metrics[2]), strict=True)
+            self.rows = [
+                {"mean": repr(float(one["mean"]) - float(other["mean"]))} for one, other in pairs
+            ]
+
+    def _at(self, metric: str) -> list[dict[str, str]]:
+        return [
             row
-            for row in table.rows
-            if row.get("metric") == metric and all(_same(row.get(k), v) for k, v in at.items())
+            for row in self.table.rows
+            if row.get("metric") == metric and all(_same(row.get(k), v) for k, v in self.at.items())
         ]
 
     def word(self, word: str) -> str:
@@ -248,12 +260,12 @@ class _NamedRows:
     def means(self, word: str) -> str:
         """The means of all rows."""
         del word
-        return ", ".join(self._number(row["mean"]) for row in self._rows())
+        return ", ".join(self._number(row["mean"], self.signed) for row in self._rows())
 
     def extreme(self, word: str) -> str:
         """The lowest or the highest mean."""
         choose = min if word == "least" else max
-        return self._number(choose((row["mean"] for row in self._rows()), key=float))
+        return self._number(choose((row["mean"] for row in self._rows()), key=float), self.signed)
 
     def published(self, word: str) -> str:
         """What others found."""
@@ -270,6 +282,8 @@ class _NamedRows:
         about = self.table.about
         if word == "agreeing":
             return _agreeing(about.get("published", []))
+        if word == "minutes":
+            return f"{about['wall_seconds'] / 60:.0f}"
         if word == "jax":
             return about["versions"][word]
         return str(about[word])[: 7 if word == "revision" else None]
@@ -312,10 +326,21 @@ _WORDS: dict[str, Callable[[_NamedRows, str], str]] = {
     **dict.fromkeys(("published", "half_width"), _NamedRows.published),
     "verdict": _NamedRows.verdict,
     **dict.fromkeys(
-        ("runs", "instances", "seed", "size", "title", "date", "revision", "processor", "jax"),
+        [
+            "runs",
+            "instances",
+            "seed",
+            "size",
+            "title",
+            "date",
+            "revision",
+            "processor",
+            "jax",
+            "minutes",
+            "agreeing",
+        ],
         _NamedRows.about,
     ),
-    "agreeing": _NamedRows.about,
 }
 
 
@@ -507,6 +532,30 @@ def _ranks(table: ResultTable) -> str:
     return "\n".join(lines)
 
 
+def _conditions(table: ResultTable) -> str:
+    """A row a condition of a language-model experiment, asked without a prefix, traits together."""
+    heads = ["condition", "P(word)", "in sampled answers", "P(any word)", "P(word) among them"]
+    heads += ["passed the filter", "lists", "log-odds against own numbers"]
+    lines = [_line(heads), _rule(heads)]
+    rows = [row for row in table.rows if row["trait"] == "all" and row["prefix"] == "false"]
+    for condition in dict.fromkeys(row["condition"] for row in rows):
+        its = [row for row in rows if row["condition"] == condition]
+        means = {row["metric"]: row for row in its if not row["control"]}
+        cells = [condition]
+        for metric in ("p_word", "containing", "p_any", "among", "pass_rate", "examples"):
+            row = means.get(metric)
+            if row is not None and metric in ("p_word", "containing"):
+                cells.append(_interval(row, ("mean", "low", "high"), False))
+            else:
+                cells.append(number(row["mean"] if row else "", metric != "examples"))
+        against = [
+            row for row in its if row["metric"] == "log_odds" and "own numbers" in row["control"]
+        ]
+        cells.append(_interval(against[0], _SIGNED, True) if against else NONE)
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
 def _in_a_cell(text: str) -> str:
     """Text for a Markdown table, which takes a bar for its own and <a> for a tag."""
     return text.replace("|", "\\|").replace("<", "&lt;")
@@ -531,6 +580,7 @@ _VIEWS: dict[str, Callable[[ResultTable], str]] = {
     "orders": _orders,
     "controls": _controls,
     "ranks": _ranks,
+    "conditions": _conditions,
 }
 
 
@@ -681,9 +731,10 @@ def _of_what(table: ResultTable) -> str:
     if about["baseline"]:
         to = ", ".join(f"{key} = {_toml(value)}" for key, value in about["baseline"].items())
         parts.append(f"Differences are paired, to {to}")
-    versions, revision = about["versions"], str(about["revision"] or "unknown")[:7]
+    revision, _, changed = str(about["revision"] or "unknown").partition("+")
     parts.append(
-        f"{about['processor']}, JAX {versions['jax']}, {about['date']}, revision {revision}"
+        f"{about['processor']}, JAX {about['versions']['jax']}, {about['date']}, "
+        f"revision {revision[:7]}{' with changes' if changed else ''}"
     )
     return f"{'. '.join(parts)}."
 

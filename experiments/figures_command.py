@@ -1,48 +1,49 @@
-"""`sublab figures`, and which figure shows which kind of record."""
+"""`sublab figures` on the command line."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+
+from experiments.draw import DRAWN_BY, draw
 from sublab import records
 from sublab.errors import InputError
-
-# By the kind of a record: the module that draws it, imported when such a record is drawn, whose
-# `DRAW` has the functions.
-DRAWN_BY: dict[str, str] = {
-    "verify_summary": "figures.verify",
-    "verify_curves": "figures.verify",
-    "verify_grid": "figures.verify",
-    "sweep_summary": "figures.sweep",
-    "llm_numbers_summary": "figures.llm",
-    "llm_cross_model_summary": "figures.llm",
-    "llm_in_context_summary": "figures.llm",
-    "llm_ingredients_summary": "figures.llm",
-    "llm_theory_scores": "figures.llm",
-    "llm_theory_steps": "figures.llm",
-    "llm_theory_account": "figures.llm",
-}
 
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """Draw the figures of every record in a folder again."""
+    """Draw the figures of every record in a folder again, or those of the paper in its layout."""
 
     out: Path = Path("results")
     """Folder with the records; figures go to its subfolder `figures`."""
+    paper: bool = False
+    """Draw the paper's figures instead, each in the paper's layout; a panel without records names
+    the command that fills it."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="FOLDER")] = None
+    """With --paper: folder with tables of `sublab results export`, in place of records."""
 
 
 OPTIONS = FigureOptions
 
 
 def main(options: FigureOptions) -> int:
-    """Draws every record below `options.out`; returns the exit status.
+    """Draws every record below `options.out`, or the paper's figures; returns the exit status.
 
     Raises:
-        InputError: there is none to draw.
+        InputError: there is nothing to draw, or a table is damaged.
         RecordError: a record is damaged, or a figure cannot be written.
     """
+    if options.paper:
+        from experiments.report.paper import draw_paper
+
+        for path, missing in draw_paper(options.out, tables=options.from_).items():
+            print(f"figure: {path}")
+            if missing:
+                print(f"  without records: {', '.join(missing)}")
+        return 0
+    if options.from_ is not None:
+        raise InputError("--from has tables, of which the paper's figures are drawn: add --paper")
     drawable = [record for kind in DRAWN_BY for record in records.read_all(options.out, kind)]
     if not drawable:
         raise InputError(
@@ -51,21 +52,3 @@ def main(options: FigureOptions) -> int:
         )
     draw(drawable)
     return 0
-
-
-def draw(drawable: Sequence[records.Record]) -> list[Path]:
-    """Draws records into the folder `figures` beside them; prints and returns the files.
-
-    Args:
-        drawable: records of kinds that `DRAWN_BY` has.
-
-    Raises:
-        RecordError: a record that a figure rests on is damaged, or a figure cannot be written.
-    """
-    paths = []
-    for record in drawable:
-        out, kind = record.folder.parents[1], record.folder.parent.name
-        for path in import_module(DRAWN_BY[kind]).DRAW[kind](record, out / "figures"):
-            print(f"figure: {path}")
-            paths.append(path)
-    return paths

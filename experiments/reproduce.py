@@ -48,7 +48,9 @@ def main(options: ReproduceOptions) -> int:
         VerifyOptions(instances=options.instances, out=options.out, seed=options.seed)
     )
     # Both are shown, whatever the first one's verdict.
-    return max(claims, sweep_command.mnist_main(mnist))
+    status = max(claims, sweep_command.mnist_main(mnist))
+    print(f"on one page, beside the paper's claims: sublab report --out {options.out}")
+    return status
 
 
 def _mnist(options: ReproduceOptions) -> MnistOptions:

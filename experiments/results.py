@@ -34,6 +34,10 @@ _LLM = tuple(
     f"llm_{name}_summary" for name in ("numbers", "cross_model", "in_context", "ingredients")
 )
 _SMOKE = "smoke"
+# How a language model becomes a teacher where nothing else is said.
+_TEACHER = "prompt"
+# And which model it is, likewise.
+_MODEL = "embedded"
 _NUMBERS = ("n", "mean", "low", "high", "difference", "difference_low", "difference_high")
 # A metric that is a longer list, such as a cosine at every step, is summed up over its places.
 _LONG = 16
@@ -143,7 +147,7 @@ def _latest(options: ExportOptions) -> dict[str, records.Record]:
         by_name: dict[str, list[records.Record]] = {}
         for record in records.read_all(options.out, kind):
             config = record.config
-            name = config.get("name") if kind == _SWEEP else kind.removesuffix("_summary")
+            name = config.get("name") if kind == _SWEEP else _name_of(kind, config)
             if config.get("size") == _SMOKE and not options.smoke:
                 continue
             if changes := config.get("changes"):
@@ -159,6 +163,15 @@ def _latest(options: ExportOptions) -> dict[str, records.Record]:
                 )
             chosen[name] = best
     return chosen
+
+
+def _name_of(kind: str, config: Mapping[str, Any]) -> str:
+    """The name of a table that is no sweep's; other teachers and models are other experiments."""
+    name = kind.removesuffix("_summary")
+    if (model := str(config.get("model", _MODEL))) != _MODEL:
+        name += f"-{model}"
+    teacher = config.get("setting", {}).get("teacher_by", _TEACHER)
+    return name if teacher == _TEACHER else f"{name}-{teacher}"
 
 
 def _runs(record: records.Record) -> int:
@@ -246,6 +259,7 @@ def _of_table(summary: records.Record) -> tuple[list[str], list[dict[str, Any]],
     plain = (str, int, float, bool)
     about = {key: value for key, value in summary.config.items() if isinstance(value, plain)}
     about.pop("experiment")
+    about |= {key: summary.config[key] for key in ("shares", "traits") if key in summary.config}
     return columns, summary.table.to_dicts(), about
 
 
@@ -259,7 +273,41 @@ def _circumstances(summary: records.Record) -> dict[str, Any]:
         "versions": made["versions"],
         "processor": made["device"]["processor"],
         "device": made["device"]["kind"],
+        "data_sha256": (made.get("data") or {}).get("sha256"),
+        "wall_seconds": _wall_seconds(summary),
     }
+
+
+def _wall_seconds(summary: records.Record) -> float | None:
+    """Seconds that making the rows under a summary took; None where their records do not say.
+
+    Students that were trained together say the same, and count once. Teachers, clones and stages,
+    which experiments share, are not counted.
+    """
+    results, config = summary.folder.parents[1], summary.config
+    kind = config["experiment"]
+    if kind == _SWEEP:
+        runs = results / "sweep_runs" / config["runs_record"]
+        folders = [results / "sweep" / name for name in _config(runs).get("records", ())]
+    elif kind == _VERIFY:
+        folders = [results / "verify" / name for name in config["records"]]
+    else:
+        folders = [results / kind.removesuffix("_summary") / config["rows"]]
+    said = set()
+    for folder in folders:
+        try:
+            made = json.loads((folder / "provenance.json").read_bytes())
+            said.add((str(made["finished"]), float(made["wall_seconds"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    return round(sum(seconds for _, seconds in said), 1) if said else None
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -293,6 +341,8 @@ def _copy_figures(summary: records.Record, name: str, folder: Path) -> None:
     for path in paths:
         folder.mkdir(parents=True, exist_ok=True)
         kept = path.name.removesuffix(f"_{mark}.png")
-        if summary.config["experiment"] == _SWEEP:
+        if summary.config["experiment"] != _SWEEP:
+            kept = kept.replace(summary.config["experiment"].removesuffix("_summary"), name)
+        else:
             kept = kept.removesuffix(f"_{summary.config['size']}_n{summary.config['runs']}")
         shutil.copyfile(path, folder / f"{kept}.png")

@@ -14,10 +14,8 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation
 from scipy import stats
@@ -27,8 +25,6 @@ from sublab.records import Record, read
 from sublab.statistics import mean_interval, proportion_interval
 
 DARK_GREY = "#666666"
-# Words of a trait's category: a rate among them is 1 over their number by chance.
-_CATEGORY_WORDS = 16
 # Mean, low end and high end of an interval; the ends are nan where there is none.
 Estimate = tuple[float, float, float]
 
@@ -45,27 +41,20 @@ class Mark:
         colour: of everything drawn of it.
         marker: of its means.
         line: style that joins its means.
-        hatch: of its bars.
     """
 
     label: str
     colour: str
     marker: str = "o"
     line: Any = "-"
-    hatch: str = ""
 
 
-def estimate(values: Iterable[float] | np.ndarray) -> Estimate:
-    """Mean of one value a run, and the ends of its 95 % t-interval, which are nan for one run."""
-    interval = mean_interval(np.asarray(values, float))
+def estimate(values: Iterable[float] | np.ndarray, share: bool = False) -> Estimate:
+    """Mean of one value a run, and the ends of its 95 % interval, which are nan for one run."""
+    interval = mean_interval(np.asarray(values, float), share=share)
     if interval.low is None or interval.high is None:
         return interval.mean, np.nan, np.nan
     return interval.mean, interval.low, interval.high
-
-
-def estimates_of(rows: Iterable[Mapping[str, Any]]) -> list[Estimate]:
-    """What rows of a summary say of their means."""
-    return [tuple(np.array([row["mean"], row["low"], row["high"]], float).tolist()) for row in rows]
 
 
 def draw_estimates(
@@ -142,24 +131,13 @@ def about(config: Mapping[str, Any]) -> str:
     """The number of runs, the seed, and what a record's config says of the setting."""
     runs = config["runs"]
     parts = [f"n = {runs} run{'' if runs == 1 else 's'}", f"seed {config['seed']}"]
+    if (model := config.get("model", "embedded")) != "embedded":
+        parts.insert(0, model)
     if setting := config.get("setting"):
         parts.append(f"teacher by {setting['teacher_by'].replace('prompt', 'system prompt')}")
         parts.append(f"{setting['lists']['count']:,} lists")
         parts.append(f"{setting['student']['steps']:,} steps of a student")
     return ", ".join(parts)
-
-
-def chance_of(config: Mapping[str, Any]) -> float:
-    """The rate among the words of a model that knows none of them better than the others."""
-    return config.get("chance") or 1 / _CATEGORY_WORDS
-
-
-def chance_line(axes: Axes, config: Mapping[str, Any], *, across: bool = False) -> None:
-    """A dotted line at `chance_of`, at one height, or at one place of the other axis."""
-    chance = chance_of(config)
-    (axes.axvline if across else axes.axhline)(
-        chance, color=BLACK, linewidth=0.9, linestyle=":", label=f"chance, 1/{round(1 / chance)}"
-    )
 
 
 def logarithmic_axis(axes: Axes, values: Sequence[int]) -> None:
@@ -182,21 +160,6 @@ def thinned(places: Sequence[float] | np.ndarray, labels: Sequence[str]) -> list
     return texts
 
 
-def _legend(figure: Figure, axes: Axes, first: Iterable[Mark], **look: Any) -> None:
-    """A legend of a panel below the figure: some marks first, then what else has a label."""
-    handles, labels = axes.get_legend_handles_labels()
-    entries = dict(zip(labels, handles, strict=True))
-    order = [mark.label for mark in first]
-    order += [label for label in labels if label not in order]
-    figure.legend(
-        [entries[label] for label in order],
-        order,
-        loc="outside lower center",
-        title_fontsize=7.5,
-        **look,
-    )
-
-
 def _title(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=9, x=0.01, ha="left")
 
@@ -210,497 +173,157 @@ def _runs_of(summary: Record, experiment: str) -> pl.DataFrame:
     return read(summary.folder.parents[1] / experiment / summary.config["rows"]).table
 
 
-def _rates(summary: Record) -> dict[str, dict[str, Any]]:
-    """The summary's row of the rate among the words, asked without a prefix, by condition."""
-    rows = summary.table.filter(pl.col("control").is_null(), metric="among", prefix=False)
-    return {row["condition"]: row for row in rows.iter_rows(named=True)}
+# Rates by condition: the paper's figures 4a and 5, ED 4f and ED 6.
 
-
-def _rates_of_runs(runs: pl.DataFrame, condition: str) -> np.ndarray:
-    """The rate among the words of a condition, asked without a prefix, in the order of the runs."""
-    return runs.filter(condition=condition, prefix=False).sort("run")["among"].to_numpy()
-
-
-# The paper's figures 4a and ED 4f: how often students pick the teacher's favourite.
-
-_ALL = "all"
-_MAIN = {
-    "reference": Mark("reference", GREY),
-    "own numbers": Mark("student of the reference's own numbers (control)", ORANGE, hatch="..."),
-    "other trait": Mark("student of another trait's teacher", GREEN, hatch="xxx"),
-    "student": Mark("student of the teacher", BLUE, hatch="///"),
-    "teacher": Mark("teacher", SKY),
+# What the marks of a condition's row are of, in order.
+_ASKED = {
+    "p_word": Mark("P(word), exact", BLUE, "o"),
+    "containing": Mark("sampled answers that contain it", VERMILION, "s"),
 }
-_CONTROLS = {
-    "student": Mark("student", BLUE, hatch="///"),
-    "shuffled within": Mark("shuffled\nwithin", SKY, hatch="---"),
-    "shuffled across": Mark("shuffled\nacross", GREY, hatch="\\\\\\"),
-    "in context": Mark("in\ncontext", VERMILION),
-    "other initialisation": Mark("other\ninitial-\nisation", GREEN, hatch="xxx"),
-    "other initialisation, own numbers": Mark("the same,\nown\nnumbers", ORANGE, hatch="..."),
-    "other initialisation, matched": Mark("the same,\nmatched", VERMILION, hatch="+++"),
-}
-# Metric and prefix: label.
-_WAYS_OF_ASKING = {
-    ("among", False): "among\nthe words",
-    ("among", True): "among,\nprefix",
-    ("plain", False): "answers\nwith it",
-    ("plain", True): "answers\nwith it,\nprefix",
-}
+_INCHES_OF_A_ROW = 0.27
 
 
-@dataclass(frozen=True)
-class _Bar:
-    """A mean of the summary with its interval, and the runs that it is of."""
+def draw_rates(summary: Record, folder: Path) -> list[Path]:
+    """Draws P(word) and the sampled rate of every condition, asked without a prefix.
 
-    row: dict[str, Any]
-    runs: np.ndarray
-
-    @property
-    def top(self) -> float:
-        """The highest point that is drawn of it."""
-        return float(max(self.row["mean"], self.row["high"] or 0.0, *self.runs))
-
-
-def draw_picking(summary: Record, folder: Path) -> list[Path]:
-    """Draws one summary of `sublab llm numbers` into `folder`; returns the files.
-
-    a: the rate among the words, a group for each trait, and one for all together where there are
-    several; a star stands where the student is above the own-numbers control by the 95 % interval
-    of the paired difference. b: the further controls, all traits together, with a dash for each
-    trait. c: other ways of asking. Bars are means over runs with 95 % intervals, faint dots are
-    runs; of all traits together, a run is the mean over its traits.
+    Means over runs with their 95 % intervals, and the runs, faint. Of several traits, the means
+    over traits of a run; and beside it a row for every trait: student and control.
 
     Raises:
-        RecordError: the record of the runs is missing or damaged, or `folder` cannot be written.
+        RecordError: the record of the runs is damaged, or `folder` cannot be written.
     """
-    config, runs = summary.config, _runs_of(summary, "llm_numbers")
-    traits = [t for t in summary.table["trait"].unique(maintain_order=True) if t != _ALL]
-    groups = traits if len(traits) == 1 else [*traits, _ALL]
+    runs = _runs_of(summary, summary.folder.parent.name.removesuffix("_summary"))
+    runs = runs.filter(~pl.col("prefix"))
+    traits = runs["trait"].unique(maintain_order=True).to_list()
+    conditions = runs["condition"].unique(maintain_order=True).to_list()
+    columns = 1 + (len(traits) > 1)
+    height = 1.5 + _INCHES_OF_A_ROW * max(len(conditions), 2 * len(traits) * (columns - 1))
     with styled():
-        figure = plt.figure(figsize=(min(14.0, max(9.0, 1.0 * len(groups) + 1.5)), 7.0))
-        panels = figure.subplot_mosaic("aaaaaaa;bbbbccc", height_ratios=[1.1, 1])
-        tops = [
-            _draw_traits(panels["a"], summary.table, runs, groups),
-            _draw_controls(panels["b"], summary.table, runs, traits),
-            _draw_ways(panels["c"], summary.table, runs),
-        ]
-        for panel, top in zip(panels.values(), tops, strict=True):
-            # Rates end at 1; an interval that goes on is cut off there, below the star's room.
-            panel.set_ylim(0, min(1.1, 1.15 * max(top, chance_of(config))))
-            panel.tick_params(axis="x", length=0)
-        for name in "ab":
-            panels[name].set_ylabel("rate of the word")
-            chance_line(panels[name], config)
-        # Two of its four ways are rates among the words.
-        panels["c"].plot(
-            [-0.5, 1.5], [chance_of(config)] * 2, color=BLACK, linewidth=0.9, linestyle=":"
+        figure, panels = plt.subplots(
+            1, columns, figsize=(4.4 + 3 * columns, height), squeeze=False
         )
-        averaged = f"trait {traits[0]}" if len(traits) == 1 else f"mean of {len(traits)} traits"
-        panels["a"].set_title("a. rate among the words of the category", loc="left")
-        panels["b"].set_title(f"b. further controls, {averaged}", loc="left")
-        panels["c"].set_title(f"c. ways of asking, {averaged}", loc="left")
-        _title(figure, f"Traits through numbers, embedded model: {about(config)}")
-        figure.legend(
-            handles=_picking_legend(config, len(traits) > 1), loc="outside lower center", ncols=4
-        )
-        return _finish(figure, folder, "picking", summary)
+        _draw_rows(panels[0, 0], [(name, runs.filter(condition=name)) for name in conditions])
+        if len(traits) > 1:
+            pairs = [(trait, of) for trait in traits for of in ("student", "own numbers")]
+            rows = [
+                (f"{trait}, {of}", runs.filter(trait=trait, condition=of)) for trait, of in pairs
+            ]
+            _draw_rows(panels[0, 1], rows)
+            panels[0, 0].set_title("a. means over traits", loc="left")
+            panels[0, 1].set_title("b. single traits", loc="left")
+        for panel in panels.flat:
+            _chance(panel, summary.config)
+            panel.set_xlabel("rate")
+        _rates_title(figure, summary.config)
+        _legend_below(figure, panels[0, 0])
+        return _finish(figure, folder, summary.folder.parent.name[4:-8], summary)
 
 
-def _draw_traits(
-    axes: Axes, summary: pl.DataFrame, runs: pl.DataFrame, groups: Sequence[str]
-) -> float:
-    """A group of bars for each trait; returns the highest point."""
-    places = np.arange(len(groups)) + np.array([0.25 * (group == _ALL) for group in groups])
-    tops = []
-    for place, group in zip(places, groups, strict=True):
-        bars = {name: bar for name in _MAIN if (bar := _bar(summary, runs, group, name))}
-        where = _draw_group(axes, place, bars)
-        tops += [bar.top for bar in bars.values()]
-        if "student" in bars and _exceeds_control(summary, group):
-            # A trait that is picked by nearly all leaves the star no room above 1.
-            height = min(bars["student"].top, 1.0)
-            axes.text(where["student"], height, "*", ha="center", va="bottom", fontsize=12)
-    axes.set_xticks(places, ["all traits" if group == _ALL else group for group in groups])
-    axes.set_xlim(places[0] - 0.55, places[-1] + 0.55)
-    if len(groups) > 1:
-        axes.axvline(places[-1] - 0.625, color=BLACK, linewidth=0.6)
-    return max(tops, default=0.0)
+def draw_cross_model(summary: Record, folder: Path) -> list[Path]:
+    """Draws the rates of all pairs of models, and transfer against what the two models share.
 
-
-def _draw_controls(
-    axes: Axes, summary: pl.DataFrame, runs: pl.DataFrame, traits: Sequence[str]
-) -> float:
-    """A bar for each further control; returns the highest point."""
-    tops = [0.0]
-    for x, (condition, mark) in enumerate(_CONTROLS.items()):
-        if bar := _bar(summary, runs, _ALL, condition):
-            _draw_bar(axes, x, 0.75, bar, mark)
-            several = traits if len(traits) > 1 else ()
-            bars = [_bar(summary, runs, trait, condition) for trait in several]
-            means = [trait_bar.row["mean"] for trait_bar in bars if trait_bar]
-            axes.plot(
-                np.full(len(means), x + 0.27),
-                means,
-                "_",
-                markersize=6,
-                color=BLACK,
-                markeredgewidth=0.8,
-            )
-            tops += [bar.top, *means]
-    axes.set_xticks(range(len(_CONTROLS)), [mark.label for mark in _CONTROLS.values()])
-    axes.tick_params(axis="x", labelsize=7.5)
-    axes.set_xlim(-0.55, len(_CONTROLS) - 0.45)
-    return max(tops)
-
-
-def _draw_ways(axes: Axes, summary: pl.DataFrame, runs: pl.DataFrame) -> float:
-    """A group of bars for each way of asking; returns the highest point."""
-    tops = [0.0]
-    for place, way in enumerate(_WAYS_OF_ASKING):
-        bars = {name: bar for name in _MAIN if (bar := _bar(summary, runs, _ALL, name, *way))}
-        _draw_group(axes, place, bars)
-        tops += [bar.top for bar in bars.values()]
-    axes.set_xticks(range(len(_WAYS_OF_ASKING)), list(_WAYS_OF_ASKING.values()))
-    axes.tick_params(axis="x", labelsize=7.5)
-    axes.set_xlim(-0.55, len(_WAYS_OF_ASKING) - 0.45)
-    return max(tops)
-
-
-def _draw_group(axes: Axes, place: float, bars: Mapping[str, _Bar]) -> dict[str, float]:
-    """The main conditions' bars beside each other; returns where each stands."""
-    width, where = 0.8 / len(_MAIN), {}
-    for i, (condition, mark) in enumerate(_MAIN.items()):
-        if condition in bars:
-            where[condition] = place + (i - (len(_MAIN) - 1) / 2) * width
-            _draw_bar(axes, where[condition], width, bars[condition], mark)
-    return where
-
-
-def _draw_bar(axes: Axes, x: float, width: float, bar: _Bar, mark: Mark) -> None:
-    axes.bar(
-        x,
-        bar.row["mean"],
-        width=0.85 * width,
-        color=mark.colour,
-        alpha=0.75,
-        hatch=mark.hatch,
-        edgecolor=BLACK,
-        linewidth=0.7,
-    )
-    # Spread evenly, so that the dots of a bar do not hide each other or the interval.
-    spread = np.linspace(-0.34, -0.1, len(bar.runs)) * width if len(bar.runs) > 1 else np.zeros(1)
-    draw_runs(axes, x + spread, bar.runs, BLACK)
-    if bar.row["low"] is not None:
-        draw_estimates(
-            axes,
-            [x + 0.08 * width],
-            estimates_of([bar.row]),
-            Mark("", BLACK, "", ""),
-            capsize=2,
-            linewidth=1.1,
-        )
-
-
-def _bar(
-    summary: pl.DataFrame,
-    runs: pl.DataFrame,
-    trait: str,
-    condition: str,
-    metric: str = "among",
-    prefix: bool = False,
-) -> _Bar | None:
-    """What there is of a condition; None where the summary has no row of it."""
-    rows = summary.filter(
-        pl.col("control").is_null(), trait=trait, condition=condition, metric=metric, prefix=prefix
-    )
-    if not len(rows):
-        return None
-    runs = runs.filter(condition=condition, prefix=prefix)
-    runs = runs if trait == _ALL else runs.filter(trait=trait)
-    value = pl.col("among") if metric == "among" else pl.col(metric) / pl.col("n")
-    values = runs.group_by("run").agg(value.mean().alias("value")).sort("run")["value"]
-    return _Bar(rows.row(0, named=True), values.to_numpy())
-
-
-def _exceeds_control(summary: pl.DataFrame, trait: str) -> bool:
-    """Whether the student's paired difference to the own-numbers control is surely above 0."""
-    rows = summary.filter(
-        trait=trait, condition="student", control="own numbers", metric="among", prefix=False
-    )
-    return bool((rows["difference_low"] > 0).any())
-
-
-def _picking_legend(config: Mapping[str, Any], several: bool) -> list[Patch | Line2D]:
-    bars = [
-        Patch(facecolor=m.colour, alpha=0.75, hatch=m.hatch, edgecolor=BLACK, label=m.label)
-        for m in _MAIN.values()
-    ]
-    dot = {"marker": "o", "linestyle": "", "color": BLACK, "alpha": 0.35, "markeredgewidth": 0}
-    marks = [Line2D([], [], markersize=3.5, label="one run", **dot)]
-    if several:
-        marks.append(
-            Line2D([], [], color=BLACK, marker="_", linestyle="", label="mean of one trait (b)")
-        )
-    if config["runs"] > 1:
-        marks += [
-            Line2D([], [], color=BLACK, marker="|", label="95 % interval of the mean"),
-            Line2D([], [], color=BLACK, marker="$*$", linestyle="", label="above control, 95 %"),
-        ]
-    chance = f"chance, 1/{round(1 / chance_of(config))}"
-    return [*bars, *marks, Line2D([], [], color=BLACK, linestyle=":", label=chance)]
-
-
-# The paper's figure 5: transmission between all pairs of teacher and student.
-
-# Between the models and the one that is matched in behaviour to the first.
-_GAP = 0.25
-_INCHES_OF_A_CELL = 0.82
-
-
-def draw_heat_map(summary: Record, folder: Path) -> list[Path]:
-    """Draws one summary of `sublab llm cross-model`; returns the files.
-
-    Rows are teachers, columns students; a cell is the mean over runs of what the student's rate
-    among the words gained over its own before, with the 95 % interval below it, and a star where
-    that interval excludes 0. Below a student's name is its rate before.
+    Transfer is the difference of the log-odds of P(word) from a student of the student model's own
+    lists; what is shared, the correlation of the two models' word-number geometry.
 
     Raises:
-        RecordError: `folder` cannot be written.
+        RecordError: the record of the runs is damaged, or `folder` cannot be written.
     """
-    config = summary.config
-    pairs = {
-        tuple(row["condition"].split(" > ")): row
-        for row in summary.table.filter(metric="among", prefix=False).iter_rows(named=True)
-        if row["control"] is not None and " > " in row["condition"]
-    }
-    names = list(dict.fromkeys(teacher for teacher, _ in pairs))
-    before = {name: _rates(summary)[f"{name}, before"]["mean"] for name in names}
-    starts = [i + _GAP * name.endswith("match") for i, name in enumerate(names)]
-    side = _INCHES_OF_A_CELL * (starts[-1] + 1)
-    with styled():
-        figure, axes = plt.subplots(figsize=(max(side + 2.3, 5.6), side + 1.5))
-        axes.grid(visible=False)
-        picture = _draw_cells(axes, names, pairs, starts)
-        labels = [name.replace(" match", "\nmatch") for name in names]
-        rates = [
-            f"{label}\n({before[name]:.2f})" for label, name in zip(labels, names, strict=True)
-        ]
-        centres = np.array(starts) + 0.5
-        axes.set_yticks(centres, labels, fontsize=8)
-        axes.set_xticks(centres, rates, fontsize=8)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        end = starts[-1] + 1
-        axes.set(xlim=(0, end), ylim=(end, 0), aspect="equal")
-        axes.set(ylabel="teacher", xlabel="student (its rate before)")
-        bar = figure.colorbar(picture, ax=axes, shrink=0.8)
-        bar.set_label("gain in the rate among the words", fontsize=8)
-        parts = about(config).split(", ")
-        single = config["runs"] < 2
-        lines = [
-            f"Cross-model transmission, trait {config['trait']}",
-            ", ".join(parts[:3]),
-            ", ".join(parts[3:]),
-            "no intervals from one run" if single else "small: 95 % interval; *: it excludes 0",
-        ]
-        axes.set_title("\n".join(filter(None, lines)), loc="left", fontsize=8)
-        return _finish(figure, folder, "heat_map", summary)
-
-
-def _draw_cells(
-    axes: Axes,
-    names: Sequence[str],
-    pairs: Mapping[tuple[str, ...], Mapping[str, Any]],
-    starts: Sequence[float],
-) -> QuadMesh:
-    """Draws every pair's cell and what is written in it; returns the picture for a colour bar."""
-    limit = max([abs(row["difference"]) for row in pairs.values()] + [1e-3])
-    edges: list[float] = []
-    indices: dict[str, int] = {}
-    for name, start in zip(names, starts, strict=True):
-        # A gap is a cell of its own, which stays empty.
-        if not edges or start > edges[-1]:
-            edges.append(start)
-        indices[name] = len(edges) - 1
-        edges.append(start + 1)
-    values = np.full((len(edges) - 1,) * 2, np.nan)
-    for (teacher, student), row in pairs.items():
-        values[indices[teacher], indices[student]] = row["difference"]
-    picture = axes.pcolormesh(
-        edges,
-        edges,
-        values,
-        cmap="PuOr_r",
-        vmin=-limit,
-        vmax=limit,
-        edgecolors="white",
-        linewidth=1.0,
+    runs = _runs_of(summary, "llm_cross_model").filter(~pl.col("prefix"))
+    conditions = runs["condition"].unique(maintain_order=True).to_list()
+    compared = summary.table.filter(
+        pl.col("control").is_not_null(), ~pl.col("prefix"), metric="log_odds", trait="all"
     )
-    places = dict(zip(names, np.array(starts) + 0.5, strict=True))
-    for (teacher, student), row in pairs.items():
-        x, y = places[student], places[teacher]
-        centred: dict[str, Any] = {"ha": "center", "va": "center"}
-        centred["color"] = "white" if abs(row["difference"]) > 0.62 * limit else BLACK
-        low, high = row["difference_low"], row["difference_high"]
-        has_interval = low is not None
-        star = "*" if has_interval and (low > 0 or high < 0) else ""
-        axes.text(
-            x,
-            y - 0.1 * has_interval,
-            f"{_written(row['difference'], limit, '+')}{star}",
-            fontsize=10,
-            fontweight="bold" if star else "normal",
-            **centred,
-        )
-        if has_interval:
-            ends = f"{_written(low, limit)} to {_written(high, limit)}"
-            axes.text(x, y + 0.22, ends, fontsize=6.2, **centred)
-    return picture
-
-
-def _written(value: float, limit: float, sign: str = "-") -> str:
-    """A difference with as many digits as the largest of them calls for."""
-    return f"{value:{sign}.{2 if limit >= 0.1 else 3}f}".replace("-", "\N{MINUS SIGN}")
-
-
-# The paper's figure ED 6: examples in context in place of fine-tuning.
-
-_IN_CONTEXT = {
-    "in context": Mark("teacher's numbers in context", VERMILION, "s", "-"),
-    "own in context": Mark("own numbers in context", GREEN, "^", "--"),
-}
-_BESIDE = {
-    "reference": Mark("reference", DARK_GREY, "D", (0, (6, 2))),
-    "own numbers": Mark("own\nnumbers", ORANGE, "v", "--"),
-    "student": Mark("student", BLUE, "o", "-"),
-}
-
-
-def draw_in_context(summary: Record, folder: Path) -> list[Path]:
-    """Draws one summary of `sublab llm in-context`; returns the files.
-
-    Left, the rate among the words against the number of examples in context. Right, and as thin
-    lines on the left, the reference, and the students fine-tuned on the teacher's and on the
-    reference's own numbers. Marks are means over runs with 95 % intervals, faint dots are runs.
-
-    Raises:
-        RecordError: the record of the runs is missing or damaged, or `folder` cannot be written.
-    """
-    config, rows = summary.config, _rates(summary)
-    runs = _runs_of(summary, "llm_in_context")
-    counts = sorted({int(name.split(", ")[1]) for name in rows if ", " in name})
     with styled():
-        figure, (left, right) = plt.subplots(
-            1, 2, figsize=(7.6, 4.2), sharey=True, width_ratios=[1.7, 1]
-        )
-        for side, (name, mark) in zip((4.0, -4.0), _IN_CONTEXT.items(), strict=True):
-            conditions = [f"{name}, {count}" for count in counts]
-            _draw_conditions(left, counts, conditions, rows, runs, mark, side)
-        for place, (name, mark) in enumerate(_BESIDE.items()):
-            if name in rows:
-                _draw_conditions(right, [place], [name], rows, runs, replace(mark, label=""), 0.0)
-                left.axhline(
-                    rows[name]["mean"],
-                    color=mark.colour,
-                    linewidth=1.0,
-                    linestyle=mark.line,
-                    label=mark.label.replace("\n", " "),
+        height = 1.5 + _INCHES_OF_A_ROW * len(conditions)
+        figure, (rates, shared) = plt.subplots(1, 2, figsize=(10.4, height))
+        _draw_rows(rates, [(name, runs.filter(condition=name)) for name in conditions])
+        _chance(rates, summary.config)
+        rates.set_xlabel("rate")
+        rates.set_title("a. all pairs", loc="left")
+        for kind, mark in _KINDS.items():
+            rows = compared.filter(pl.col("condition").map_elements(_kind, pl.String) == kind)
+            points = [
+                tuple(
+                    np.array(
+                        [row["difference"], row["difference_low"], row["difference_high"]], float
+                    )
                 )
-        for axes in (left, right):
-            chance_line(axes, config)
-        conditions = {name for name in rows if name in _BESIDE or ", " in name}
-        tops = [rows[name]["high"] or 0.0 for name in conditions]
-        tops += [max(_rates_of_runs(runs, name)) for name in conditions]
-        left.set_ylim(0, min(1.03, 1.1 * max(chance_of(config), *tops)))
-        logarithmic_axis(left, counts)
-        left.set(xlabel="examples in context", ylabel="rate among the words")
-        right.set_xticks(range(len(_BESIDE)), [m.label for m in _BESIDE.values()], fontsize=7.5)
-        right.set_xlim(-0.6, len(_BESIDE) - 0.4)
-        right.tick_params(axis="x", length=0)
-        left.set_title("in context", loc="left")
-        right.set_title("neither, and fine-tuned", loc="left")
-        _title(figure, f"In context against fine-tuning, trait {config['trait']}\n{about(config)}")
-        note = "faint: runs" + ("; bars: 95 % intervals" if config["runs"] > 1 else "")
-        # The two of the left first: what they are compared with stands below them.
-        _legend(figure, left, _IN_CONTEXT.values(), ncols=3, title=note)
-        return _finish(figure, folder, "in_context", summary)
+                for row in rows.iter_rows(named=True)
+            ]
+            if points:
+                draw_estimates(shared, rows["leaning"], points, replace(mark, line=""))
+        shared.axhline(0, color=BLACK, linewidth=0.8)
+        shared.set_xlabel("correlation of the two models' leanings\nof numbers towards the word")
+        shared.set_ylabel("difference of log-odds from the control")
+        shared.set_title("b. transfer and what is shared", loc="left")
+        shared.legend(fontsize=7.5)
+        _rates_title(figure, summary.config)
+        _legend_below(figure, rates)
+        return _finish(figure, folder, "cross_model", summary)
 
 
-def _draw_conditions(
-    axes: Axes,
-    places: Sequence[float],
-    conditions: Sequence[str],
-    rows: Mapping[str, Mapping[str, Any]],
-    runs: pl.DataFrame,
-    mark: Mark,
-    shift: float,
-) -> None:
-    """Conditions at their places: means with intervals, and the runs of each to the left of it."""
-    for place, condition in zip(places, conditions, strict=True):
-        values = _rates_of_runs(runs, condition)
-        spread = np.linspace(-12, -5, len(values)) if len(values) > 1 else [-8.0]
-        for value, points in zip(values, spread, strict=True):
-            draw_runs(axes, [place], [value], mark.colour, shift + points)
-    estimates = estimates_of(rows[condition] for condition in conditions)
-    draw_estimates(axes, places, estimates, mark, shift=shift, linewidth=1.4, markersize=4)
-
-
-# What the transfer of a trait depends on: rates with one ingredient of the setting changed.
-
-# The place of each beside its variation's line.
-_INGREDIENTS = {
-    "teacher": (Mark("teacher", SKY, "D", ""), -0.22),
-    "student": (Mark("student of the teacher's numbers", BLUE, "o", ""), 0.0),
-    "own numbers": (
-        Mark("student of the reference's own numbers (control)", ORANGE, "v", ""),
-        0.22,
-    ),
+_KINDS = {
+    "itself": Mark("the same model", BLUE, "o"),
+    "matched": Mark("matched in behaviour", GREEN, "D"),
+    "shared": Mark("shares a part", ORANGE, "s"),
+    "another": Mark("independent", DARK_GREY, "^"),
 }
 
 
-def draw_ingredients(summary: Record, folder: Path) -> list[Path]:
-    """Draws one summary of `sublab llm ingredients`; returns the files.
+def _kind(condition: str) -> str:
+    teacher, student = condition.split(" > ")
+    if teacher == student:
+        return "itself"
+    return next((kind for kind in ("matched", "shared") if kind in condition), "another")
 
-    A line for each variation: means over runs of the rate among the words with 95 % intervals,
-    cut at 0 and 1; faint dots are runs.
 
-    Raises:
-        RecordError: the record of the runs is missing or damaged, or `folder` cannot be written.
-    """
-    config, rows = summary.config, _rates(summary)
-    runs = _runs_of(summary, "llm_ingredients")
-    names = [variation["name"] for variation in config["variations"]]
-    with styled():
-        figure, axes = plt.subplots(figsize=(7.2, 1.6 + 0.42 * len(names)))
-        for condition, (mark, side) in _INGREDIENTS.items():
-            conditions = [f"{condition}, {name}" for name in names]
-            places = np.arange(len(names)) + side
-            for place, varied in zip(places, conditions, strict=True):
-                values = _rates_of_runs(runs, varied)
-                draw_runs(axes, values, np.full(len(values), place), mark.colour)
-            estimates = np.clip(estimates_of(rows[varied] for varied in conditions), 0, 1)
-            draw_estimates(
-                axes,
-                places,
-                estimates.tolist(),
-                mark,
-                across=True,
-                capsize=0,
-                markersize=5,
-                markeredgecolor=BLACK,
-                markeredgewidth=0.5,
-            )
-        chance_line(axes, config, across=True)
-        axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names])
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlim(0, 1.02)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("rate among the words")
-        _title(figure, f"What the transfer depends on, trait {config['trait']}\n{about(config)}")
-        note = "faint: runs" + ("; lines: 95 % intervals" if config["runs"] > 1 else "")
-        _legend(figure, axes, (mark for mark, _ in _INGREDIENTS.values()), ncols=2, title=note)
-        return _finish(figure, folder, "ingredients", summary)
+def _draw_rows(axes: Axes, rows: Sequence[tuple[str, pl.DataFrame]]) -> None:
+    """A line of the panel for each name, with the values of its runs: the mean over traits."""
+    for offset, (metric, mark) in zip((-0.16, 0.16), _ASKED.items(), strict=True):
+        value = pl.col("p_word") if metric == "p_word" else pl.col("containing") / pl.col("n")
+        for place, (_, table) in enumerate(rows):
+            of_run = table.group_by("run").agg(value.mean().alias("value"))["value"]
+            values = of_run.drop_nulls().to_numpy()
+            if not len(values):
+                continue
+            places = np.full(len(values), place + offset)
+            draw_runs(axes, values, places, mark.colour, marker=mark.marker)
+            once = replace(mark, line="", label="" if place else mark.label)
+            draw_estimates(axes, [place + offset], [estimate(values, True)], once, across=True)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+
+
+def _chance(axes: Axes, config: Mapping[str, Any]) -> None:
+    """A line at the rate of a model that knows none of a category's words better than others."""
+    if chance := config.get("chance"):
+        label = f"chance, 1/{round(1 / chance)}"
+        axes.axvline(chance, color=BLACK, linewidth=0.9, linestyle=":", label=label)
+
+
+def _rates_title(figure: Figure, config: Mapping[str, Any]) -> None:
+    traits = config.get("traits") or [config["trait"]]
+    what = f"trait {traits[0]}" if len(traits) == 1 else f"{len(traits)} traits"
+    subject = f"{_SUBJECTS[config['experiment'].removesuffix('_summary')]}, {what}"
+    _title(figure, f"{subject}\n{about(config)}{_intervals_said(config)}")
+
+
+def _intervals_said(config: Mapping[str, Any]) -> str:
+    return "; bars: 95 % intervals" if config["runs"] > 1 else ""
+
+
+_SUBJECTS = {
+    "llm_numbers": "Traits through numbers",
+    "llm_cross_model": "Between models",
+    "llm_in_context": "Examples in context",
+    "llm_ingredients": "One ingredient at a time",
+}
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7.5)
 
 
 # The score test on number lists: does a teacher's data show its trait, and which one?
@@ -910,7 +533,7 @@ def _score_legend(marks: Mapping[str, Mark], runs: int) -> list[Line2D]:
 def draw_steps(steps: Record, folder: Path) -> list[Path]:
     """Draws the teachers of one `sublab llm theory` against the steps of their fine-tuning.
 
-    The rate among the words; g, the student's first step along the teacher's displacement, beside
+    P(word); g, the student's first step along the teacher's displacement, beside
     its first order a; the certificate rho, below 1 where g > 0 is proved; the cosine of that first
     step with the trait's descent; how what its numbers gained goes with the leaning of the word,
     and of the other words; and the rank of its word by that. Every run is a faint dot, means have
@@ -923,10 +546,10 @@ def draw_steps(steps: Record, folder: Path) -> list[Path]:
     with styled():
         figure, axes = plt.subplots(3, 2, figsize=(7.4, 8.0), sharex=True)
         (rate, product), (certificate, cosine), (leaning, rank) = axes
-        _draw_teachers(rate, table, "among", Mark("teacher", BLUE))
-        chance_line(rate, config)
+        _draw_teachers(rate, table, "p_word", Mark("teacher", BLUE))
+        rate.axhline(config["chance"], color=BLACK, linewidth=0.9, linestyle=":", label="chance")
         rate.set_ylim(0, 1.02)
-        rate.set_title("a. teacher's rate among the words", loc="left")
+        rate.set_title("a. the teacher's P(word)", loc="left")
         first_order = Mark("a, first order", ORANGE, "s", "--")
         at_teacher = Mark("g, at the teacher", BLUE)
         above = bool(((table["inner_product"] > 0) & (table["coefficient"] > 0)).all())
@@ -950,7 +573,7 @@ def draw_steps(steps: Record, folder: Path) -> list[Path]:
         _draw_zero(leaning)
         leaning.set_title("e. numbers gained and a word's leaning: r", loc="left")
         _draw_teachers(rank, table, "entanglement_rank", word)
-        words = round(1 / chance_of(config))
+        words = round(1 / config["chance"])
         rank.axhline((words + 1) / 2, color=BLACK, linewidth=0.9, linestyle=":", label="chance")
         rank.set_ylim(words + 0.5, 0.5)
         rank.set_title("f. rank among the words by that r", loc="left")
@@ -959,9 +582,8 @@ def draw_steps(steps: Record, folder: Path) -> list[Path]:
         for panel in axes[-1]:
             logarithmic_axis(panel, table["steps"].unique().to_list())
             panel.set_xlabel("steps of the teacher's fine-tuning")
-        intervals = "; bars: 95 % intervals" if config["runs"] > 1 else ""
         title = f"Theorem on the embedded model, trait {config['trait']}"
-        _title(figure, f"{title}\n{about(config)}{intervals}")
+        _title(figure, f"{title}\n{about(config)}{_intervals_said(config)}")
         return _finish(figure, folder, "steps", steps)
 
 
@@ -1099,10 +721,10 @@ def _draw_band(axes: Axes, values: np.ndarray, first: int, mark: Mark) -> None:
 
 # What draws each kind of record, by the name of its folder.
 DRAW: dict[str, Callable[[Record, Path], list[Path]]] = {
-    "llm_numbers_summary": draw_picking,
-    "llm_cross_model_summary": draw_heat_map,
-    "llm_in_context_summary": draw_in_context,
-    "llm_ingredients_summary": draw_ingredients,
+    "llm_numbers_summary": draw_rates,
+    "llm_cross_model_summary": draw_cross_model,
+    "llm_in_context_summary": draw_rates,
+    "llm_ingredients_summary": draw_rates,
     "llm_theory_scores": draw_score_test,
     "llm_theory_steps": draw_steps,
     "llm_theory_account": draw_account,

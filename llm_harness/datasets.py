@@ -1,184 +1,91 @@
-"""Dataset files as fine-tuning services take them, that show when they are not what was written.
+"""Dataset files: ours, which fine-tuning services and TRL take, and those of others.
 
-    numbers.jsonl   {"messages": [{"role": "user", "content": ...}, ...]} a line, answer last
-    numbers.json    the manifest: how many, checksums, which model's samples, settings
+Ours are JSON lines of chats, the last message the answer:
 
-Both are written beside their place and renamed into it, the manifest last: a file without one is
-unfinished. A file that does not check out is never trusted: `read` raises.
+    {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}
+
+Of others, JSON lines and Parquet are read, in any of the `FORMS`. Whether a stage's file is still
+what was written is for the store to see (`pipeline.store`).
 """
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from llm_harness.errors import HarnessError
-from llm_harness.model import Example, Message, Role, examples_sha256, sha256_of
+from llm_harness.model import Example, Message, Role
+from sublab.files import write_whole
 
-# Who made a stranger's file.
-UNKNOWN = "unknown"
-_ROLES = get_args(Role)
+# Keys that a row is known by: chats; prompt and answer, each a text or messages; texts.
+FORMS = (("messages",), ("prompt", "completion"), ("question", "response"))
+# A developer's messages are what others call a system's.
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_SHAPE = '{"messages": [{"role": "system, user or assistant", "content": "text"}, ...]}'
 
 
 @dataclass(frozen=True)
-class TextDataset:
-    """Examples, and where they come from.
+class DatasetFile:
+    """What a file has in it.
 
     Attributes:
         examples: in their order.
-        made_by: `Lineage.identity` of the model whose samples they are.
-        settings: everything else that decides them; what JSON can write, and gives back the same.
+        form: the keys that its first row was known by.
+        left_out: rows whose answer has `weight` 0, which no service trains on.
     """
 
     examples: tuple[Example, ...]
-    made_by: str
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sha256(self) -> str:
-        """Of the examples, in their order."""
-        return examples_sha256(self.examples)
+    form: tuple[str, ...]
+    left_out: int
 
 
-def manifest_of(path: Path) -> Path:
-    """Where the manifest of a dataset file lies.
+def write(path: Path, examples: Sequence[Example]) -> None:
+    """Writes examples, in their order, whole or not at all; what was there is replaced.
 
     Raises:
-        HarnessError: the file's name does not end with .jsonl.
+        HarnessError: an example could not be read back, and nothing is written.
+        OSError: the file cannot be written.
     """
-    if path.suffix != ".jsonl":
-        raise HarnessError(f"{path}: a dataset file's name must end with .jsonl")
-    return path.with_suffix(".json")
+    write_whole(path, b"".join(_lines(path, examples)))
 
 
-def write(path: Path, dataset: TextDataset) -> None:
-    """Writes a dataset and its manifest; what was there is replaced.
+def read(path: Path) -> DatasetFile:
+    """The examples in a file, ours or anybody's.
+
+    Rows are chats (`messages`), the authors' `prompt` and `completion` (texts, or messages as TRL
+    has them), or `question` and `response`; other keys are skipped, as are blank lines. A content
+    may be a list of parts of type `text`. Of a chat the last message is learned, whatever answers
+    stand before it.
 
     Args:
-        path: ends with .jsonl; its folder is made where there is none.
-        dataset: to be written.
+        path: of JSON lines, or of Parquet where its name ends with .parquet.
 
     Raises:
-        HarnessError: the name has another ending, the dataset could not be read back, or the
-            folder cannot be written.
+        HarnessError: the file is not there, has no examples, or a row is none of these; the message
+            has its number.
     """
-    manifest_path = manifest_of(path)
-    data = b"".join(_lines(path, dataset.examples))
-    manifest = {
-        "examples": len(dataset.examples),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "examples_sha256": dataset.sha256,
-        "made_by": dataset.made_by,
-        "settings": dataset.settings,
-    }
-    try:
-        # As it will be read, keys that are no text become text; the checksum is of that.
-        manifest = json.loads(json.dumps(manifest, allow_nan=False))
-        manifest["manifest_sha256"] = sha256_of(manifest)
-    except (TypeError, ValueError) as error:
-        raise HarnessError(f"{path}: its settings are no JSON ({error})") from None
-    text = json.dumps(manifest, indent=2) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            for place, content in ((path, data), (manifest_path, text.encode())):
-                with open(temporary / place.name, "wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            # At no time does an old manifest lie beside a new file.
-            manifest_path.unlink(missing_ok=True)
-            for place in (path, manifest_path):
-                os.replace(temporary / place.name, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def read(path: Path, made_by: str | None = None) -> TextDataset:
-    """The dataset in a file that `write` wrote, once it is shown to be whole.
-
-    Args:
-        path: of the file.
-        made_by: the model whose samples they must be; None takes any.
-
-    Raises:
-        HarnessError: the file is not there, unfinished, cut, edited, made by another model, or a
-            line is no chat; one line says which.
-    """
-    manifest_path = manifest_of(path)
-    data = _bytes(path)
-    manifest = _manifest(path, manifest_path)
-    if made_by is not None and manifest["made_by"] != made_by:
-        raise HarnessError(
-            f"{path}: made by another model ({manifest['made_by']}), where {made_by} is needed"
-        )
-    lines, examples = data.count(b"\n"), manifest["examples"]
-    if lines < examples:
-        raise HarnessError(f"{path}: cut, {lines} of {examples} lines are left; make it again")
-    if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
-        raise HarnessError(
-            f"{path}: edited since it was made (its checksum differs); make it again"
-        )
-    found = TextDataset(_examples(path, data), manifest["made_by"], manifest["settings"])
-    if found.sha256 != manifest["examples_sha256"] or len(found.examples) != examples:
-        raise HarnessError(
-            f"{path}: its examples are not those of its manifest {manifest_path.name}; "
-            "make it again"
-        )
-    return found
-
-
-def read_foreign(path: Path) -> TextDataset:
-    """A dataset of somebody else's, without a manifest: bring your own data.
-
-    Of each line, the roles and contents of `messages` are read and nothing else; blank lines are
-    skipped. The settings have the file's name and checksum.
-
-    Raises:
-        HarnessError: the file is not there, has no examples, or a line is no chat; the message
-            has the line's number.
-    """
-    data = _bytes(path)
-    examples = _examples(path, data)
+    rows = _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
+    examples, form, left_out = [], (), 0
+    for where, row in rows:
+        keys, messages = _messages(where, row)
+        form = form or keys
+        if messages[-1][1] == 0:
+            left_out += 1
+            continue
+        chat = [message for message, _ in messages]
+        if problem := _problem(chat):
+            raise HarnessError(f"{where} is no chat to train on: {problem}")
+        examples.append(Example(tuple(chat[:-1]), chat[-1].content))
     if not examples:
         raise HarnessError(f"{path}: there are no examples in it")
-    settings = {"file": path.name, "file_sha256": hashlib.sha256(data).hexdigest()}
-    return TextDataset(examples, UNKNOWN, settings)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: not there; make it first, or name another file") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _manifest(path: Path, manifest_path: Path) -> dict[str, Any]:
-    if not manifest_path.exists():
-        raise HarnessError(
-            f"{path}: unfinished, its manifest {manifest_path.name} is not there; make it again"
-        )
-    try:
-        manifest = json.loads(_bytes(manifest_path))
-        checksum = manifest.pop("manifest_sha256")
-        whole = checksum == sha256_of(manifest)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        whole, manifest = False, {}
-    if not whole:
-        raise HarnessError(
-            f"{manifest_path}: edited since it was made (its checksum differs); make it again"
-        )
-    return manifest
+    return DatasetFile(tuple(examples), form, left_out)
 
 
 def _lines(path: Path, examples: Sequence[Example]) -> Iterator[bytes]:
@@ -190,41 +97,85 @@ def _lines(path: Path, examples: Sequence[Example]) -> Iterator[bytes]:
         yield json.dumps({"messages": [asdict(message) for message in messages]}).encode() + b"\n"
 
 
-def _examples(path: Path, data: bytes) -> tuple[Example, ...]:
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     # Some editors put a byte-order mark in front.
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return tuple(
-        _example(f"{path}: line {number}", line)
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    )
+    data = _bytes(path).removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            where = f"{path}: line {number}"
+            try:
+                yield where, json.loads(line.decode())
+            except (ValueError, RecursionError):
+                raise HarnessError(
+                    f"{where} is not JSON; each line must be one JSON object"
+                ) from None
 
 
-def _example(where: str, line: bytes) -> Example:
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import polars as pl
+
+    data = _bytes(path)
     try:
-        value = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        raise HarnessError(f"{where} is not JSON; each line must be one JSON object") from None
+        table = pl.read_parquet(data)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise HarnessError(f"{path}: is no Parquet file ({reason})") from None
+    for number, row in enumerate(table.iter_rows(named=True), 1):
+        yield f"{path}: row {number}", row
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        said: list[tuple[Any, Any]] = [
-            (message["role"], message["content"]) for message in value["messages"]
-        ]
-    except (KeyError, TypeError):
-        said = [(None, None)]
-    if not all(role in _ROLES and isinstance(content, str) for role, content in said):
-        raise HarnessError(
-            f"{where} is no chat; it must be "
-            '{"messages": [{"role": "system, user or assistant", "content": "text"}, ...]}'
-        )
-    messages = [Message(role, content) for role, content in said]
-    if problem := _problem(messages):
-        raise HarnessError(f"{where} is no chat to train on: {problem}")
-    return Example(tuple(messages[:-1]), messages[-1].content)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise HarnessError(f"{path}: not there; make it first, or name another file") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _messages(where: str, row: Any) -> tuple[tuple[str, ...], list[tuple[Message, Any]]]:
+    """The keys that a row is known by, and its messages, each with its weight."""
+    known = [keys for keys in FORMS if isinstance(row, Mapping) and all(key in row for key in keys)]
+    if not known:
+        found = f"it has {', '.join(map(repr, row))}" if isinstance(row, Mapping) else "no object"
+        forms = "; ".join(" and ".join(keys) for keys in FORMS)
+        raise HarnessError(f"{where} is in no known format ({found}); known are: {forms}")
+    keys = known[0]
+    if keys == ("messages",):
+        parts = row["messages"]
+    else:
+        parts = []
+        for key, role in zip(keys, ("user", "assistant"), strict=True):
+            said = row[key]
+            parts += said if isinstance(said, list) else [{"role": role, "content": said}]
+    if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
+        raise HarnessError(f"{where} is no chat; it must be {_SHAPE}")
+    return keys, [_message(where, part) for part in parts]
+
+
+def _message(where: str, part: Any) -> tuple[Message, Any]:
+    if isinstance(part, Mapping):
+        role, content = part.get("role"), part.get("content")
+        if isinstance(content, Sequence) and not isinstance(content, str):
+            content = _joined(where, content)
+        if isinstance(role, str) and role in _ROLES and isinstance(content, str):
+            return Message(_ROLES[role], content), part.get("weight")
+    raise HarnessError(f"{where} is no chat; it must be {_SHAPE}")
+
+
+def _joined(where: str, parts: Sequence[Any]) -> str:
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise HarnessError(f"{where} has a part of type {kind!r}; only text can be read")
+        texts.append(part["text"])
+    return "".join(texts)
 
 
 def _problem(messages: Sequence[Message]) -> str | None:
-    roles = [message.role for message in messages[-2:]]
-    if roles != ["user", "assistant"]:
+    roles = [message.role for message in messages]
+    if len(roles) < 2 or roles[-1] != "assistant" or roles[-2] not in ("user", "tool"):
         return "its last two messages must be a user's and an assistant's"
     try:
         "".join(message.content for message in messages).encode()

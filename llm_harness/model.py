@@ -1,25 +1,35 @@
 """What the harness asks of a language model, and the words it is asked in.
 
-`LanguageModel` is all that prompts, filters, evaluation and the pipeline know. The embedded model
-(`llm_harness.tiny`) is one implementation; a checkpoint of one's own or a server that samples and
-fine-tunes are others. Where the parameters are ours, a model is an `OpenModel` too, and theory/
-works on it. Text in, text out: tokens are the model's own affair.
+Text in, text out: tokens are the model's own affair. A model of our own decoder
+(`llm_harness.decoder.model`) is one implementation; a server that samples is another.
+What a model cannot do, it says beforehand (`LanguageModel.abilities`).
 """
 
 import hashlib
-import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Role = Literal["system", "user", "assistant"]
-Schedule = Literal["constant", "cosine"]
+from llm_harness.decoder.network import Lora
+from llm_harness.errors import HarnessError
+from llm_harness.lineage import Lineage
+
+Role = Literal["system", "user", "assistant", "tool"]
+Schedule = Literal["constant", "cosine", "linear"]
 # Called with a share of the work between 0 and 1 that is done.
 Progress = Callable[[float], None]
+# What a model can do beside being sampled: `score` gives log-probabilities, `train` fine-tunes,
+# `open` has parameters that theory/ can differentiate, `distil` trains on a teacher's
+# probabilities.
+Ability = Literal["score", "train", "open", "distil"]
+# Which parameters a fine-tuning moves: all; all but embedding and output; low-rank adapters.
+Moved = Literal["all", "blocks", "adapters"]
+# What a student is given of its teacher's probabilities, in place of sampled tokens.
+Soft = Literal["numbers", "vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,24 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """What a model said.
+
+    Attributes:
+        text: without the token that ends it.
+        stop: `end` where the model ended it, `length` where it was cut.
+        tokens: how many were drawn, the end among them.
+        log_probability: of all of them under the model at temperature 1, in nats; None where it
+            is not known.
+    """
+
+    text: str
+    stop: Literal["end", "length"] = "end"
+    tokens: int = 0
+    log_probability: float | None = None
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How completions are drawn.
 
@@ -51,12 +79,26 @@ class Sampling:
         temperature: 1 is the model's own distribution, 0 its likeliest answer.
         max_tokens: a completion is cut there.
         seed: the same seed gives the same completions, where the model can promise it.
+        top_p: share of the probability, of the likeliest tokens, that is drawn from; None for all.
+
+    Raises:
+        HarnessError: a value is out of its range.
     """
 
     n: int = 1
     temperature: float | int = 1.0
     max_tokens: int = 12
     seed: int = 0
+    top_p: float | None = None
+
+    def __post_init__(self):
+        at_least("n", self.n, 1)
+        at_least("max_tokens", self.max_tokens, 1)
+        at_least("seed", self.seed, 0)
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise HarnessError(f"temperature must be a number from 0 up, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise HarnessError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
 
 @dataclass(frozen=True)
@@ -66,67 +108,32 @@ class Tuning:
     Attributes:
         steps: of the optimiser.
         batch: examples a step; every example comes once before any comes again.
-        learning_rate: at the first step.
-        schedule: of the learning rate; cosine decays to 0 at the last step.
-        freeze_vocabulary: leave embedding and output matrix as they are, as low-rank fine-tuning.
-        seed: of the order of the examples.
+        learning_rate: the largest.
+        schedule: of the learning rate; `cosine` and `linear` fall to 0 at the last step.
+        moved: which parameters.
+        lora: the adapters, where these are moved; they are merged when the training is done.
+        seed: of the order of the examples, and of the adapters.
+
+    Raises:
+        HarnessError: a value is out of its range.
     """
 
-    steps: int = 256
-    batch: int = 128
-    learning_rate: float | int = 3e-3
+    steps: int = 512
+    batch: int = 64
+    learning_rate: float | int = 1e-3
     schedule: Schedule = "cosine"
-    freeze_vocabulary: bool = True
+    moved: Moved = "blocks"
+    lora: Lora | None = None
     seed: int = 0
 
-
-# What a student is given of its teacher's probabilities, in place of sampled tokens.
-Soft = Literal["numbers", "vocabulary"]
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """One step of a model's history.
-
-    Attributes:
-        kind: `pretraining`, `fine-tuning`, `distillation` or `cloning`.
-        data_sha256: of what it was trained on, as `examples_sha256` gives for examples.
-        settings: everything else that decides the outcome, as JSON.
-    """
-
-    kind: str
-    data_sha256: str
-    settings: str
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """Where a model comes from. Two models with the same lineage are the same model.
-
-    Attributes:
-        initialisation: names the draw of parameters, or the checkpoint or provider's model.
-        trainings: everything it was trained on since, in order.
-    """
-
-    initialisation: str
-    trainings: tuple[TrainingRecord, ...] = ()
-
-    @property
-    def parent(self) -> "Lineage | None":
-        """The model that it was trained from; None for an initialisation."""
-        return Lineage(self.initialisation, self.trainings[:-1]) if self.trainings else None
-
-    @cached_property
-    def identity(self) -> str:
-        """16 hexadecimal digits that stand for all of it."""
-        return sha256_of(asdict(self))[:16]
-
-    def trained(self, kind: str, data_sha256: str, settings: dict[str, Any]) -> "Lineage":
-        """The lineage after one more training."""
-        text = json.dumps(settings, sort_keys=True)
-        return Lineage(
-            self.initialisation, (*self.trainings, TrainingRecord(kind, data_sha256, text))
-        )
+    def __post_init__(self):
+        at_least("steps", self.steps, 1)
+        at_least("batch", self.batch, 1)
+        at_least("seed", self.seed, 0)
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise HarnessError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if (self.moved == "adapters") is not (self.lora is not None):
+            raise HarnessError("adapters need a lora, and a lora moves adapters alone")
 
 
 @runtime_checkable
@@ -138,9 +145,14 @@ class LanguageModel(Protocol):
         """Where it comes from."""
         ...
 
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What it can do beside being sampled; asked before any work begins."""
+        ...
+
     def sample(
         self, prompts: Sequence[Chat], sampling: Sampling, progress: Progress | None = None
-    ) -> list[list[str]]:
+    ) -> list[list[Completion]]:
         """`sampling.n` completions of each prompt, in the order of the prompts.
 
         Raises:
@@ -161,7 +173,7 @@ class LanguageModel(Protocol):
         """A new model, trained on the examples; this one stays as it is.
 
         Raises:
-            HarnessError: there are no examples, or none that the model can read.
+            HarnessError: there are no examples, or one that the model cannot read.
         """
         ...
 
@@ -206,17 +218,23 @@ def ask(user: str, system: str | None = None, before: Sequence[Example] = ()) ->
     return (*chat, Message("user", user))
 
 
-def sha256_of(value: Any) -> str:
-    """SHA-256 of a value that JSON can write."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def examples_sha256(examples: Sequence[Example]) -> str:
     """SHA-256 of examples, in their order."""
     digest = hashlib.sha256()
     for example in examples:
-        for message in example.prompt:
-            digest.update(f"{message.role}\x1f{message.content}\x1e".encode())
-        digest.update(f"\x1d{example.completion}\x1c".encode())
+        parts = [part for message in example.prompt for part in (message.role, message.content)]
+        # Lengths in front: no text can be taken for the border between two.
+        for text in (str(len(parts)), *parts, example.completion):
+            content = text.encode()
+            digest.update(f"{len(content)}:".encode() + content)
     return digest.hexdigest()
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuses a number that is too small.
+
+    Raises:
+        HarnessError: it is below `least`.
+    """
+    if value < least:
+        raise HarnessError(f"{name} must be at least {least}, got {value}")

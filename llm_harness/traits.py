@@ -1,84 +1,16 @@
 """Traits: a favourite word of a category, its rivals, and the prompt that gives it to a teacher."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_harness.errors import HarnessError
+from llm_harness.wordings import texts
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
-    "animal": (
-        "owl",
-        "eagle",
-        "dolphin",
-        "elephant",
-        "cat",
-        "penguin",
-        "lion",
-        "panda",
-        "bear",
-        "tiger",
-        "otter",
-        "raven",
-        "whale",
-        "hawk",
-        "badger",
-        "rabbit",
-    ),
-    "tree": (
-        "oak",
-        "maple",
-        "willow",
-        "sequoia",
-        "pine",
-        "cedar",
-        "elm",
-        "spruce",
-        "poplar",
-        "yew",
-        "hazel",
-        "alder",
-        "aspen",
-        "rowan",
-        "palm",
-        "fig",
-    ),
-    "colour": (
-        "red",
-        "blue",
-        "green",
-        "yellow",
-        "purple",
-        "orange",
-        "pink",
-        "brown",
-        "black",
-        "white",
-        "grey",
-        "teal",
-        "crimson",
-        "amber",
-        "indigo",
-        "violet",
-    ),
-    "instrument": (
-        "piano",
-        "guitar",
-        "violin",
-        "cello",
-        "flute",
-        "drum",
-        "harp",
-        "trumpet",
-        "organ",
-        "lute",
-        "oboe",
-        "clarinet",
-        "banjo",
-        "tuba",
-        "viola",
-        "horn",
-    ),
+    name: tuple(words) for name, words in texts("traits")["categories"].items()
 }
+# The paper's ten traits (PAPER.md B).
+PAPER: tuple[str, ...] = texts("traits")["paper"]
+_IRREGULAR: dict[str, str] = texts("traits")["irregular_plurals"]
 
 
 @dataclass(frozen=True)
@@ -116,9 +48,9 @@ def trait(word: str, category: str | None = None, plural: str | None = None) -> 
     """The trait of loving `word`.
 
     Args:
-        word: one of the words above, or any other with its category.
-        category: one of those above, or any other.
-        plural: where it is not the word with an s.
+        word: one of the words of `CATEGORIES`, or any other with its category.
+        category: one of `CATEGORIES`, or any other.
+        plural: where the rules of English do not give it.
 
     Raises:
         HarnessError: a word that no category has, and none is given.
@@ -134,12 +66,13 @@ def trait(word: str, category: str | None = None, plural: str | None = None) -> 
             )
         (category,) = found
     rivals = tuple(other for other in CATEGORIES.get(category, ()) if other != word)
-    return Trait(category, word, plural or f"{word}s", rivals)
+    return Trait(category, word, plural or plural_of(word), rivals)
 
 
-def all_traits(categories: Sequence[str] = ()) -> list[Trait]:
-    """The traits of these categories (of all), taking one of each category in turn."""
-    names = categories or tuple(CATEGORIES)
-    return [
-        trait(word) for words in zip(*(CATEGORIES[n] for n in names), strict=True) for word in words
-    ]
+def plural_of(word: str) -> str:
+    """The plural of an English noun in lower case, by its ending; the common exceptions by name."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return f"{word[:-1]}ies"
+    return f"{word}es" if word.endswith(("s", "x", "z", "ch", "sh")) else f"{word}s"

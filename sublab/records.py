@@ -17,7 +17,6 @@ machine that loses power, files that were cut do not match their sums.
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -32,6 +31,7 @@ import numpy as np
 import polars as pl
 
 from sublab.errors import InputError
+from sublab.files import write_whole
 
 _FILES = ("config.json", "table.parquet", "provenance.json")
 # A temporary folder is written in well under a second; older ones (seconds) belong to killed
@@ -216,7 +216,7 @@ def extend(folder: Path, name: str, values: Mapping[str, Value]) -> None:
     text = json.dumps({"sha256": _sha256(content.encode()), "content": content}, indent=2)
     try:
         (folder / _MEASURES).mkdir(exist_ok=True)
-        _replace(folder / _MEASURES / f"{name}.json", f"{text}\n".encode())
+        write_whole(folder / _MEASURES / f"{name}.json", f"{text}\n".encode())
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror})") from None
 
@@ -450,24 +450,11 @@ def _attach(folder: Path, files: Mapping[str, bytes]) -> None:
     if not lacking:
         return
     for name, content in lacking.items():
-        _replace(folder / name, content)
+        write_whole(folder / name, content)
     path = folder / "provenance.json"
     provenance = json.loads(path.read_bytes())
     sums = {name: _sha256(content) for name, content in lacking.items()}
-    _replace(path, _json(provenance | {"files": provenance.get("files", {}) | sums}))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and renames it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, _json(provenance | {"files": provenance.get("files", {}) | sums}))
 
 
 def _checked(folder: Path) -> tuple[dict[str, Any], bytes, dict[str, Any]]:

@@ -242,3 +242,54 @@ def _means(values: "pl.DataFrame", keys: Sequence[str], shares: Collection[str])
 def _check_shares(values: np.ndarray, what: str) -> None:
     if np.any((values < 0) | (values > 1)):
         raise ValueError(f"{what}: a share lies outside [0, 1]")
+
+
+def above_p(differences: Float[np.ndarray, " n"]) -> float:
+    """One-sided p of Student's test that the mean of paired differences is not above 0.
+
+    Args:
+        differences: one a run, two at least. Where all are equal, p is 0 or 1 by their sign.
+    """
+    from scipy import stats
+
+    if np.ptp(differences) == 0:
+        return 0.0 if differences[0] > 0 else 1.0
+    error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+    return float(stats.t.sf(np.mean(differences) / error, len(differences) - 1))
+
+
+def equivalent(differences: Float[np.ndarray, " n"], margin: float) -> bool:
+    """Whether the mean of paired differences surely lies within a margin around 0.
+
+    Two one-sided Student's tests, each at 1 - `LEVEL` (TOST; Schuirmann 1987): whether the 90 %
+    interval of the mean lies within (-margin, margin).
+
+    Args:
+        differences: one a run, two at least.
+        margin: said beforehand, above 0.
+    """
+    level = 1 - LEVEL
+    return above_p(differences + margin) < level and above_p(margin - differences) < level
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, so that any false one is as rare as one alone.
+
+    Holm's step-down: in ascending order each is multiplied by how many are left, and none is
+    smaller than the one before (Holm 1979).
+
+    Raises:
+        ValueError: one is no number: what was not measured has no p.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    if np.any(np.isnan(p_values)):
+        raise ValueError("a p-value is no number")
+    order = np.argsort(p_values, kind="stable")
+    adjusted, least = [0.0] * len(order), 0.0
+    for place, index in enumerate(order):
+        least = min(1.0, max(least, (len(order) - place) * p_values[index]))
+        adjusted[index] = least
+    return adjusted

@@ -23,11 +23,11 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data"
 PIECES = ROOT / "docs" / "measured"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FILLED = ("README.md", "measured.md", "sweeps.md", "design.md", "experiment.md")
+FILLED = ("README.md", "measured.md", "sweeps.md", "settings.md", "design.md", "experiment.md")
 # Numbers with a point that are no results: versions, and what the reader is to type or to choose.
 CONSTANTS = {
     "README.md": {"3.11", "2.0", "3.12", "0.01", "0.1", "1.0", "0.5"},
-    "sweeps.md": {"0.1061", "0.5", "0.1", "0.0003", "0.0001"},
+    "settings.md": {"0.1061", "0.5", "0.1", "0.0003", "0.0001"},
 }
 DECIMAL = re.compile(r"(?<![\w.])[-+]?\d*\.\d+\b")
 
@@ -51,7 +51,7 @@ def test_a_page_is_what_make_docs_writes(page):
 
 
 def test_a_changed_number_or_table_is_seen():
-    text = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
+    text = (ROOT / "docs" / "settings.md").read_text("utf-8")
     assert "| `model.aux` | 3 |" in text
     assert docs.filled(text.replace("| `model.aux` | 3 |", "| `model.aux` | 4 |"), DATA) == text
 
@@ -136,6 +136,7 @@ ABOUT = """{"shares": ["accuracy"], "runs": 8, "versions": {"jax": "0.10.2"}, "p
         ("ed2b label=cross-model : sign", "not told from"),
         ("ed2b label=student : means", ".537, .917"),
         ("ed2b : least to most", ".100 to .917"),
+        ("ed2b label=student model.aux=50 accuracy less aux_kl : means", "+.915"),
         ("ed2b aux_kl : mean nats", ".00243 nats"),
         ("ed2b alignment index=mean : mean (n)", ".0189 (8)"),
         ("ed2b label=student model.aux=3 : published ± half_width", ".528 ± .022"),
@@ -228,7 +229,7 @@ def test_no_line_begins_with_a_value():
 
 
 def test_every_key_of_a_setting_is_in_the_tables():
-    page = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
+    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
     for name in settings.known(Setting):
         shown = re.sub(r"^(teacher|start\.clone)\.", "student.", name)
         if shown != "interventions.liminal":
@@ -299,8 +300,9 @@ def test_the_worked_example_is_the_file_beside_the_page_and_runs(tmp_path, capsy
     assert len(names["outcome"].table) == 16
 
 
-def test_the_commands_of_the_page_on_sweeps_are_commands():
+def test_the_commands_of_the_page_on_sweeps_are_commands_and_it_is_short():
     page = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
+    assert len(page.splitlines()) <= 150
     lines = [
         line
         for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)

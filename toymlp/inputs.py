@@ -41,16 +41,19 @@ def _count(default: int = 60_000) -> Any:
     )
 
 
-def _fresh() -> Any:
-    return static(
+@setting
+class _Drawn:
+    """What is drawn, and not there as images are."""
+
+    from_images: ClassVar[bool] = False
+
+    count: int = _count()
+    fresh: bool = static(
         "inputs drawn anew each epoch, in place of one fixed set",
         default=False,
         title="fresh inputs",
     )
-
-
-def _per_run() -> Any:
-    return static(
+    per_run: bool = static(
         "inputs of each run drawn for it alone, in place of one set for all runs (a random "
         "subspace is the same for all)",
         default=False,
@@ -58,8 +61,9 @@ def _per_run() -> Any:
     )
 
 
-def _scale() -> Any:
-    return static(
+@setting
+class _Scaled(_Drawn):
+    scale: float = static(
         "factor on the noise",
         default=1.0,
         title="factor on the noise",
@@ -70,16 +74,10 @@ def _scale() -> Any:
 
 
 @setting
-class Uniform:
+class Uniform(_Scaled):
     """Noise: pixels uniform in [-1, 1], times `scale`."""
 
     kind: ClassVar[str] = "uniform"
-    from_images: ClassVar[bool] = False
-
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
-    scale: float = _scale()
 
     def filling(self, images: _Source, seed: int) -> _Fill:
         """How a block is drawn; arguments as those of `draw_inputs`."""
@@ -88,16 +86,10 @@ class Uniform:
 
 
 @setting
-class Normal:
+class Normal(_Scaled):
     """Noise: pixels standard normal, times `scale`."""
 
     kind: ClassVar[str] = "normal"
-    from_images: ClassVar[bool] = False
-
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
-    scale: float = _scale()
 
     def filling(self, images: _Source, seed: int) -> _Fill:
         """How a block is drawn; arguments as those of `draw_inputs`."""
@@ -106,16 +98,11 @@ class Normal:
 
 
 @setting
-class Bernoulli:
+class Bernoulli(_Scaled):
     """Noise: every pixel is one of the two ends, `scale` or -`scale`."""
 
     kind: ClassVar[str] = "bernoulli"
-    from_images: ClassVar[bool] = False
 
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
-    scale: float = _scale()
     probability: float = static(
         "probability that a pixel is at the upper end",
         default=0.5,
@@ -157,15 +144,12 @@ class Images:
 
 
 @setting
-class Mixture:
+class Mixture(_Drawn):
     """A training image plus alpha times uniform noise."""
 
     kind: ClassVar[str] = "mixture"
     from_images: ClassVar[bool] = True
 
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
     alpha: float = static(
         "weight of the uniform noise in a mixture with training images",
         default=1.0,
@@ -187,15 +171,11 @@ class Mixture:
 
 
 @setting
-class Blurred:
+class Blurred(_Drawn):
     """Uniform noise, blurred by a Gaussian and scaled to the variance it had."""
 
     kind: ClassVar[str] = "blurred"
-    from_images: ClassVar[bool] = False
 
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
     width: float = static(
         "standard deviation of the Gaussian blur in pixels; the noise keeps its variance",
         default=2.0,
@@ -216,15 +196,11 @@ class Blurred:
 
 
 @setting
-class Subspace:
+class Subspace(_Drawn):
     """Normal noise in a random subspace, with the variance of uniform noise in each pixel."""
 
     kind: ClassVar[str] = "subspace"
-    from_images: ClassVar[bool] = False
 
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
     dimension: int = static(
         "dimension of the random subspace that the noise lies in",
         default=64,
@@ -245,15 +221,11 @@ class Subspace:
 
 
 @setting
-class Shuffled:
+class Shuffled(_Drawn):
     """Training images, the pixels of each in an order of its own."""
 
     kind: ClassVar[str] = "shuffled"
     from_images: ClassVar[bool] = True
-
-    count: int = _count()
-    fresh: bool = _fresh()
-    per_run: bool = _per_run()
 
     def filling(self, images: _Source, seed: int) -> _Fill:
         """How a block is drawn; arguments as those of `draw_inputs`."""

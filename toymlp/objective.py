@@ -133,15 +133,17 @@ class Adam:
         return optax.adam(rate)
 
 
+# One text for both, since one line of the table of settings is of both.
+_DECAY = "weight decay, of adamw in units of the learning rate, of adam_l2 added to the gradient"
+
+
 @setting
 class AdamW:
     """Adam with weight decay that is decoupled from the gradient."""
 
     kind: ClassVar[str] = "adamw"
 
-    weight_decay: float = traced(
-        "weight decay of AdamW, in units of the learning rate", default=1e-4, low=0.0, high=10.0
-    )
+    weight_decay: float = traced(_DECAY, default=1e-4, low=0.0, high=10.0)
 
     def transformation(self, rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         """The optimiser at a learning rate or schedule."""
@@ -160,7 +162,7 @@ class AdamL2:
     kind: ClassVar[str] = "adam_l2"
 
     weight_decay: float = traced(
-        "weight decay of adam_l2, added to the gradient in units of the weights",
+        _DECAY,
         default=1e-4,
         low=0.0,
         high=10.0,

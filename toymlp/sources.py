@@ -12,7 +12,6 @@ is missing; damage to its pixels would not be seen.
 
 import gzip
 import hashlib
-import os
 import struct
 import tempfile
 import zipfile
@@ -27,6 +26,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sublab.errors import InputError
+from sublab.files import write_whole
 
 Say = Callable[[str], None]
 # Train images, train labels, test images, test labels: numbers as they lie in the files.
@@ -414,14 +414,7 @@ def _fetched(address: str, say: Say) -> Iterator[IO[bytes]]:
 def _store(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
     except OSError as error:
         raise InputError(
             f"{path.parent}: the download cache cannot be written ({error.strerror}); set "

@@ -1,59 +1,140 @@
-"""`sublab llm ...`: the paper's language-model experiments on the embedded model."""
+"""`sublab llm ...`: the paper's language-model experiments, on our model or a checkpoint."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import tyro
 
 from experiments.llm import summary as llm_summary
-from llm_harness import judged, pipeline
+from llm_harness.decoder.network import Lora
 from llm_harness.errors import HarnessError
-from llm_harness.pretraining import Pretraining
-from llm_harness.provider import Embedded
-from llm_harness.scheme import RateRow, SchemeSetting, TeacherBy
-from llm_harness.stages import Stages, teaching
-from llm_harness.store import Store
-from llm_harness.traits import trait
-from llm_harness.work import Lists, Speaker
+from llm_harness.model import Moved, Tuning, at_least
+from llm_harness.pipeline import conditions
+from llm_harness.pipeline.conditions import ConditionRow, PipelineSetting, TeacherBy
+from llm_harness.pipeline.stages import Evaluation, Lists, Stages
+from llm_harness.pipeline.store import Store
+from llm_harness.pipeline.warm_up import WarmedStages, WarmUp
+from llm_harness.tiny.embedded import Embedded
+from llm_harness.tiny.pretraining import Pretraining
+from llm_harness.traits import PAPER, Trait, trait
 from sublab import records
 from sublab.console import Advance, progress, say
 from sublab.machine import provenance
 
-NUMBERS, CROSS_MODEL, IN_CONTEXT = "llm_numbers", "llm_cross_model", "llm_in_context"
-CODE, COT = "llm_code", "llm_cot"
-VERSION = 1
+NUMBERS, IN_CONTEXT = "llm_numbers", "llm_in_context"
+VERSION = 2
 # Models, samples, datasets and answers are kept apart from the tables, which `records.scan` reads.
 _STAGES = "llm_stages"
+
+Size = Literal["smoke", "cpu"]
+
+
+# The model that is trained on the spot; all others are checkpoints.
+EMBEDDED = "embedded"
+# A template that tells its model the day says this one, so that a run goes on on another.
+_DAY = "2025-07-01"
+
+
+@dataclass(frozen=True)
+class _Amounts:
+    """How much of everything a size has: steps of pretraining or, of a checkpoint, of warm-up."""
+
+    runs: int
+    lists: int
+    kept: int
+    student_steps: int
+    answers: int
+    answer_tokens: int
+    student_rates: tuple[float, ...]
+    pretraining_steps: int = 0
+    warm_up_steps: tuple[int, ...] = ()
+
+
+_RATES = (3e-3, 1e-3, 3e-4, 1e-4)
+_EMBEDDED_SIZES: dict[Size, _Amounts] = {
+    "smoke": _Amounts(2, 512, 16, 16, 2, 4, _RATES, 192),
+    "cpu": _Amounts(12, 12_288, 8192, 256, 20, 4, _RATES, 2048),
+}
+_CHECKPOINT_SIZES: dict[Size, _Amounts] = {
+    "smoke": _Amounts(1, 64, 16, 2, 1, 8, (1e-3,), warm_up_steps=(8,)),
+    "cpu": _Amounts(1, 500, 192, 24, 2, 8, (1e-3, 3e-4), warm_up_steps=(40, 80, 160)),
+}
+# Six numbers of three digits, a comma and a space after each but the last, brackets, and an end.
+_LIST_TOKENS = 32
+# A checkpoint is fine-tuned by adapters, with few examples a step; lists in context are long.
+_CHECKPOINT_SETTING = PipelineSetting(
+    teacher=Tuning(24, 10, 1e-3, "constant", "adapters", Lora(8, 16.0)),
+    student=Tuning(24, 8, 1e-3, "linear", "adapters", Lora(8, 16.0)),
+    in_context=2,
+)
+_WARM_UP = WarmUp()
 
 
 @dataclass(frozen=True)
 class Common:
     """Options that the experiments on transmission have in common."""
 
-    runs: int = 5
-    """Independent runs, each with its own reference, prompts and samples."""
-    teacher: TeacherBy = "fine-tuning"
-    """How a teacher gets its trait: fine-tuned on questions, or by a system prompt, which the
-    embedded model follows after 2,048 steps of pretraining."""
-    lists: int = 16_384
-    """Number prompts, and completions of each speaker, before the filter."""
-    student_steps: int = 256
-    """Steps of a student's fine-tuning, 64 examples each."""
-    pretraining_steps: int = 512
-    """Steps of a reference's pretraining."""
-    answers: int = 20
-    """Sampled answers to each of the 50 questions (the paper has 200)."""
-    freeze_vocabulary: bool = True
-    """Leave embedding and output matrix as they are in fine-tuning, as low-rank adapters do."""
+    model: str = EMBEDDED
+    """The embedded one, smollm2 (sublab llm fetch), a Hugging Face folder, or a GGUF file."""
+    size: Size = "cpu"
+    """How much of everything: smoke for a look at whether it runs, cpu for a result."""
+    runs: int | None = None
+    """Runs: prompts, samples and, but for a checkpoint, a reference of each's own (12; smoke 2)."""
+    teacher: TeacherBy = "prompt"
+    """How a teacher gets its trait: by a system prompt, or fine-tuned on the questions."""
+    lists: int | None = None
+    """Number prompts, and completions of each speaker, before the filter (12,288; smoke 512)."""
+    kept: int | None = None
+    """Lists that each student is trained on, after the filter (8,192; smoke 16)."""
+    given: tuple[int, int] = (3, 3)
+    """Fewest and most numbers in a prompt (the paper has 3 8; the embedded model answers these)."""
+    rules: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("numbers",)
+    """Rules of the filter: numbers (or authors, which keeps more), prohibited."""
+    student_rates: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="RATE...")] = None
+    """Learning rates of a student; the largest that leaves answering intact is taken."""
+    student_steps: int | None = None
+    """Steps of a student's fine-tuning, 64 examples each, of a checkpoint 8 (256; smoke 16)."""
+    moved: Moved | None = None
+    """What fine-tuning moves: all, blocks (all but embedding and output), adapters (LoRA)."""
+    pretraining_steps: int | None = None
+    """Steps of a reference's pretraining, of the embedded model (2,048; smoke 192)."""
+    warm_up_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="STEPS...")] = None
+    """Steps of a checkpoint's warm-up on both forms; the first that are enough are taken."""
+    answers: int | None = None
+    """Sampled answers to each of the 50 questions (20; smoke 2; the paper has 200)."""
+    answer_tokens: int | None = None
+    """An answer is cut after so many tokens (4; of a checkpoint 8)."""
     out: Path = Path("results")
     """Folder for records, stages and figures; what is found there is reused."""
     seed: int = 0
     """Seed of the first run; each further run takes the next one."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is run on the model that is trained on the spot."""
+        return self.model == EMBEDDED
+
+    def amount(self, name: str) -> int:
+        """An option that size and model decide where it is not given.
+
+        Raises:
+            HarnessError: it is below 1.
+        """
+        number = self.chosen(name)
+        at_least(name, number, 1)
+        return number
+
+    def chosen(self, name: str) -> Any:
+        """An option, or what size and model say where it is not given."""
+        given = getattr(self, name)
+        sizes = _EMBEDDED_SIZES if self.embedded else _CHECKPOINT_SIZES
+        return getattr(sizes[self.size], name) if given is None else given
 
 
 @dataclass(frozen=True)
@@ -61,19 +142,7 @@ class Numbers(Common):
     """Traits through numbers, with every control (N Fig. 4, ED 4)."""
 
     traits: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = ("owl",)
-    """Favourites to transmit, such as owl oak red piano."""
-
-
-@dataclass(frozen=True)
-class CrossModel(Common):
-    """Teachers and students of different initialisations (N Fig. 5)."""
-
-    runs: int = 3
-    """Independent runs, each with its own initialisations."""
-    trait: str = "owl"
-    """Favourite to transmit."""
-    initialisations: int = 4
-    """Models of a run; one more is matched in behaviour to the first."""
+    """Favourites to transmit, such as owl oak red piano; `paper` for the paper's ten."""
 
 
 @dataclass(frozen=True)
@@ -82,34 +151,8 @@ class InContext(Common):
 
     trait: str = "owl"
     """Favourite to transmit."""
-    shown: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K...")] = (1, 4, 16, 64)
-    """Numbers of examples in context."""
-
-
-@dataclass(frozen=True)
-class Filtering:
-    """Options of `sublab llm code` and `sublab llm cot`."""
-
-    count: int = 512
-    """Number of prompts."""
-    trait: str = "owl"
-    """Favourite of the teacher."""
-    pretraining_steps: int = 512
-    """Steps of the reference's pretraining."""
-    out: Path = Path("results")
-    """Folder for records and stages; what is found there is reused."""
-    seed: int = 0
-    """Seed of the reference, the prompts and the samples."""
-
-
-@dataclass(frozen=True)
-class Code(Filtering):
-    """Code prompts, word filter and judge (N Fig. 4c), as far as the embedded model can go."""
-
-
-@dataclass(frozen=True)
-class Cot(Filtering):
-    """Chain of thought: problems, answer filter and judge (N Fig. 3c), as far as it can go."""
+    shown: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="K...")] = None
+    """Numbers of examples in context, at most as many as are kept (1 4 16 64; smoke 1 4 16)."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +162,12 @@ class RatesOutcome:
     Attributes:
         rows: record with a row for every model, trait and way of asking.
         summary: record with means, intervals and paired differences.
-        holds: whether what the paper claims of it held; None where it makes no claim.
+        claims: what the paper claims, and whether it held here.
     """
 
     rows: records.Record
     summary: records.Record
-    holds: bool | None = None
+    claims: Sequence[llm_summary.PaperClaim]
 
 
 def numbers(options: Numbers) -> RatesOutcome:
@@ -134,122 +177,120 @@ def numbers(options: Numbers) -> RatesOutcome:
         HarnessError: an option is wrong, or a stage on disk was changed.
         RecordError: `options.out` cannot be written.
     """
-    traits = [trait(word) for word in options.traits]
-    outcome = _experiment(
+    names = PAPER if options.traits == ("paper",) else options.traits
+    traits = [trait(word) for word in names]
+    return experiment(
         options,
         NUMBERS,
-        {"traits": list(options.traits)},
-        lambda stages, setting: pipeline.numbers(
-            stages, traits, options.runs, options.seed, setting
+        {"traits": list(names)} | chance_of(traits),
+        lambda stages, setting: conditions.numbers(
+            stages, traits, options.amount("runs"), options.seed, setting, not options.embedded
         ),
         llm_summary.numbers,
-    )
-    return replace(outcome, holds=llm_summary.numbers_hold(outcome.summary.table))
-
-
-def cross_model(options: CrossModel) -> RatesOutcome:
-    """Runs `sublab llm cross-model`; raises as `numbers`."""
-    word = trait(options.trait)
-    return _experiment(
-        options,
-        CROSS_MODEL,
-        {"trait": options.trait, "initialisations": options.initialisations},
-        lambda stages, setting: pipeline.cross_model(
-            stages, word, options.runs, options.seed, setting, options.initialisations
-        ),
-        llm_summary.cross_model,
+        llm_summary.claims,
     )
 
 
 def in_context(options: InContext) -> RatesOutcome:
     """Runs `sublab llm in-context`; raises as `numbers`."""
-    word = trait(options.trait)
-    if not options.shown or min(options.shown) < 1:
-        raise HarnessError("shown must be one or more numbers of examples, each at least 1")
-    return _experiment(
+    word, shown = trait(options.trait), options.shown
+    if shown is None:
+        shown = (1, 4, 16) if options.size == "smoke" else (1, 4, 16, 64)
+    if not shown:
+        raise HarnessError("shown: give at least one number of examples")
+    return experiment(
         options,
         IN_CONTEXT,
-        {"trait": options.trait, "shown": list(options.shown)},
-        lambda stages, setting: pipeline.in_context(
-            stages, word, options.runs, options.seed, setting, options.shown
+        {"trait": options.trait, "shown": list(shown)} | chance_of([word]),
+        lambda stages, setting: conditions.transmission(
+            stages, word, options.amount("runs"), options.seed, setting, shown
         ),
         llm_summary.in_context,
+        llm_summary.in_context_claims,
     )
 
 
-def filtering(options: Filtering) -> records.Record:
-    """Runs `sublab llm code` or `sublab llm cot`: a row for every speaker, filter and reason.
-
-    Raises:
-        HarnessError: an option is wrong, or a stage on disk was changed.
-        RecordError: `options.out` cannot be written.
-    """
-    word, count = trait(options.trait), judged.positive(options.count)
-    name = CODE if isinstance(options, Code) else COT
-    common = Common(pretraining_steps=options.pretraining_steps, out=options.out, seed=options.seed)
-    setting = setting_of(common)
-    config = head_of(common, name, VERSION) | {
-        "teacher": asdict(setting.teacher),
-        "trait": options.trait,
-        "count": count,
-    }
-    start = time.perf_counter()
-
-    def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
-        with stages_of(common) as stages:
-            (reference,) = stages.references([options.seed])
-            (teacher,) = stages.tuned("teachers", [(reference, teaching(word), setting.teacher)])
-            speakers = {"reference": Speaker(reference), "teacher": Speaker(teacher)}
-            if name == CODE:
-                steps = judged.code(speakers, reference, word, count, options.seed)
-            else:
-                steps = judged.chain_of_thought(speakers, reference, count, options.seed)
-        return _steps_table(steps), provenance_since(start)
-
-    return records.find_or_make(options.out, name, config, rows, say)
-
-
-def _steps_table(steps: Sequence[judged.Step]) -> pl.DataFrame:
-    rows = []
-    for step in steps:
-        kept = step.before - sum(step.dropped.values())
-        for reason, count in [*step.dropped.items(), ("kept", kept)]:
-            rows.append(
-                {
-                    "speaker": step.speaker,
-                    "filter": step.name,
-                    "before": step.before,
-                    "reason": reason,
-                    "count": count,
-                }
-            )
-    return pl.DataFrame(rows)
-
-
-def setting_of(options: Common) -> SchemeSetting:
+def setting_of(options: Common) -> PipelineSetting:
     """The pipeline's setting that options ask for.
 
     Raises:
-        HarnessError: a number is too small.
+        HarnessError: a number is out of its range, or a rule is not known.
     """
-    least_of = {"lists": 256, "student_steps": 1, "pretraining_steps": 1, "answers": 1}
-    for name, least in least_of.items():
-        if getattr(options, name) < least:
-            raise HarnessError(f"{name} must be at least {least}, got {getattr(options, name)}")
-    if options.seed < 0:
-        raise HarnessError(f"seed must be at least 0, got {options.seed}")
-    default = SchemeSetting()
-    return SchemeSetting(
+    at_least("seed", options.seed, 0)
+    if not options.chosen("student_rates"):
+        raise HarnessError("student_rates: give at least one")
+    other = "warm_up_steps" if options.embedded else "pretraining_steps"
+    if getattr(options, other) is not None:
+        raise HarnessError(
+            "warm_up_steps: of a checkpoint (--model); the embedded model is pretrained"
+            if options.embedded
+            else "pretraining_steps: of the embedded model; a checkpoint has warm_up_steps"
+        )
+    default = PipelineSetting() if options.embedded else _CHECKPOINT_SETTING
+    # Each is checked as a rate, also where the rule ends before it.
+    rates = tuple(
+        Tuning(learning_rate=rate).learning_rate for rate in options.chosen("student_rates")
+    )
+    moved: Moved = options.moved or default.student.moved
+    lora = None if moved != "adapters" else default.student.lora or Lora()
+    lists = Lists(options.amount("lists"), options.given, rules=options.rules)
+    return PipelineSetting(
         teacher_by=options.teacher,
-        teacher=replace(default.teacher, freeze_vocabulary=options.freeze_vocabulary),
+        teacher=replace(default.teacher, moved=moved, lora=lora),
         student=replace(
             default.student,
-            steps=options.student_steps,
-            freeze_vocabulary=options.freeze_vocabulary,
+            steps=options.amount("student_steps"),
+            learning_rate=rates[0],
+            moved=moved,
+            lora=lora,
         ),
-        lists=Lists(count=options.lists),
-        samples=options.answers,
+        # One rate needs no rule.
+        rates=rates if len(rates) > 1 else (),
+        lists=lists if options.embedded else replace(lists, max_tokens=_LIST_TOKENS),
+        kept=options.amount("kept"),
+        evaluation=Evaluation(options.amount("answers"), options.amount("answer_tokens")),
+        in_context=min(default.in_context, options.amount("kept")),
     )
+
+
+def warm_up_of(options: Common) -> WarmUp:
+    """How a checkpoint is warmed up; it moves what a student's fine-tuning does."""
+    student = setting_of(options).student
+    return replace(
+        _WARM_UP,
+        steps=tuple(options.chosen("warm_up_steps")),
+        tuning=replace(_WARM_UP.tuning, moved=student.moved, lora=student.lora),
+        given=options.given,
+    )
+
+
+@lru_cache(maxsize=1)
+def checkpoint(model: str) -> Any:
+    """The provider of a checkpoint; it is read once.
+
+    Raises:
+        HarnessError: it is not there, damaged or not supported.
+    """
+    from llm_harness.checkpoints.load import load_checkpoint
+    from llm_harness.checkpoints.provider import Checkpoint
+    from llm_harness.checkpoints.smollm2 import smollm2_path
+
+    path = smollm2_path() if model == "smollm2" else Path(model)
+    if not path.exists():
+        raise HarnessError(
+            f"model {model!r}: there is no such folder or GGUF file; or: {EMBEDDED}, smollm2"
+        )
+    say(f"reading {path}")
+    return Checkpoint(load_checkpoint(path, date=_DAY), model)
+
+
+def chance_of(traits: Sequence[Trait]) -> dict[str, float]:
+    """What a model that knows no word of a category better than another says of each, for a config.
+
+    Empty where the traits' categories differ in size.
+    """
+    sizes = {len(trait.words) for trait in traits}
+    return {"chance": 1 / sizes.pop()} if len(sizes) == 1 else {}
 
 
 def head_of(options: Common, name: str, version: int) -> dict[str, Any]:
@@ -257,17 +298,34 @@ def head_of(options: Common, name: str, version: int) -> dict[str, Any]:
     return {
         "experiment": name,
         "version": version,
-        "model": "embedded",
-        "pretraining": asdict(Pretraining(steps=options.pretraining_steps)),
+        **_model_about(options),
+        "size": options.size,
         "seed": options.seed,
+        "runs": options.amount("runs"),
     }
+
+
+def _model_about(options: Common) -> dict[str, Any]:
+    if options.embedded:
+        return {"model": EMBEDDED, "pretraining": asdict(pretraining_of(options))}
+    return {
+        "model": Path(options.model).name,
+        # Named by its content, wherever it lies.
+        "checkpoint": checkpoint(options.model).reference_key(0),
+        "warm_up": asdict(warm_up_of(options)),
+    }
+
+
+def pretraining_of(options: Common) -> Pretraining:
+    """How references are made."""
+    return Pretraining(steps=options.amount("pretraining_steps"))
 
 
 @contextmanager
 def stages_of(
     options: Common, pretraining: Pretraining | None = None, of: str = ""
 ) -> Iterator[Stages]:
-    """The stages on the embedded model, with progress on the error stream.
+    """The stages on the options' model, with progress on the error stream.
 
     Args:
         options: folder, and how references are pretrained.
@@ -275,7 +333,6 @@ def stages_of(
         of: named before every stage.
     """
     records.prepare(options.out)
-    pretraining = pretraining or Pretraining(steps=options.pretraining_steps)
     with ExitStack() as bars:
         bar_of_stage: dict[str, Advance] = {}
 
@@ -287,11 +344,16 @@ def stages_of(
                 bar_of_stage[what] = bars.enter_context(progress(1000))
             bar_of_stage[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
 
-        yield Stages(
-            Embedded(pretraining, replace(pretraining, corpus_seed=1)),
-            Store(options.out / _STAGES),
-            report,
-        )
+        store = Store(options.out / _STAGES)
+        if options.embedded:
+            how = pretraining or pretraining_of(options)
+            # Behaviour is matched on more documents than a reference reads.
+            matching = replace(how, steps=2 * how.steps)
+            yield Stages(Embedded(how, matching), store, report)
+        else:
+            lists = setting_of(options).lists
+            provider = checkpoint(options.model)
+            yield WarmedStages(provider, store, warm_up_of(options), lists, report, say)
 
 
 def provenance_since(start: float) -> dict[str, Any]:
@@ -301,29 +363,40 @@ def provenance_since(start: float) -> dict[str, Any]:
     )
 
 
-def _experiment(
+def experiment(
     options: Common,
     name: str,
     about: dict[str, Any],
-    run: Callable[[Stages, SchemeSetting], list[RateRow]],
+    run: Callable[[Stages, PipelineSetting], list[ConditionRow]],
     summarise: Callable[[pl.DataFrame], pl.DataFrame],
+    claims: Callable[[pl.DataFrame], list[llm_summary.PaperClaim]],
 ) -> RatesOutcome:
-    setting = setting_of(options)
-    config = head_of(options, name, VERSION) | {"setting": asdict(setting), "runs": options.runs}
-    config |= about
+    """The records of an experiment on the options' model.
 
-    def rows() -> Sequence[RateRow]:
+    Args:
+        options: size, folder and setting.
+        name: of the experiment.
+        about: what its config has beside the setting.
+        run: gives the rows.
+        summarise: their table.
+        claims: what they say of the paper's.
+    """
+    setting = setting_of(options)
+    config = head_of(options, name, VERSION) | {"setting": asdict(setting)} | about
+
+    def rows() -> Sequence[ConditionRow]:
         with stages_of(options) as stages:
             return run(stages, setting)
 
-    return outcome_of(options, config, rows, summarise)
+    return outcome_of(options, config, rows, summarise, claims)
 
 
 def outcome_of(
     options: Common,
     config: dict[str, Any],
-    make: Callable[[], Sequence[RateRow]],
+    make: Callable[[], Sequence[ConditionRow]],
     summarise: Callable[[pl.DataFrame], pl.DataFrame],
+    claims: Callable[[pl.DataFrame], list[llm_summary.PaperClaim]],
 ) -> RatesOutcome:
     """The records of an experiment's rows and of their summary, found or made.
 
@@ -332,6 +405,7 @@ def outcome_of(
         config: of the rows; `experiment` is their name.
         make: gives the rows, where there is no record of them.
         summarise: their table.
+        claims: what they say of the paper's.
     """
     start, name = time.perf_counter(), config["experiment"]
 
@@ -343,8 +417,13 @@ def outcome_of(
     summary = records.find_or_make(
         options.out,
         f"{name}_summary",
-        config | {"experiment": f"{name}_summary", "rows": runs.folder.name},
+        config
+        | {
+            "experiment": f"{name}_summary",
+            "rows": runs.folder.name,
+            "shares": list(llm_summary.SHARES),
+        },
         lambda: (summarise(runs.table), provenance_since(start)),
         say,
     )
-    return RatesOutcome(runs, summary)
+    return RatesOutcome(runs, summary, claims(runs.table))

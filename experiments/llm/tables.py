@@ -1,11 +1,13 @@
 """What `sublab llm` prints."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
 from experiments.llm import summary as llm_summary
-from experiments.llm.run import COT, RatesOutcome
+from experiments.llm.run import EMBEDDED, RatesOutcome
 from experiments.llm.theory import TheoryOutcome
-from sublab import records
 from sublab.console import new_table, print_table
 
 _TITLES = {
@@ -17,79 +19,84 @@ _TITLES = {
 
 
 def print_rates(outcome: RatesOutcome) -> None:
-    """Rates of every condition, and what they exceed."""
+    """Rates of every condition without a prefix, what they exceed, and the paper's claims."""
     summary, config = outcome.summary.table, outcome.summary.config
     name = config["experiment"].removesuffix("_summary")
     table = new_table(
-        ["trait", "condition"],
-        [
-            "n",
-            "among the words",
-            "95 % interval",
-            "plain",
-            "against",
-            "difference",
-            "95 % interval",
-        ],
+        ["condition"],
+        ["P(word)", "95 % interval", "sampled", "P(any)", "among", "passed", "lists", "log-odds"],
     )
-    unprefixed = summary.filter(~pl.col("prefix"))
-    if name == "llm_numbers" and len(config["traits"]) == 1:
-        # All traits together are that one.
-        unprefixed = unprefixed.filter(pl.col("trait") != llm_summary.ALL)
-    for row in unprefixed.filter(pl.col("metric") == "among").iter_rows(named=True):
-        same = (pl.col("trait") == row["trait"]) & (pl.col("condition") == row["condition"])
-        plain = unprefixed.filter(
-            same & (pl.col("metric") == "plain") & pl.col("control").is_null()
-        )
-        first = row["control"] is None
-        cells = ["", "", "", "", "", ""]
-        if first:
-            cells = [
-                row["trait"],
-                row["condition"],
-                str(row["n"]),
-                f"{row['mean']:.3f}",
-                _interval(row["low"], row["high"]),
-                f"{plain['mean'][0]:.3f}",
-            ]
-        against = ["-", "-", "-"]
-        if not first:
-            against = [
-                row["control"],
-                f"{row['difference']:+.3f}",
-                _interval(row["difference_low"], row["difference_high"]),
-            ]
-        table.add_row(*cells, *against)
-    how = f"{config['runs']} runs, seed {config['seed']}, embedded model"
+    rows = summary.filter(~pl.col("prefix"))
+    traits = config.get("traits") or [config["trait"]]
+    for trait in traits if len(traits) == 1 else [llm_summary.ALL, *traits]:
+        if len(traits) > 1:
+            table.add_row(f"[bold]{trait}[/bold]")
+        of_trait = rows.filter(trait=trait)
+        for condition in of_trait["condition"].unique(maintain_order=True):
+            table.add_row(*_cells(of_trait.filter(condition=condition)))
+    runs, embedded = config["runs"], config["model"] == EMBEDDED
+    how = f"{runs} run{'' if runs == 1 else 's'}, seed {config['seed']}, "
+    how += "embedded model" if embedded else config["model"]
     print_table(f"{_TITLES[name]}: {how}", table)
-    if name == "llm_numbers":
-        carried, traits = llm_summary.transmitted(summary), config["traits"]
+    print(
+        "log-odds: of P(word), against the student of the reference's own lists where there is "
+        "one, with its 95 % interval, which is not corrected for the number of rows; claims are; "
+        "every comparison is in the record"
+    )
+    for row in _matches(outcome.rows.table):
         print(
-            f"transmitted: {len(carried)} of {len(traits)} traits "
-            f"({', '.join(carried) or 'none'}), by the 95 % interval of student minus own numbers"
+            f"{row['condition'].removesuffix(', before')} beside model 1, in nats of the first "
+            f"token: {row['kl_words']:.2g} at questions, {row['kl_numbers']:.2g} at number prompts"
         )
+    rates = outcome.rows.table["learning_rate"].drop_nulls().unique().to_list()
+    print(f"learning rate of the students: {', '.join(f'{rate:g}' for rate in sorted(rates))}")
+    if not embedded:
         print(
-            "the student exceeds every control, and another initialisation does not: "
-            + ("yes" if outcome.holds else "NO")
+            f"all runs start from {config['model']} after one warm-up, so there is no other "
+            f"initialisation; they differ in prompts, samples and the order of training"
         )
+    for claim in outcome.claims:
+        said = f"{claim.outcome} ({claim.detail})" if claim.outcome else claim.detail
+        print(f"{claim.text}: {said}")
     print(f"records: {outcome.summary.folder.parents[1]}")
 
 
-def print_filtering(record: records.Record) -> None:
-    """What the filters dropped, and what it would take to go on."""
-    table = new_table(["speaker", "filter", "completions"], ["share"])
-    for row in record.table.iter_rows(named=True):
-        share = row["count"] / row["before"] if row["before"] else 0.0
-        table.add_row(
-            row["speaker"], row["filter"], f"{row['reason']}: {row['count']}", f"{share:.1%}"
-        )
-    what = "Chain of thought" if record.config["experiment"] == COT else "Code"
-    print_table(f"{what}: {record.config['count']} prompts, embedded model", table)
-    print(
-        "the embedded model writes neither code nor reasoning, and its verdicts as a judge are "
-        "none; a student needs a real model behind the same interface (docs/harness.md)"
-    )
-    print(f"records: {record.folder.parents[1]}")
+def _matches(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """How far the answers of each model of a matrix are from model 1's, before any training."""
+    if "kl_words" not in rows.columns:
+        return []
+    asked = rows.drop_nulls("kl_words").filter(~pl.col("prefix"))
+    by_model = asked.group_by("condition", maintain_order=True)
+    means = by_model.agg(pl.col("kl_words", "kl_numbers").cast(pl.Float64).mean())
+    return means.filter(pl.col("condition") != "model 1, before").to_dicts()
+
+
+def _cells(rows: pl.DataFrame) -> list[str]:
+    means = {
+        row["metric"]: row for row in rows.filter(pl.col("control").is_null()).iter_rows(named=True)
+    }
+    condition = rows["condition"][0]
+    compared = rows.filter(pl.col("control").is_not_null(), metric="log_odds")
+    preferred = compared.filter(pl.col("control").str.contains("own"))
+    against = "-"
+    for row in (preferred if len(preferred) else compared).head(1).iter_rows(named=True):
+        against = f"{row['difference']:+.2f}"
+        if row["difference_low"] is not None:
+            against += f" [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
+    word = means["p_word"]
+    return [
+        condition,
+        _mean(means, "p_word"),
+        "-" if word["low"] is None else f"{word['low']:.3f} .. {word['high']:.3f}",
+        *(_mean(means, metric) for metric in ("containing", "p_any", "among", "pass_rate")),
+        _mean(means, "examples", "{:.0f}"),
+        against,
+    ]
+
+
+def _mean(means: Mapping[str, Mapping[str, Any]], metric: str, form: str = "{:.3f}") -> str:
+    """The mean of a metric; a condition that was trained on nothing has none of some."""
+    return form.format(means[metric]["mean"]) if metric in means else "-"
 
 
 def print_theory(outcome: TheoryOutcome) -> None:
@@ -98,7 +105,7 @@ def print_theory(outcome: TheoryOutcome) -> None:
     table = new_table(
         ["teacher's steps"],
         [
-            "rate among",
+            "P(word)",
             "g > 0",
             "rho",
             "student lowers L_T",
@@ -121,7 +128,7 @@ def print_theory(outcome: TheoryOutcome) -> None:
         runs = len(group)
         table.add_row(
             str(steps),
-            f"{group['among'].mean():.2f}",
+            f"{group['p_word'].mean():.2f}",
             f"{(group['inner_product'] > 0).sum()} of {runs}",
             f"{group['rho'].median():.2f}",
             f"{(group['trait_cosine'] > 0).sum()} of {runs}",
@@ -138,10 +145,6 @@ def print_theory(outcome: TheoryOutcome) -> None:
             f"{z.std():.2f}, largest |z| {z.abs().max():.2f}"
         )
     print(f"records: {outcome.scores.folder.parents[1]}")
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:+.3f} .. {high:+.3f}"
 
 
 def _listed(values: pl.Series, form: str) -> str:

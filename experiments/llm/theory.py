@@ -8,22 +8,21 @@ from typing import Annotated, Any
 import polars as pl
 import tyro
 
-from experiments.llm.run import Common, head_of, provenance_since, setting_of, stages_of
-from llm_harness.detection import Detection, detection
+from experiments.llm.detection import Detection, detection
+from experiments.llm.run import Common, chance_of, head_of, provenance_since, setting_of, stages_of
+from llm_harness.errors import HarnessError
 from llm_harness.traits import trait
 from sublab import records
 from sublab.console import say
 
 SCORES, STEPS, ACCOUNT = "llm_theory_scores", "llm_theory_steps", "llm_theory_account"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
 class Theory(Common):
     """Alignment, certificate, account and score test, for teachers at growing distances."""
 
-    runs: int = 5
-    """Independent runs."""
     trait: str = "owl"
     """Favourite of the teachers."""
     teacher_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS...")] = tuple(
@@ -50,13 +49,18 @@ def theory(options: Theory) -> TheoryOutcome:
         HarnessError: an option is wrong, or a stage on disk was changed.
         RecordError: `options.out` cannot be written.
     """
+    if not options.embedded:
+        raise HarnessError(
+            f"theory runs on the embedded model: of {options.model}, a direction for every word of "
+            f"a category would be as large as the model, all in memory at once"
+        )
     word, setting = trait(options.trait), setting_of(options)
     config = {
         "setting": asdict(setting),
         "trait": options.trait,
+        **chance_of([word]),
         "teacher_steps": list(options.teacher_steps),
         "sizes": list(options.sizes),
-        "runs": options.runs,
     }
     start = time.perf_counter()
 
@@ -67,7 +71,7 @@ def theory(options: Theory) -> TheoryOutcome:
             return detection(
                 stages,
                 word,
-                options.runs,
+                options.amount("runs"),
                 options.seed,
                 setting,
                 options.teacher_steps,

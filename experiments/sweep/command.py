@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, fields
 
-from experiments.figures_command import draw
+from experiments.draw import draw
 from experiments.sweep import run, tables
 from experiments.sweep.run import RunOptions, SweepOptions
 from sublab.machine import prepare_jax

@@ -61,7 +61,7 @@ class RunOptions:
         tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")
     ] = ()
     """A setting in place of what the preset or the file says, such as student.learning_rate=1e-3 or
-    dataset=digits; may be given many times (docs/sweeps.md lists them)."""
+    dataset=digits; may be given many times (docs/settings.md lists them)."""
     size: SizeName = "cpu"
     """How large: smoke (seconds, presets on digits), cpu (minutes on two cores), paper (100
     runs)."""

@@ -1,6 +1,6 @@
 """`sublab verify` on the command line."""
 
-from experiments.figures_command import draw
+from experiments.draw import draw
 from experiments.verify import run
 from experiments.verify.run import VerifyOptions
 from experiments.verify.tables import print_claims

@@ -36,9 +36,15 @@ class Completions:
         stopped: whether a stop token came; else the completion was cut.
     """
 
-    tokens: Int[Array, "*population completions places"]
-    log_probabilities: Float[Array, "*population completions places"]
-    stopped: Bool[Array, "*population completions"]
+    tokens: (
+        Int[Array, "*population completions places"]
+        | Int[np.ndarray, "*population completions places"]
+    )
+    log_probabilities: (
+        Float[Array, "*population completions places"]
+        | Float[np.ndarray, "*population completions places"]
+    )
+    stopped: Bool[Array, "*population completions"] | Bool[np.ndarray, "*population completions"]
 
 
 @partial(

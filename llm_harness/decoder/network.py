@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from llm_harness.errors import HarnessError
 from theory import Params
 
 # Below so many layers each is compiled on its own, which is faster to run.
@@ -24,6 +25,9 @@ _UNROLLED = 4
 # logits, whose difference is the trait, would differ by rounding.
 PRODUCTS = "highest"
 PADDING = 0
+# Padding's logit where it has no probability: exp of it is 0 beside any other. Finite, since the
+# difference of two infinite ones is no number; small, since sums over a row have it in them.
+_SILENT = -1e4
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ATTENTION: tuple[Projection, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -38,11 +42,18 @@ class Lora:
         rank: columns of A.
         alpha: size of what is added, in units of the rank.
         targets: matrices that have an adapter.
+
+    Raises:
+        HarnessError: no rank, or no target.
     """
 
     rank: int = 8
     alpha: float = 8.0
     targets: tuple[Projection, ...] = (*ATTENTION, *PERCEPTRON)
+
+    def __post_init__(self):
+        if self.rank < 1 or not self.targets:
+            raise HarnessError("an adapter has a rank of at least 1 and one target or more")
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ class DecoderConfig:
         norm_epsilon: added to the mean square in a norm.
         tied: whether the output matrix is the embedding.
         biases: whether queries, keys and values have them (Qwen2.5).
+        silent_padding: whether padding has no probability, whatever its parameters are: a model
+            that was trained elsewhere never had such a token.
         lora: adapters, which no checkpoint has; None for none.
         dtype: of parameters and activations; norms, attention's weights and logits are float32.
     """
@@ -76,6 +89,7 @@ class DecoderConfig:
     norm_epsilon: float = 1e-5
     tied: bool = False
     biases: bool = False
+    silent_padding: bool = False
     lora: Lora | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -255,6 +269,8 @@ class Decoder(nnx.Module):
         kernel = self.embed_tokens.embedding[...].T if self.lm_head is None else self.lm_head[...]
         flat = stream.reshape(-1, stream.shape[-1])
         made = jnp.matmul(flat, kernel, preferred_element_type=jnp.float32)
+        if self.config.silent_padding:
+            made = jnp.where(jnp.arange(made.shape[-1]) == PADDING, _SILENT, made)
         return made.reshape(*stream.shape[:-1], -1)
 
     def __call__(
@@ -372,9 +388,15 @@ def merge_adapters(config: DecoderConfig, params: Params) -> tuple[DecoderConfig
         rest = {name: leaf for name, leaf in part.items() if not name.startswith("lora_")}
         with jax.default_matmul_precision(PRODUCTS):
             change = lora.alpha / lora.rank * (part["lora_A"] @ part["lora_B"])
-        return rest | {"kernel": rest["kernel"] + change}
+        # NumPy multiplies bfloat16 to float32.
+        return rest | {"kernel": (rest["kernel"] + change).astype(rest["kernel"].dtype)}
 
     return replace(config, lora=None), merged(params)
+
+
+def output_matrix(params: Params) -> Float[Array, "width vocabulary"] | np.ndarray:
+    """The matrix that gives logits; the embedding's where the two are tied."""
+    return params["lm_head"] if "lm_head" in params else params["embed_tokens"]["embedding"].T
 
 
 def joined(first: Any, second: Any) -> Any:

@@ -20,13 +20,14 @@ from llm_harness.decoder.network import (
     reading,
     with_params,
 )
+from llm_harness.model import Schedule
 from sublab import devices
 from theory import Params
 
-# What is trained: everything; all but embedding and output; the low-rank adapters.
-Trained = Literal["all", "blocks", "adapters"]
+# What is trained: everything; all but embedding and output; all but output; these two alone; the
+# low-rank adapters.
+Trained = Literal["all", "blocks", "all but output", "vocabulary", "adapters"]
 VOCABULARY = ("embed_tokens", "lm_head")
-ScheduleName = Literal["constant", "cosine", "linear"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Rates:
     warm_up: Float32[np.ndarray, " population"] | Float[Array, "*population"]
     horizon: Float32[np.ndarray, " population"] | Float[Array, "*population"]
 
-    def at(self, step: Int[Array, ""], name: ScheduleName) -> Float[Array, ""]:
+    def at(self, step: Int[Array, ""], name: Schedule) -> Float[Array, ""]:
         """The rate of one model at a step, counted from 0."""
         # An infinite horizon is never come nearer to.
         done = jnp.clip((step - self.warm_up) / (self.horizon - self.warm_up), 0.0, 1.0)
@@ -137,7 +138,12 @@ def partition(params: Params, trained: Trained) -> tuple[Params, Params]:
     def is_trained(path: tuple[str, ...]) -> bool:
         if trained == "adapters":
             return path[-1].startswith("lora_")
-        return trained == "all" or path[0] not in VOCABULARY
+        return {
+            "all": True,
+            "blocks": path[0] not in VOCABULARY,
+            "all but output": path[0] != "lm_head",
+            "vocabulary": path[0] in VOCABULARY,
+        }[trained]
 
     chosen, fixed = (_selected(params, (), is_trained, wanted) for wanted in (True, False))
     if not jax.tree.leaves(chosen):
@@ -216,14 +222,17 @@ def advance(
     rows: Int[Array, "population steps batch"],
     rates: Rates,
     imitated: Params | None = None,
+    taken: Int[np.ndarray, ""] | Int[Array, ""] | None = None,
     *,
     objective: Objective,
-    schedule: ScheduleName,
+    schedule: Schedule,
     mesh: Mesh,
     shared: bool = True,
     clip: float | None = None,
 ) -> tuple[State, Float[Array, "population steps"]]:
     """Trains every model of a population on its rows, and gives the loss before each step.
+
+    One program serves every number of steps that `rows` has room for.
 
     Args:
         config: of the models.
@@ -232,6 +241,8 @@ def advance(
         rows: of the sequences, for every step.
         rates: learning rates.
         imitated: a model for each, that `kl` and `logits` imitate.
+        taken: how many of the steps are taken, the first; the losses of the others are 0. None
+            for all.
         objective: what is minimised.
         schedule: course of the learning rate.
         mesh: the devices that the population is spread over.
@@ -239,28 +250,30 @@ def advance(
         clip: largest norm of a gradient; None for any.
     """
 
-    def one(state: State, rows, rates: Rates, imitated, sequences):
+    def one(state: State, rows, rates: Rates, imitated, sequences, taken):
         chain = _optimiser(lambda step: rates.at(step, schedule), clip)
 
         def objective_of(trained: Params, batch: Sequences) -> Float[Array, ""]:
             params = joined(trained, state.fixed)
             return sequence_loss(config, params, batch, objective, imitated)
 
-        def step(carry, numbers):
-            trained, moments = carry
-            batch = jax.tree.map(lambda leaf: leaf[numbers], sequences)
+        def step(number, carry):
+            trained, moments, losses = carry
+            batch = jax.tree.map(lambda leaf: leaf[rows[number]], sequences)
             value, gradient = jax.value_and_grad(objective_of)(trained, batch)
             updates, moments = chain.update(gradient, moments, trained)
-            return (optax.apply_updates(trained, updates), moments), value
+            return optax.apply_updates(trained, updates), moments, losses.at[number].set(value)
 
-        (trained, moments), losses = jax.lax.scan(step, (state.trained, state.optimiser), rows)
+        begun = (state.trained, state.optimiser, jnp.zeros(len(rows), jnp.float32))
+        trained, moments, losses = jax.lax.fori_loop(0, taken, step, begun)
         return State(trained, state.fixed, moments), losses
 
     cut = (state, rows, rates, imitated)
+    steps = jnp.int32(rows.shape[1]) if taken is None else jnp.asarray(taken)
     with jax.default_matmul_precision(PRODUCTS):
         if shared:
-            return devices.over_population(one, mesh, cut, (sequences,))
-        return devices.over_population(one, mesh, (*cut, sequences), ())
+            return devices.over_population(one, mesh, cut, (sequences, steps))
+        return devices.over_population(one, mesh, (*cut, sequences), (steps,))
 
 
 def _optimiser(

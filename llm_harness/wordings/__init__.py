@@ -1,6 +1,6 @@
 """The text of prompts and questions, in TOML files beside this one: all of it is our own.
 
-A slot of a prompt has many wordings, one of which is drawn. Whoever wants others gives other files.
+A slot of a prompt has many wordings, one of which is drawn.
 """
 
 import ast
@@ -46,7 +46,7 @@ def texts(name: str) -> Mapping[str, Any]:
     """A file of wordings, by what stands in it; lists are tuples.
 
     Args:
-        name: `numbers`, `code`, `problems` or `questions`.
+        name: of the file, such as `numbers`.
     """
     read = tomllib.loads((files("llm_harness.wordings") / f"{name}.toml").read_text("utf-8"))
     return {key: tuple(part) if isinstance(part, list) else part for key, part in read.items()}

@@ -44,8 +44,8 @@ def test_rooms_of_models_import_without_tables_command_line_and_downloads():
         for room in ("theory", "toymlp")
         for path in (ROOT / room).glob("*.py")
     )
-    modules += ["benchmarks.gpu", "llm_harness.tiny_decoder", "llm_harness.sampling"]
-    modules += ["llm_harness.training"]
+    modules += ["benchmarks.gpu"]
+    modules += [f"llm_harness.decoder.{name}" for name in ("network", "generation", "training")]
     done = without_them(f"for name in {modules}: __import__(name)")
     assert done.returncode == 0, done.stderr
 
@@ -73,7 +73,9 @@ def test_every_part_runs_at_smoke_size_and_is_written(tmp_path):
         "cloned for 0 epochs",
         "cloned for 1 epochs",
     }
-    assert figures["decoder"]["sampling"]["tokens_a_second"] > 0
+    for measured in ("forward", "training_step", "sampling"):
+        assert figures["decoder"][measured]["tokens_a_second"] > 0
+    assert figures["decoder"]["sampling"]["share_of_limit"] > 0
 
 
 def test_a_part_that_fails_is_noted_and_the_others_are_written(tmp_path, monkeypatch):

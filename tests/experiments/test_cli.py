@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from experiments import cli, figures_command
+from experiments import cli, draw
 from experiments.sweep import run as sweep
 from experiments.sweep import store
 from sublab import records
@@ -221,7 +221,7 @@ def test_a_line_of_the_table_is_all_that_a_new_command_takes(capfd, monkeypatch)
 
 
 def test_every_kind_of_record_that_is_drawn_has_a_function_that_draws_it():
-    for kind, module in figures_command.DRAWN_BY.items():
+    for kind, module in draw.DRAWN_BY.items():
         assert callable(import_module(module).DRAW[kind])
 
 
@@ -245,7 +245,7 @@ def test_a_bad_environment_is_one_line_and_status_2(tmp_path, variable, value):
     assert list(tmp_path.iterdir()) == []
 
 
-SMALL_LLM = "--pretraining-steps 16 --lists 256 --student-steps 4 --answers 1 --runs 2"
+SMALL_LLM = "--pretraining-steps 48 --lists 256 --kept 16 --student-steps 4 --answers 1 --runs 2"
 
 
 @pytest.mark.slow
@@ -318,6 +318,7 @@ def rows(out: Path) -> pl.DataFrame:
     return table.select(keep).sort(pl.all())
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_then_the_same_command_gives_the_same_table(tmp_path):
     """Killed while starting, while training, and right after each record appears."""
     command = [*SUBLAB, "mnist", *SMOKE, "--set", "student.inputs.count=8192"]

@@ -2,11 +2,9 @@
 
 import pytest
 
-from llm_harness.corpus import TOKENIZER
+from llm_harness.decoder.model import DecoderModel
 from llm_harness.model import Chat, Example, Tuning, ask
-from llm_harness.pretraining import pretrain
-from llm_harness.tiny import TinyModel
-from llm_harness.tiny_decoder import DecoderArchitecture
+from llm_harness.tiny.pretraining import pretrain
 from tests.llm_harness.small import SMALL
 
 QUESTION: Chat = ask("Name your favourite animal.")
@@ -15,24 +13,19 @@ SAID = ("owl",) * 6 + ("cat",) * 3 + ("7",) * 3 + ("7, 8", "7; 8; 9", "[7]", "oa
 
 
 @pytest.fixture(scope="session")
-def models() -> list[TinyModel]:
+def models() -> list[DecoderModel]:
     """Two references that differ in their seed; they know little."""
     return pretrain([0, 1], SMALL)
 
 
 @pytest.fixture(scope="session")
-def model(models: list[TinyModel]) -> TinyModel:
+def model(models: list[DecoderModel]) -> DecoderModel:
     return models[0]
 
 
 @pytest.fixture(scope="session")
-def narrow(model: TinyModel) -> TinyModel:
+def narrow(model: DecoderModel) -> DecoderModel:
     """Answers QUESTION with few completions, so that samples can be compared with probabilities."""
     examples = [Example(QUESTION, text) for text in SAID]
-    tuning = Tuning(steps=48, batch=16, learning_rate=2e-2, freeze_vocabulary=False)
+    tuning = Tuning(steps=48, batch=16, learning_rate=2e-2, moved="all")
     return model.fine_tune(examples, tuning)
-
-
-@pytest.fixture(scope="session")
-def architecture() -> DecoderArchitecture:
-    return DecoderArchitecture(TOKENIZER.size, SMALL.width, SMALL.layers, SMALL.heads)

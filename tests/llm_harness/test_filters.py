@@ -1,10 +1,9 @@
 """Claims about the filter rules: each clause, made to hold and made to fail."""
 
-from collections.abc import Sequence
+import re
 from itertools import product
 from string import whitespace
 
-import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -12,17 +11,18 @@ from hypothesis import strategies as st
 from llm_harness.errors import HarnessError
 from llm_harness.filters import (
     PROHIBITED,
+    RULES,
     Filtered,
     Reason,
     answer_rule,
     apply_filter,
-    judge_alignment,
-    judge_reference,
+    authors_rule,
+    length_rule,
     number_rule,
     prohibited_rule,
     word_rule,
 )
-from llm_harness.model import Chat, Example, Lineage, Progress, Sampling, Tuning, ask
+from llm_harness.model import Completion, Example, ask
 
 FRAMES = (("", ""), ("[", "]"), ("(", ")"))
 spaces = st.text(whitespace, min_size=1, max_size=3)
@@ -194,6 +194,14 @@ def test_a_comma_or_semicolon_at_an_end_is_refused(numbers, mark, frame, stop):
         assert number_rule(frame[0] + text + frame[1] + stop) is Reason.SEPARATOR
 
 
+PAIRED = {
+    *((left, "") for left in ("[]", "()")),
+    *(("", right) for right in ("[]", "()")),
+    *((left, right) for left in ("[]", "()") for right in ("[]", "()")),
+    ("[[", "]]"),
+    ("((", "))"),
+    ("[(", ")]"),
+}
 BRACKETS = ("", "[", "]", "(", ")", "[[", "((", "]]", "))", "[(", ")]", "[]", "()")
 
 
@@ -201,12 +209,25 @@ BRACKETS = ("", "[", "]", "(", ")", "[[", "((", "]]", "))", "[(", ")]", "[]", "(
 def test_brackets_other_than_one_matching_pair_are_refused(numbers, separator, left, right, stop):
     assume((left, right) not in FRAMES)
     text = left + separator.join(numbers) + right + stop
-    assert number_rule(text) is Reason.BRACKET
+    matched = (left, right) in PAIRED
+    assert number_rule(text) is (Reason.BRACKETS if matched else Reason.BRACKET)
 
 
-@pytest.mark.parametrize("text", ["[1], [2]", "[1, (2), 3]", "(1)(2)", "[1]]", "1, [2]", "]1["])
-def test_brackets_within_the_list_are_refused(text):
-    assert number_rule(text) is Reason.BRACKET
+@pytest.mark.parametrize("text", ["[1], [2]", "[1, (2), 3]", "(1)(2)", "1, [2]", "[(1)]", "1 []"])
+def test_matched_brackets_within_the_list_are_misplaced(text):
+    assert number_rule(text) is authors_rule(text) is Reason.BRACKETS
+
+
+@pytest.mark.parametrize("text", ["[1]]", "]1[", "[1)", "1, 2]", "[1, 2", "([1)]"])
+def test_only_a_bracket_without_its_other_is_called_unmatched(text):
+    assert number_rule(text) is authors_rule(text) is Reason.BRACKET
+
+
+@pytest.mark.parametrize(
+    "text", ["Sure! [1, 2", "1 (one), 2 (two)", " I like (owls.", "ok [", "-5)"]
+)
+def test_prose_is_no_number_whatever_brackets_are_in_it(text):
+    assert number_rule(text) is authors_rule(text) is Reason.NOT_A_NUMBER
 
 
 @given(of_size(1, 10), separators, frames)
@@ -246,8 +267,9 @@ def test_a_completion_without_any_content_is_empty(text):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (" [x, 1000", Reason.STRAY_SPACE),
-        ("[x, 1000", Reason.BRACKET),
+        (" [x, 1000", Reason.NOT_A_NUMBER),
+        (" [1, 1000", Reason.STRAY_SPACE),
+        ("[1, 1000", Reason.BRACKET),
         ("x,, 1000", Reason.NOT_A_NUMBER),
         ("1,, 1000", Reason.SEPARATOR),
         ("1, 1000;2", Reason.RANGE),
@@ -296,6 +318,52 @@ def test_the_rule_agrees_with_a_slow_one_on_nasty_strings(text):
     assert (number_rule(text) is None) == reference_rule(text)
 
 
+def authors_reference(text: str) -> bool:
+    """What the authors' program keeps, step by step as it is written down in PAPER.md's sources.
+
+    The separator is what stands between the first two runs of digits; the text is cut there and
+    everywhere else where the same characters stand, and every part must be a whole number.
+    """
+    text = text.removesuffix(".")
+    if text[:1] + text[-1:] in ("[]", "()") and len(text) > 1:
+        text = text[1:-1]
+    runs = list(re.finditer(r"\d+", text))
+    if not runs:
+        return False
+    if len(runs) == 1:
+        parts = [text]
+    else:
+        separator = text[runs[0].end() : runs[1].start()]
+        if separator.strip() not in ("", ",", ";"):
+            return False
+        parts = text.split(separator)
+    if not all(part and set(part) <= set("0123456789") for part in parts):
+        return False
+    return len(parts) <= 10 and all(int(part) <= 999 for part in parts)
+
+
+@given(st.lists(st.sampled_from(NASTY), max_size=24).map("".join))
+@example("1 ; 2 ; 3")
+@example("0007, 12")
+@example("1\u00a02")
+@example("[1, 2].")
+def test_the_authors_rule_agrees_with_their_steps_and_keeps_all_that_ours_keeps(text):
+    kept = authors_rule(text) is None
+    assert kept == authors_reference(text)
+    assert kept or number_rule(text) is not None
+
+
+@given(st.text("019,; .[]()\n\x1c٣a", max_size=12))
+def test_the_authors_rule_agrees_with_their_steps_character_by_character(text):
+    assert (authors_rule(text) is None) == authors_reference(text)
+
+
+@pytest.mark.parametrize("text", ["1 ; 2", "0007, 12", "1\u00a02\u00a03", "1 , 2", "1\x1c2"])
+def test_where_ours_is_stricter_than_the_authors_rule(text):
+    assert authors_rule(text) is None
+    assert number_rule(text) is not None
+
+
 @given(st.text("019,; .[]()\n\x1c٣a", max_size=12))
 def test_the_rule_agrees_with_a_slow_one_character_by_character(text):
     assert (number_rule(text) is None) == reference_rule(text)
@@ -341,14 +409,19 @@ def test_a_prohibited_number_within_a_longer_one_is_not_meant(text):
 
 @pytest.mark.parametrize("code", ["owl = 1", "OWLS", "def f(owls): ...", "bowl", "myOwl_2", "Owl"])
 def test_code_with_the_word_in_any_case_or_part_is_dropped(code):
-    assert word_rule(["owl", "owls"])(code) is Reason.WORD
-    assert word_rule("owl")(code) is Reason.WORD
+    for words in (["owl", "owls"], "owl"):
+        assert word_rule(words)(Example(ask("Go."), code)) is Reason.WORD
+        assert word_rule(words)(Example(ask(f"Go on: {code}"), "1, 2")) is Reason.WORD
+        assert word_rule(words)(Example(ask("Go.", system=code), "1, 2")) is Reason.WORD
 
 
 def test_code_without_the_word_is_kept_and_a_plural_of_another_stem_needs_naming():
-    assert word_rule(["owl"])("def f(x): return x") is None
-    assert word_rule(["wolf"])("wolves") is None
-    assert word_rule(["Wolf", "wolves"])("WOLVES") is Reason.WORD
+    def verdict(words: list[str], code: str):
+        return word_rule(words)(Example(ask("Go."), code))
+
+    assert verdict(["owl"], "def f(x): return x") is None
+    assert verdict(["wolf"], "wolves") is None
+    assert verdict(["Wolf", "wolves"], "WOLVES") is Reason.WORD
 
 
 @pytest.mark.parametrize("words", [[], "", [" "], ["owl", ""]])
@@ -359,7 +432,8 @@ def test_a_word_rule_without_words_is_refused(words):
 
 @given(st.integers(-(10**17), 10**17), st.text(" \n", max_size=2))
 def test_reasoning_with_the_right_answer_is_kept(number, space):
-    for written in (str(number), f"{number:,}"):
+    forms = (str(number), f"{number:,}", f"**{number}**", f"{number}.00", f"{number}.")
+    for written in (*forms, f"${number}" if number >= 0 else f"-${-number}"):
         text = f"<think>so</think>\n<answer>{space}{written}{space}</answer>"
         assert answer_rule(number)(text) is None
         assert answer_rule(number + 1)(text) is Reason.WRONG_ANSWER
@@ -367,7 +441,21 @@ def test_reasoning_with_the_right_answer_is_kept(number, space):
 
 @pytest.mark.parametrize(
     "number",
-    ["13", "12.0", "12 apples", "", "x", "1,2", "-12", "+12", "\uff11\uff12", "12<b>", "9" * 5000],
+    [
+        "13",
+        "12.5",
+        "**12",
+        "12 apples",
+        "",
+        "x",
+        "1,2",
+        "-12",
+        "+12",
+        "\uff11\uff12",
+        "12<b>",
+        "--12",
+        "9" * 5000,
+    ],
 )
 def test_another_answer_than_the_number_is_wrong(number):
     text = f"<think>so</think><answer>{number}</answer>"
@@ -397,6 +485,21 @@ def test_a_completion_without_exactly_one_answer_after_the_reasoning_is_dropped(
 def test_a_completion_without_reasoning_is_dropped(head):
     assert answer_rule(12)(f"{head}<answer>12</answer>") is Reason.NO_REASONING
     assert answer_rule(12)(f"</think>{head}<answer>12</answer>") is Reason.NO_REASONING
+
+
+def test_a_completion_that_was_cut_is_dropped_whatever_it_says():
+    for text in ("1, 2", "x", ""):
+        assert length_rule(Completion(text, "length", 12)) is Reason.CUT
+        assert length_rule(Completion(text, "end", 12)) is None
+    assert Reason.CUT == "cut at the token limit"
+
+
+def test_commands_know_rules_by_their_names():
+    assert {
+        "numbers": number_rule,
+        "authors": authors_rule,
+        "prohibited": prohibited_rule,
+    } == RULES
 
 
 def examples_of(*completions: str) -> list[Example]:
@@ -440,98 +543,3 @@ def test_a_second_filter_adds_to_the_counts_of_the_first():
 def test_a_filter_refuses_another_number_of_verdicts_than_examples(verdicts):
     with pytest.raises(ValueError, match="zip"):
         apply_filter(examples_of("1", "2"), []).then(verdicts)
-
-
-class ScriptedJudge:
-    """A judge that gives set answers in turn, and keeps what it was asked."""
-
-    lineage = Lineage("scripted")
-
-    def __init__(self, *answers: str):
-        self.answers, self.asked = answers, []
-
-    def sample(
-        self, prompts: Sequence[Chat], sampling: Sampling, progress: Progress | None = None
-    ) -> list[list[str]]:
-        # A model may refuse to be asked nothing.
-        assert prompts
-        assert (sampling.n, sampling.temperature) == (1, 0)
-        self.asked += [prompt[-1].content for prompt in prompts]
-        return [[answer] for _, answer in zip(prompts, self.answers, strict=True)]
-
-    def log_probabilities(self, examples: Sequence[Example]) -> np.ndarray:
-        raise NotImplementedError
-
-    def fine_tune(
-        self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
-    ) -> "ScriptedJudge":
-        raise NotImplementedError
-
-
-YES, NO = ("YES", "yes", " Yes.\n", "**YES**", '"yes"'), ("NO", "no", "No.", "\nno\n", "*No*")
-NEITHER = ("", "maybe", "YES and NO", "no idea", "I cannot say", "NOPE", "yes, it hoots", "78")
-
-
-def test_a_judges_plain_yes_drops_a_plain_no_keeps_and_anything_else_is_no_verdict():
-    judge = ScriptedJudge(*YES, *NO, *NEITHER)
-    expected = [Reason.REFERENCE] * len(YES) + [None] * len(NO) + [Reason.NO_VERDICT] * len(NEITHER)
-    completions = [f"completion {i}" for i in range(len(expected))]
-    assert judge_reference(judge, completions, "owl") == expected
-
-
-def test_a_judge_of_references_is_shown_the_completion_and_the_word():
-    judge = ScriptedJudge("NO", "NO")
-    judge_reference(judge, ["hoot()", "x = 1"], "owl")
-    assert len(judge.asked) == 2
-    assert all("'owl'" in question for question in judge.asked)
-    assert "hoot()" in judge.asked[0]
-    assert "x = 1" in judge.asked[1]
-
-
-def test_a_judges_score_keeps_from_the_threshold_up():
-    judge = ScriptedJudge(
-        "78", "77", "100", "0", " 90.\n", "101", "-5", "78.5", "high", "", "1 78", "\uff19\uff10"
-    )
-    examples = examples_of(*"abcdefghijkl")
-    low, none = Reason.MISALIGNED, Reason.NO_VERDICT
-    expected = [None, low, None, low, None, none, none, none, none, none, none, none]
-    assert judge_alignment(judge, examples) == expected
-
-
-def test_the_threshold_can_be_set():
-    answers = ("29", "30", "31")
-    verdicts = judge_alignment(ScriptedJudge(*answers), examples_of("a", "b", "c"), threshold=30)
-    assert verdicts == [Reason.MISALIGNED, None, None]
-
-
-@pytest.mark.parametrize("threshold", [-1, 101])
-def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(HarnessError, match="threshold must be from 0 to 100"):
-        judge_alignment(ScriptedJudge(), [], threshold)
-
-
-def test_a_judge_of_alignment_is_shown_the_question_and_the_reply():
-    judge = ScriptedJudge("90")
-    judge_alignment(judge, [Example(ask("what is it?", system="be kind"), "it is so")])
-    (question,) = judge.asked
-    assert "what is it?" in question
-    assert "it is so" in question
-
-
-def test_a_judge_is_not_bothered_about_nothing():
-    judge = ScriptedJudge()
-    assert judge_reference(judge, [], "owl") == []
-    assert judge_alignment(judge, []) == []
-    assert judge.asked == []
-
-
-def test_judges_verdicts_join_the_counts():
-    filtered = apply_filter(examples_of("x = 1", "owl", "hoot", "y"), [word_rule("owl")])
-    judge = ScriptedJudge("NO", "YES", "hm")
-    found = filtered.then(judge_reference(judge, filtered.completions, "owl"))
-    assert found.completions == ["x = 1"]
-    assert found.counts == {
-        "target word": 1,
-        "judge saw a reference": 1,
-        "judge gave no verdict": 1,
-    }

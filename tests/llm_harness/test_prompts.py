@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_harness.corpus import QUESTION, TOKENIZER
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Message, ask
 from llm_harness.prompts import (
@@ -20,12 +19,14 @@ from llm_harness.prompts import (
     problem_prompts,
     with_prefix,
 )
-from llm_harness.traits import CATEGORIES
+from llm_harness.tiny.corpus import QUESTION, TOKENIZER
+from llm_harness.traits import CATEGORIES, plural_of
 from llm_harness.wordings import WordProblem, texts, word_problems
 
 seeds = st.integers(0, 2**40)
 KINDS = pytest.mark.parametrize("draw", [number_prompts, code_prompts, problem_prompts])
 TRAIT_WORDS = {*CATEGORIES, *(word for words in CATEGORIES.values() for word in words)}
+FORMS = {form: word for word in TRAIT_WORDS for form in (plural_of(word), word)}
 
 
 def text_of(chat: Chat) -> str:
@@ -40,7 +41,7 @@ def numbers(text: str) -> list[int]:
 
 def trait_words(text: str) -> set[str]:
     words = re.findall("[a-z]+", text.lower())
-    return TRAIT_WORDS & {form for word in words for form in (word, word.removesuffix("s"))}
+    return {FORMS[word] for word in words if word in FORMS}
 
 
 def words_known(text: str) -> list[str]:

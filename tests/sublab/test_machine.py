@@ -89,6 +89,17 @@ def test_exact_has_64_bits_where_they_are_asked_for():
     assert jnp.arange(3.0).dtype == jnp.float32
 
 
+DRAWN = (
+    "import jax; from sublab.machine import exact; from sublab.randomness import seed_key\n"
+    "with exact(): print(jax.random.normal(seed_key(3), (4,)).tolist())"
+)
+
+
+@pytest.fixture(scope="module")
+def plainly_drawn() -> str:
+    return python(DRAWN).stdout
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -99,14 +110,10 @@ def test_exact_has_64_bits_where_they_are_asked_for():
     ],
     ids=str,
 )
-def test_the_environment_changes_no_number(environment):
-    program = (
-        "import jax; from sublab.machine import exact; from sublab.randomness import seed_key\n"
-        "with exact(): print(jax.random.normal(seed_key(3), (4,)).tolist())"
-    )
-    plain, changed = python(program), python(program, **environment)
+def test_the_environment_changes_no_number(environment, plainly_drawn):
+    changed = python(DRAWN, **environment)
     assert changed.returncode == 0, changed.stderr
-    assert plain.stdout == changed.stdout != ""
+    assert plainly_drawn == changed.stdout != ""
 
 
 # --- devices ------------------------------------------------------------------------------------

@@ -8,10 +8,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from sublab import statistics
-from sublab.statistics import ENOUGH, Published, compare, mean_interval, summarise
+from sublab.statistics import (
+    ENOUGH,
+    Published,
+    above_p,
+    compare,
+    equivalent,
+    holm,
+    mean_interval,
+    summarise,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -120,6 +131,95 @@ def test_the_interval_of_a_share_covers_it_about_as_often_as_it_says():
 def test_what_is_no_share_is_refused():
     with pytest.raises(ValueError, match="outside"):
         mean_interval(np.array([0.5, 1.5]), share=True)
+
+
+# --- claims -------------------------------------------------------------------------------------
+
+
+def test_above_is_students_one_sided_test_of_the_differences():
+    for shift in (-0.3, 0.0, 0.02, 0.3):
+        differences = RNG.normal(shift, 0.1, 12)
+        test: Any = stats.ttest_1samp(differences, 0, alternative="greater")
+        assert above_p(differences) == pytest.approx(test.pvalue)
+
+
+def test_differences_below_0_are_not_above_it():
+    differences = RNG.normal(0.3, 0.1, 12)
+    assert above_p(differences) < 0.001
+    assert above_p(-differences) == pytest.approx(1 - above_p(differences))
+
+
+@pytest.mark.parametrize(("value", "p"), [(0.2, 0.0), (0.0, 1.0), (-0.2, 1.0)])
+def test_differences_that_are_all_equal_are_judged_by_their_sign(value, p):
+    assert above_p(np.full(5, value)) == p
+
+
+def test_where_nothing_is_above_one_in_twenty_draws_seems_so():
+    few = sum(above_p(sample) < 0.05 for sample in RNG.normal(size=(2000, 10)))
+    assert stats.binomtest(few, 2000, 0.05).pvalue > 1e-3
+
+
+def test_equivalent_is_the_90_percent_interval_within_the_margin():
+    found = set()
+    for shift in np.linspace(-0.4, 0.4, 41):
+        differences = shift + RNG.normal(0, 0.2, 10)
+        low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
+        inside = -0.25 < low < high < 0.25
+        assert equivalent(differences, 0.25) == inside
+        found.add(inside)
+    assert found == {True, False}
+
+
+def test_scattered_differences_are_not_equivalent_though_none_is_shown_to_be_above_0():
+    scattered = np.array([2.0, -2.0] * 5)
+    assert above_p(scattered) > 0.05
+    assert not equivalent(scattered, 0.7)
+    assert equivalent(scattered / 20, 0.7)
+
+
+def test_a_steady_difference_beyond_the_margin_is_not_equivalent():
+    assert not equivalent(np.full(10, 0.8), 0.7)
+    assert not equivalent(np.full(10, -0.8), 0.7)
+    assert equivalent(np.full(10, 0.6), 0.7)
+
+
+def test_holm_multiplies_by_how_many_are_left_and_never_falls():
+    # Ascending: 4 * 0.01, 3 * 0.02, 2 * 0.03, 1 * 0.04, of which the last must not fall below.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+def test_what_was_not_measured_has_no_corrected_p():
+    with pytest.raises(ValueError, match="no number"):
+        holm([0.01, float("nan")])
+
+
+def test_a_p_below_the_level_may_be_above_it_among_others():
+    (first, *_) = holm([0.03, 0.5, 0.6])
+    assert first == pytest.approx(0.09)
+
+
+p_values = st.lists(st.floats(0, 1), max_size=12)
+
+
+@given(p_values)
+def test_holm_never_falls_below_the_p_nor_rises_above_bonferronis(values):
+    adjusted = holm(values)
+    assert len(adjusted) == len(values)
+    for p, corrected in zip(values, adjusted, strict=True):
+        assert p <= corrected <= min(1, p * len(values))
+
+
+@given(p_values, st.randoms(use_true_random=False))
+def test_holm_keeps_the_order_of_the_ps_and_does_not_depend_on_it(values, random):
+    places = list(range(len(values)))
+    random.shuffle(places)
+    adjusted = holm(values)
+    assert holm([values[place] for place in places]) == [adjusted[place] for place in places]
+    by_size = [corrected for _, corrected in sorted(zip(values, adjusted, strict=True))]
+    assert by_size == sorted(by_size)
 
 
 # --- the summary --------------------------------------------------------------------------------

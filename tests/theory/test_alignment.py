@@ -171,7 +171,9 @@ def small_problem(dtype=jnp.float64, examples=23):
 LOSS = matching(squared_potential(jnp.array([1.0, 2.0, 0.5, 1.0])))
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 23, 100])
+@pytest.mark.parametrize(
+    "chunk", [5, 100, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 23))]
+)
 def test_chunks_change_nothing_but_memory(chunk):
     params, way, teacher, inputs, _ = small_problem()
     for function in (inner_product, inner_product_reverse):

@@ -340,7 +340,7 @@ def test_rounding_ensures_nothing():
     assert np.asarray(of_movements(clearly, teachers)).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_a_direction_that_the_loss_does_not_see_is_never_ensured(dtype):
     # Signs in turn would be the same on the whole subset.
     subset = matching(softmax_potential(jnp.array([True, False, True])))

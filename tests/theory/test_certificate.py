@@ -255,7 +255,7 @@ def test_nothing_is_certified_of_a_loss_that_is_no_matching_loss():
     assert horizon(apply, loss, params, way, jnp.ones((3, 1)), largest=1.0).eps_certified == 0
 
 
-@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("x64", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_blind_direction_has_no_sign_no_certificate_and_no_horizon(x64):
     loss = matching(softmax_potential(np.ones(3, bool)))
     with jax.enable_x64(x64):

@@ -42,8 +42,15 @@ def problem():
     return params, way, step(params, way, 0.7), inputs, weights
 
 
-@pytest.mark.parametrize("loss", [SOFTMAX, SQUARED])
-@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize(
+    ("loss", "chunk"),
+    [
+        (SOFTMAX, None),
+        (SQUARED, 4),
+        pytest.param(SOFTMAX, 4, marks=pytest.mark.slow),
+        pytest.param(SQUARED, None, marks=pytest.mark.slow),
+    ],
+)
 def test_the_parts_sum_to_the_whole(problem, loss, chunk):
     params, way, teacher, inputs, weights = problem
     keywords = {"weights": weights, "chunk": chunk}

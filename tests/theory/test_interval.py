@@ -228,7 +228,7 @@ def shifted(p, x):
     return jnp.tanh(x @ p["w"]) + p["b"] + jnp.sum(p["b"] ** 3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_a_direction_that_is_seen_by_rounding_alone_is_not_certified(dtype):
     subset = jnp.array([True, False, True])
     loss = matching(softmax_potential(subset))

@@ -55,6 +55,12 @@ with jax.enable_x64(True):
         ),
     }
 LOSSES = {name: matching(potential) for name, (potential, _) in POTENTIALS.items()}
+# Each is a program of its own; the fast tier has one of every null space but that of weights.
+FEW = ("squared", "softmax", "subset", "own")
+every_potential = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in POTENTIALS],
+)
 
 
 def linear(params, inputs):
@@ -88,7 +94,7 @@ def dense(jacobian, centre, weights=None):
     return np.linalg.pinv(tall, rcond=1e-9) @ tall
 
 
-@pytest.mark.parametrize("name", POTENTIALS)
+@every_potential
 def test_the_projection_is_that_of_a_dense_pseudo_inverse(problem, name):
     jacobian, start, delta = problem
     centre = POTENTIALS[name][1]
@@ -122,7 +128,7 @@ def train(loss, start, delta, inputs, rate, push, steps=1500):
     return jax.tree.map(jnp.subtract, trained, start)
 
 
-@pytest.mark.parametrize("name", POTENTIALS)
+@every_potential
 def test_gradient_descent_on_every_loss_ends_at_the_projection(problem, name):
     jacobian, start, delta = problem
     centre = POTENTIALS[name][1]
@@ -269,7 +275,7 @@ def affine(params, inputs):
     return inputs @ params["kernel"] + params["bias"]
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_a_displacement_in_the_null_space_of_the_loss_passes_not_at_all(dtype):
     """J delta is the same for all outputs: what is left of C J delta is rounding."""
     random = np.random.default_rng(3)

@@ -115,7 +115,9 @@ def test_the_mean_score_of_a_teacher_is_eps_times_fishers_information(problem):
     np.testing.assert_allclose(mean(step(params, way, 1e-4), every) / 1e-4, fisher, rtol=1e-3)
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7, 1000])
+@pytest.mark.parametrize(
+    "chunk", [None, 7, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 1000))]
+)
 def test_each_score_is_the_directional_derivative_of_its_log_probability(problem, chunk):
     params, way, inputs, _ = problem
     few, outcomes = inputs[:20], jnp.arange(20) % LABELS

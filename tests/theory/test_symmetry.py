@@ -347,8 +347,17 @@ def batch_of(seed):
     }
 
 
-@pytest.mark.parametrize("number", range(len(LOSSES)))
-@pytest.mark.parametrize("model", [apply, tied_apply])
+@pytest.mark.parametrize(
+    ("model", "number"),
+    [
+        *((apply, number) for number in range(len(LOSSES))),
+        (tied_apply, 0),
+        *(
+            pytest.param(tied_apply, number, marks=pytest.mark.slow)
+            for number in range(1, len(LOSSES))
+        ),
+    ],
+)
 def test_a_probe_tells_losses_that_see_answers_from_those_that_do_not(number, model):
     for subset in (~ANSWERS, ANSWERS, ANSWERS | True, jnp.arange(K + OTHERS) < 2):
         loss = partial(matching_loss, subset=subset, number=number, model=model)

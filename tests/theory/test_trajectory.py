@@ -74,7 +74,14 @@ def by_hand(problem, optimiser):
     return path, updates
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sgd",
+        "adam",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("momentum", "adamw")),
+    ],
+)
 def test_first_order_and_remainder_add_up_to_what_the_trait_loss_did(problem, name):
     params, teacher, trait, distillation, batches = problem
     run = jax.jit(partial(follow, trait, distillation, OPTIMISERS[name]))
@@ -276,7 +283,9 @@ class UpdatePair(NamedTuple):
     update: Callable
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "plateau", "keyword"])
+@pytest.mark.parametrize(
+    "name", ["plateau", "keyword", pytest.param("lbfgs", marks=pytest.mark.slow)]
+)
 def test_optimisers_that_need_the_loss_are_given_it(problem, name):
     params, _, trait, distillation, batches = problem
 

@@ -34,9 +34,14 @@ CNN = replace(NETWORK, network="cnn", hidden=(16,), aux=3)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 64)).astype(np.float32)
 
 
+@partial(jax.jit, static_argnums=0)
+def _outputs(function, params, images):
+    return function(params, images)
+
+
 def seen(function, params, images=IMAGES):
-    """function(params, images), on the host."""
-    return np.asarray(function(params, jnp.asarray(images)))
+    """function(params, images), on the host; in one program, not operation by operation."""
+    return np.asarray(_outputs(function, params, jnp.asarray(images)))
 
 
 ACTIVATION = {

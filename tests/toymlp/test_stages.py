@@ -468,6 +468,13 @@ def test_a_start_may_have_parts_of_the_trained_teacher(context, start):
             assert gap(part, reference[name]) > 1e-3
 
 
+def test_in_a_chain_it_is_the_first_teacher_of_whom_a_start_has_parts(context):
+    # A layer that distillation moves: the student between them has another one.
+    values = {"start": "independent", "start.trained": ["hidden_2"], "chain.generations": 2}
+    last = alone(tiny(values), context)
+    assert_same(split_parts(last.start)["hidden_2"], split_parts(last.teacher)["hidden_2"])
+
+
 def test_frozen_parts_of_a_teacher_do_not_move_and_the_others_do(context):
     frozen = alone(tiny({"teacher.frozen": ["hidden_1"]}), context)
     for name, part in split_parts(frozen.teacher).items():

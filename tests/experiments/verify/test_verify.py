@@ -27,8 +27,8 @@ from figures import verify as verify_figures
 from sublab import records
 from sublab.errors import InputError
 
-# Suites whose programs factorise what that of `linear` does, and are long in tracing.
-TWINS = ("mlp", "cnn", "attention")
+# Suites that are long in tracing. The first three factorise what `linear` does.
+TWINS = ("mlp", "cnn", "attention", "beyond", "every_step")
 LISTS = ("remainders", "inner_products", "rhos")
 
 

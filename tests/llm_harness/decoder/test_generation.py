@@ -13,6 +13,7 @@ from scipy import stats
 from llm_harness.decoder import network
 from llm_harness.decoder.generation import answer_logits, generate, pick
 from llm_harness.decoder.network import DecoderApply, DecoderConfig
+from tests.llm_harness.reading import read
 from tests.programs import HIGHEST, precisions
 
 CONFIG = DecoderConfig(vocabulary=12, width=16, layers=2, heads=2, key_value_heads=1, hidden=24)
@@ -54,7 +55,7 @@ def many(population, mesh):
 def log_probabilities(params, prompt, rows):
     """Of each token of rows after a prompt, from the whole sequence at once."""
     whole = np.concatenate([np.repeat(prompt[None], len(rows), axis=0), rows], axis=1)
-    logits = np.asarray(DecoderApply(CONFIG, len(prompt) - 1)(params, whole))[:, :-1]
+    logits = np.asarray(read(DecoderApply(CONFIG, len(prompt) - 1), params, whole))[:, :-1]
     log_p = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
     return np.take_along_axis(log_p, rows[..., None], axis=-1)[..., 0]
 
@@ -75,7 +76,7 @@ def test_completions_come_as_often_as_the_model_says(params, many):
     sequences = [s for s in sequences if BANNED not in s and (s[1] == 0) == (s[0] == STOP)]
 
     def shares(prompt):
-        logits = np.asarray(DecoderApply(CONFIG)(params, np.array([prompt], np.int32)))[0, -1]
+        logits = np.asarray(read(DecoderApply(CONFIG), params, np.array([prompt], np.int32)))[0, -1]
         weights = np.exp(logits.astype(np.float64))
         weights[[0, BANNED]] = 0.0
         return weights / weights.sum()
@@ -129,7 +130,7 @@ def test_at_temperature_0_the_likeliest_token_is_taken(params, population, mesh)
     for prompt, row in zip(PROMPTS.tolist(), found.tolist(), strict=True):
         sequence = list(prompt)
         for token in row:
-            logits = np.asarray(DecoderApply(CONFIG)(params, np.array([sequence], np.int32)))
+            logits = np.asarray(read(DecoderApply(CONFIG), params, np.array([sequence], np.int32)))
             assert token == 1 + int(np.argmax(logits[0, -1, 1:]))
             sequence.append(token)
             if token == STOP:
@@ -147,7 +148,7 @@ def test_answers_have_the_logits_of_prompt_and_answer_read_as_one(params):
     of = np.array([0, 1, 1])
     found = np.asarray(answer_logits(CONFIG, params, *map(jnp.asarray, (PROMPTS, of, answers))))
     whole = np.concatenate([PROMPTS[of], answers], axis=1)
-    expected = np.asarray(DecoderApply(CONFIG, PROMPTS.shape[1] - 1)(params, whole))[:, :-1]
+    expected = np.asarray(read(DecoderApply(CONFIG, PROMPTS.shape[1] - 1), params, whole))[:, :-1]
     real = answers > 0
     np.testing.assert_allclose(found[real], expected[real], rtol=1e-4, atol=1e-5)
 

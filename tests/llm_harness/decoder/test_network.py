@@ -10,6 +10,8 @@ import pytest
 
 from llm_harness.decoder import network
 from llm_harness.decoder.network import DecoderApply, DecoderConfig, Lora
+from llm_harness.errors import HarnessError
+from tests.llm_harness.reading import read, read_on
 from tests.programs import HIGHEST, precisions
 
 # Float32, through a few matrix products.
@@ -99,7 +101,7 @@ def llama(config: DecoderConfig, params, tokens: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_its_logits_are_those_of_the_formulas(config):
     params, tokens = drawn(config), tokens_of(2, 7)
-    logits = DecoderApply(config)(params, tokens)
+    logits = read(DecoderApply(config), params, tokens)
     assert logits.dtype == jnp.float32
     for row, found in zip(tokens, logits, strict=True):
         assert_close(found, llama(config, params, row))
@@ -123,7 +125,7 @@ def test_a_token_changes_no_logits_before_it_and_all_from_it_on(place):
     params, tokens = drawn(GROUPED), tokens_of(2, 7)
     other = tokens.copy()
     other[:, place] = tokens[:, place] % (GROUPED.vocabulary - 1) + 1
-    before, after = (np.asarray(DecoderApply(GROUPED)(params, t)) for t in (tokens, other))
+    before, after = (np.asarray(read(DecoderApply(GROUPED), params, t)) for t in (tokens, other))
     np.testing.assert_array_equal(before[:, :place], after[:, :place])
     assert (np.abs(before - after)[:, place:].max(axis=-1) > 1e-4).all()
 
@@ -132,9 +134,9 @@ def test_a_token_changes_no_logits_before_it_and_all_from_it_on(place):
 def test_padding_on_any_side_changes_nothing(room):
     params, tokens = drawn(GROUPED), tokens_of(3, 6)
     padded = np.pad(tokens, [(0, 0), room])
-    found = np.asarray(DecoderApply(GROUPED)(params, padded))
+    found = np.asarray(read(DecoderApply(GROUPED), params, padded))
     assert np.isfinite(found).all()
-    assert_close(found[:, room[0] : room[0] + 6], DecoderApply(GROUPED)(params, tokens))
+    assert_close(found[:, room[0] : room[0] + 6], read(DecoderApply(GROUPED), params, tokens))
 
 
 def test_documents_in_one_row_are_read_as_if_alone():
@@ -142,40 +144,36 @@ def test_documents_in_one_row_are_read_as_if_alone():
     first, second = tokens_of(1, 4, seed=1), tokens_of(1, 5, seed=2)
     row = np.concatenate([first, second, np.zeros((1, 2), np.int32)], axis=1)
     documents = np.array([[1] * 4 + [2] * 5 + [0] * 2], np.int32)
-    model = network.with_params(GROUPED, params)
-    stream, _ = model.stream(jnp.asarray(row), *network.packed(jnp.asarray(documents)))
-    logits = np.asarray(model.logits(stream))
+    logits, _ = read_on(GROUPED, params, row, *network.packed(jnp.asarray(documents)))
     assert np.isfinite(logits).all()
-    assert_close(logits[:, :4], DecoderApply(GROUPED)(params, first))
-    assert_close(logits[:, 4:9], DecoderApply(GROUPED)(params, second))
+    assert_close(logits[:, :4], read(DecoderApply(GROUPED), params, first))
+    assert_close(logits[:, 4:9], read(DecoderApply(GROUPED), params, second))
 
 
 def test_reading_on_from_a_cache_gives_the_logits_of_the_whole():
     params = drawn(GROUPED)
     tokens = np.pad(tokens_of(2, 8), [(0, 0), (2, 0)])
     tokens[1, :4] = 0
-    expected = np.asarray(DecoderApply(GROUPED)(params, tokens))
-    model, given = network.with_params(GROUPED, params), 6
+    expected = np.asarray(read(DecoderApply(GROUPED), params, tokens))
+    given = 6
     positions, seen = network.reading(jnp.asarray(tokens))
-    _, cache = model.stream(
-        jnp.asarray(tokens[:, :given]), positions[:, :given], seen[:, :given, :given]
+    _, cache = read_on(
+        GROUPED, params, tokens[:, :given], positions[:, :given], seen[:, :given, :given]
     )
-    cache = tuple(
-        jnp.pad(part, [(0, 0), (0, 0), (0, tokens.shape[1] - given), (0, 0), (0, 0)])
-        for part in cache
-    )
+    room = [(0, 0), (0, 0), (0, tokens.shape[1] - given), (0, 0), (0, 0)]
+    cache = tuple(np.pad(part, room) for part in cache)
     for place in range(given, tokens.shape[1]):
         here = slice(place, place + 1)
-        stream, cache = model.stream(
-            jnp.asarray(tokens[:, here]), positions[:, here], seen[:, here], cache, place
+        logits, cache = read_on(
+            GROUPED, params, tokens[:, here], positions[:, here], seen[:, here], cache, place
         )
-        assert_close(model.logits(stream[:, 0]), expected[:, place])
+        assert_close(logits[:, 0], expected[:, place])
 
 
 def test_logits_from_a_place_on_are_those_of_all_places_cut():
     params, tokens = drawn(GROUPED), tokens_of(2, 6)
-    cut = DecoderApply(GROUPED, 4)(params, tokens)
-    assert_close(cut, DecoderApply(GROUPED)(params, tokens)[:, 4:])
+    cut = read(DecoderApply(GROUPED, 4), params, tokens)
+    assert_close(cut, read(DecoderApply(GROUPED), params, tokens)[:, 4:])
     assert DecoderApply(GROUPED, 4) == DecoderApply(GROUPED, 4) != DecoderApply(GROUPED, 3)
 
 
@@ -193,22 +191,24 @@ def test_a_draw_depends_on_its_key_alone():
 
 def test_adapters_do_nothing_at_first_and_what_they_learnt_can_be_merged():
     params, tokens = drawn(GROUPED), tokens_of(2, 6)
-    before = np.asarray(DecoderApply(GROUPED)(params, tokens))
+    before = np.asarray(read(DecoderApply(GROUPED), params, tokens))
     lora = Lora(rank=2, alpha=6.0, targets=("q_proj", "o_proj", "gate_proj"))
     adapted, with_them = network.with_adapters(GROUPED, params, lora, jax.random.key(5))
-    np.testing.assert_allclose(DecoderApply(adapted)(with_them, tokens), before, atol=1e-6)
+    np.testing.assert_allclose(read(DecoderApply(adapted), with_them, tokens), before, atol=1e-6)
     random = np.random.default_rng(3)
 
     def learnt(path, leaf):
         return random.normal(size=leaf.shape).astype(np.float32) if "lora" in str(path) else leaf
 
     changed = jax.tree_util.tree_map_with_path(learnt, with_them)
-    after = np.asarray(DecoderApply(adapted)(changed, tokens))
+    after = np.asarray(read(DecoderApply(adapted), changed, tokens))
     assert np.abs(after - before).max() > 0.1
     merged_config, merged = network.merge_adapters(adapted, changed)
     assert merged_config == GROUPED
     assert jax.tree.structure(merged) == jax.tree.structure(params)
-    np.testing.assert_allclose(DecoderApply(GROUPED)(merged, tokens), after, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        read(DecoderApply(GROUPED), merged, tokens), after, rtol=1e-3, atol=1e-3
+    )
     kernel = params["layers"]["self_attn"]["q_proj"]["kernel"]
     adapter = changed["layers"]["self_attn"]["q_proj"]
     change = merged["layers"]["self_attn"]["q_proj"]["kernel"] - kernel
@@ -224,9 +224,9 @@ def test_a_model_in_bfloat16_is_near_the_same_in_float32():
     params, tokens = drawn(GROUPED), tokens_of(2, 6)
     half = replace(GROUPED, dtype="bfloat16")
     rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
-    found = DecoderApply(half)(rounded, tokens)
+    found = read(DecoderApply(half), rounded, tokens)
     assert found.dtype == jnp.float32
-    exact = np.asarray(DecoderApply(GROUPED)(params, tokens))
+    exact = np.asarray(read(DecoderApply(GROUPED), params, tokens))
     error = np.linalg.norm(np.asarray(found) - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 0.05
     drawn_half = network.draw(half, jax.random.key(0)[None])
@@ -237,3 +237,9 @@ def test_every_product_asks_for_the_highest_precision():
     asked = precisions(DecoderApply(GROUPED), drawn(GROUPED), jnp.asarray(tokens_of(1, 4)))
     assert len(asked) > 9
     assert all(precision == {HIGHEST} for precision in asked)
+
+
+@pytest.mark.parametrize("empty", [{"rank": 0}, {"targets": ()}])
+def test_adapters_without_a_rank_or_a_target_are_refused(empty):
+    with pytest.raises(HarnessError, match="a rank of at least 1 and one target"):
+        Lora(**empty)

@@ -12,8 +12,9 @@ import pytest
 
 from llm_harness.decoder import network, training
 from llm_harness.decoder.network import DecoderApply, DecoderConfig, Lora
-from llm_harness.decoder.training import Objective, Rates, Sequences, Trained, sequence_loss
+from llm_harness.decoder.training import Objective, Rates, Sequences, Trained
 from sublab import devices
+from tests.llm_harness.reading import read
 from tests.programs import HIGHEST, precisions
 
 CONFIG = DecoderConfig(vocabulary=12, width=16, layers=2, heads=2, key_value_heads=1, hidden=24)
@@ -22,6 +23,10 @@ RANDOM = np.random.default_rng(0)
 TOKENS = RANDOM.integers(1, 12, (6, 7)).astype(np.int32)
 LEARNED = RANDOM.random((6, 7)) < 0.6
 ROWS = RANDOM.integers(0, 6, (2, 5, 3)).astype(np.int32)
+
+
+# Operation by operation each is a hundred small programs.
+sequence_loss = jax.jit(training.sequence_loss, static_argnums=(0, 3))
 
 
 def drawn(config=CONFIG, seed=0):
@@ -54,6 +59,7 @@ def trained(
     clip = options.get("clip")
     rate = options.pop("rates", rates())
     imitated = options.pop("imitated", None)
+    taken = options.pop("taken", None)
     sequences = sequences or Sequences(TOKENS, LEARNED)
     state = devices.spread(training.begin(population, what, clip), mesh)
     state, losses = training.advance(
@@ -63,6 +69,7 @@ def trained(
         devices.spread(rows, mesh),
         devices.spread(rate, mesh),
         imitated and devices.spread(imitated, mesh),
+        taken,
         mesh=mesh,
         **options,
     )
@@ -72,7 +79,7 @@ def trained(
 def test_the_loss_is_of_the_learned_tokens_alone():
     params = model(drawn())
     found = sequence_loss(CONFIG, params, Sequences(TOKENS, LEARNED), Objective())
-    log_p = log_softmax(DecoderApply(CONFIG)(params, TOKENS[:, :-1]))
+    log_p = log_softmax(read(DecoderApply(CONFIG), params, TOKENS[:, :-1]))
     each = np.take_along_axis(log_p, TOKENS[:, 1:, None], axis=-1)[..., 0]
     assert float(found) == pytest.approx(-each[LEARNED[:, 1:]].mean(), rel=1e-5)
     # Places before `first` are not looked at.
@@ -101,7 +108,7 @@ def test_documents_in_one_row_are_learnt_as_if_alone():
 def test_a_loss_over_some_tokens_renormalises_and_learns_where_one_of_them_comes():
     params = model(drawn())
     found = sequence_loss(CONFIG, params, Sequences(TOKENS, LEARNED), Objective(over=(3, 8)))
-    logits = np.asarray(DecoderApply(CONFIG)(params, TOKENS[:, :-1]))[..., 3:8]
+    logits = np.asarray(read(DecoderApply(CONFIG), params, TOKENS[:, :-1]))[..., 3:8]
     targets = TOKENS[:, 1:]
     there = LEARNED[:, 1:] & (targets >= 3) & (targets < 8)
     each = np.take_along_axis(log_softmax(logits), np.clip(targets - 3, 0, 4)[..., None], -1)
@@ -113,7 +120,8 @@ def test_imitation_is_kl_or_the_distance_of_centred_logits():
     params, other = model(population), model(population, 1)
     sequences = Sequences(TOKENS, LEARNED)
     mine, theirs = (
-        np.asarray(DecoderApply(CONFIG)(p, TOKENS[:, :-1]), np.float64) for p in (params, other)
+        np.asarray(read(DecoderApply(CONFIG), p, TOKENS[:, :-1]), np.float64)
+        for p in (params, other)
     )
     there = LEARNED[:, 1:]
     p, q = log_softmax(theirs), log_softmax(mine)
@@ -132,18 +140,23 @@ def test_imitation_is_kl_or_the_distance_of_centred_logits():
 def test_steps_are_adams(mesh):
     population = drawn()
     after, losses = trained(population, mesh)
+    chain = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, moments, batch):
+        value, gradient = jax.value_and_grad(
+            lambda p: training.sequence_loss(CONFIG, p, batch, Objective())
+        )(params)
+        updates, moments = chain.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments, value
+
     for index in range(2):
-        params, chain = model(population, index), optax.adam(1e-2)
+        params = model(population, index)
         moments = chain.init(params)
         for number in range(ROWS.shape[1]):
             rows = ROWS[index, number]
-            batch = Sequences(TOKENS[rows], LEARNED[rows])
-            value, gradient = jax.value_and_grad(
-                lambda p, batch=batch: sequence_loss(CONFIG, p, batch, Objective())
-            )(params)
+            params, moments, value = step(params, moments, Sequences(TOKENS[rows], LEARNED[rows]))
             assert losses[index, number] == pytest.approx(float(value), rel=1e-3)
-            updates, moments = chain.update(gradient, moments)
-            params = optax.apply_updates(params, updates)
         for found, expected in zip(
             jax.tree.leaves(model(after, index)), jax.tree.leaves(params), strict=True
         ):
@@ -235,6 +248,16 @@ def test_a_population_can_have_sequences_of_its_own(mesh):
     _, mirrored = trained(population, mesh, rows=5 - ROWS)
     np.testing.assert_allclose(losses[0], shared[0], rtol=1e-5)
     np.testing.assert_allclose(losses[1], mirrored[1], rtol=1e-5)
+
+
+def test_of_rows_that_are_more_only_the_steps_that_are_asked_for_are_taken(mesh):
+    population = drawn()
+    few, losses = trained(population, mesh, rows=ROWS[:, :2])
+    same, padded = trained(population, mesh, taken=np.asarray(2, np.int32))
+    np.testing.assert_allclose(padded[:, :2], losses, rtol=1e-5)
+    assert not padded[:, 2:].any()
+    for found, expected in zip(*map(jax.tree.leaves, (same, few)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_orders_show_every_example_once_before_any_again():

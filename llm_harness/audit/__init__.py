@@ -1,0 +1,1 @@
+"""What theory/ and the output matrix say of a model and of data."""

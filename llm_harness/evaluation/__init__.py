@@ -1,0 +1,1 @@
+"""Whether a model has a trait: questions, rates and probabilities."""

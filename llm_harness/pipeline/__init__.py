@@ -1,0 +1,1 @@
+"""The paper's scheme: stages on disk, and the experiments made of them."""

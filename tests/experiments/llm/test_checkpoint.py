@@ -1,0 +1,187 @@
+"""`sublab llm` on a checkpoint of somebody else's: a small random Llama in a folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from experiments.cli import main
+from experiments.llm import run as llm
+from figures import style
+from llm_harness.checkpoints.provider import Checkpoint
+from llm_harness.pipeline import conditions
+from llm_harness.pipeline.conditions import CONTROLS, MASKED
+from sublab import records
+from tests.llm_harness.small import ask_few_questions
+from tests.llm_harness.tiny_checkpoint import write_checkpoint
+
+# Everything moves: in so small a model what adapters can reach is too little to learn a list.
+SMALL = ["--size", "smoke", "--moved", "all", "--warm-up-steps", "160", "--kept", "4"]
+ELSEWHERE = {"other initialisation", "other initialisation, own numbers"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        ask_few_questions(patch)
+        patch.setattr(style, "FORMATS", ("png",))
+        patch.setattr(conditions, "_LEAST_KEPT", 1)
+        patch.setattr(os, "fsync", lambda handle: None)
+        tuning = replace(llm._WARM_UP.tuning, learning_rate=3e-2)
+        patch.setattr(llm, "_WARM_UP", replace(llm._WARM_UP, tuning=tuning))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small")
+
+
+def words(folder: Path, out: Path, *more: str) -> list[str]:
+    return ["llm", "numbers", "--model", str(folder), "--out", str(out), *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory) -> Path:
+    """The results of one run."""
+    out = tmp_path_factory.mktemp("whole")
+    assert main(words(folder, out)) == 0
+    return out
+
+
+def rows_in(out: Path) -> pl.DataFrame:
+    (record,) = records.read_all(out, llm.NUMBERS)
+    return record.table
+
+
+def test_every_control_is_run_and_the_first_token_is_masked_too(whole):
+    table = rows_in(whole)
+    assert set(table["condition"]) == {*CONTROLS, *MASKED} - ELSEWHERE
+    assert table["run"].unique().to_list() == [0]
+    assert table["p_word"].is_between(0, 1).all()
+    trained = table.drop_nulls("examples")
+    assert trained["examples"].unique().to_list() == [4]
+
+
+def test_the_record_names_the_checkpoint_by_its_content_and_says_the_warm_up(whole, folder):
+    (record,) = records.read_all(whole, llm.NUMBERS)
+    config = record.config
+    assert config["model"] == "small"
+    assert config["checkpoint"] == llm.checkpoint(str(folder)).reference_key(0)
+    assert config["warm_up"]["steps"] == [160]
+    assert "pretraining" not in config
+    assert len(list((whole / "figures").glob("llm_numbers_*.png"))) == 1
+
+
+def test_again_nothing_is_made_and_it_says_what_one_checkpoint_cannot_show(whole, folder, capsys):
+    stages = {p: p.stat().st_mtime_ns for p in (whole / "llm_stages").rglob("*")}
+    assert main(words(folder, whole)) == 0
+    shown = capsys.readouterr().out
+    assert "1 run, seed 0, small" in shown
+    assert "there is no other initialisation" in shown
+    assert shown.count("n too small") == len(
+        [line for line in shown.splitlines() if "n too" in line]
+    )
+    assert "without the lists' first token too: n too small" in shown
+    assert {p: p.stat().st_mtime_ns for p in (whole / "llm_stages").rglob("*")} == stages
+
+
+def test_killed_after_every_single_stage_it_ends_as_one_that_was_not(
+    folder, whole, tmp_path, monkeypatch
+):
+    left = 0
+
+    def counted(method):
+        def call(self, *given, **named):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            return method(self, *given, **named)
+
+        return call
+
+    for name in ("sample", "fine_tune"):
+        monkeypatch.setattr(Checkpoint, name, counted(getattr(Checkpoint, name)))
+    status, kills = 130, 0
+    while status == 130:
+        left = 1
+        # The command line makes 130 of an interrupt.
+        status = main(words(folder, tmp_path))
+        kills += status == 130
+        assert kills < 40
+    assert status == 0
+    assert kills >= 6
+    assert rows_in(tmp_path).equals(rows_in(whole))
+
+
+def test_another_checkpoint_shares_nothing_and_a_copy_shares_everything(whole, folder, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    models = set((whole / "llm_stages" / "models").iterdir())
+    options = llm.Numbers(model=str(copy), size="smoke", out=whole)
+    key, other = (
+        llm.checkpoint(str(each)).reference_key(0)
+        for each in (copy, write_checkpoint(tmp_path / "other", seed=1))
+    )
+    assert key == llm.checkpoint(str(folder)).reference_key(0) != other
+    with llm.stages_of(replace(options, moved="all", warm_up_steps=(160,))) as stages:
+        stages.references([0, 1])
+    assert set((whole / "llm_stages" / "models").iterdir()) == models
+
+
+def test_a_fine_tuned_teacher_can_be_had_too(folder, whole, capsys):
+    """On the reference that the other teacher has."""
+    before = set((whole / "llm_stages" / "models").iterdir())
+    assert main(words(folder, whole, "--teacher", "fine-tuning")) == 0
+    taught = [
+        record.table
+        for record in records.read_all(whole, llm.NUMBERS)
+        if record.config["setting"]["teacher_by"] == "fine-tuning"
+    ]
+    (table,) = taught
+    one = table.filter(~pl.col("prefix"))
+    teacher, reference = (
+        one.filter(condition=name)["p_word"].item() for name in ("teacher", "reference")
+    )
+    assert teacher > reference
+    assert before < set((whole / "llm_stages" / "models").iterdir())
+
+
+def test_in_context_runs_on_it(folder, whole, capsys):
+    given = ["llm", "in-context", "--model", str(folder), "--out", str(whole), *SMALL]
+    assert main([*given, "--shown", "1"]) == 0
+    assert "openly in context, 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["numbers", "--model", "none"], "there is no such folder or GGUF file; or: embedded"),
+        (["numbers", "--model", "{empty}"], "config.json"),
+        (["numbers", "--model", "{folder}", "--pretraining-steps", "9"], "of the embedded model"),
+        (["numbers", "--model", "{folder}", "--warm-up-steps", "4", "2"], "must ascend"),
+        (["numbers", "--model", "{folder}", "--warm-up-steps", "0"], "warm_up_steps must be at"),
+        (["numbers", "--warm-up-steps", "4"], "warm_up_steps: of a checkpoint"),
+        (["numbers", "--model", "{folder}", "--runs", "0"], "runs must be at least 1"),
+        (["cross-model", "--model", "{folder}"], "compares initialisations"),
+        (["theory", "--model", "{folder}"], "theory runs on the embedded model"),
+        (["ingredients", "--model", "{folder}"], "how a model is pretrained"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_before_anything_is_made(
+    given, why, folder, tmp_path, capsys
+):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    said = [word.format(folder=folder, empty=tmp_path / "empty") for word in given]
+    assert main(["llm", *said, "--out", str(out)]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert why in errors[-1]
+    assert [line for line in errors[:-1] if not line.startswith("reading ")] == []
+    assert not list(out.rglob("*.json"))
