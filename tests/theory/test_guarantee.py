@@ -424,6 +424,20 @@ def test_where_the_trait_loss_falls_ends_at_the_first_rise():
     assert found.eps_falls == 1
 
 
+@pytest.mark.parametrize("sign", [1, -1], ids=["rise", "fall"])
+def test_a_change_within_rounding_decides_nothing(sign):
+    # At theta_S = -1 L_T is off its start by some units in the last place, at -4 by far.
+    def trait(w):
+        change = (1 + sign * 6e-6) * jnp.exp(-40 * (w + 1) ** 2) + w
+        return 1e10 + (change if sign > 0 else jnp.where(w < -3, -w, change))
+
+    found = one_weight(ONE_SQUARE, trait, 0.0, [1.0, 4.0])
+    assert 0 < sign * found.change[0] < found.rounding
+    assert sign * found.change[1] < -found.rounding
+    assert found.holds is (sign > 0)
+    assert found.eps_falls == (4 if sign > 0 else 0)
+
+
 def test_a_trait_loss_that_is_not_a_number_after_the_step_has_not_fallen():
     found = one_weight(ONE_SQUARE, lambda w: jnp.where(w < 0.5, jnp.nan, w**2 / 2), 1.0, [0.9])
     assert found.holds is False

@@ -641,7 +641,7 @@ def test_a_browser_shows_sorts_and_saves_everything(html, outcome, tmp_path):
     said = json.loads(parser.alts["probe"])
     assert said["wrong"] == []
     assert said["claims"] == len(outcome.table)
-    assert len(said["figures"]) == 8
+    assert len(said["figures"]) == html.count("<figure") > 0
     assert min(said["figures"]) > 300
     assert said["wide"] <= 0
     assert said["up"] == sorted(said["up"], key=float)
