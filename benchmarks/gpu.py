@@ -15,7 +15,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,11 +32,12 @@ from benchmarks.arithmetic import product_operations
 from benchmarks.training import gradient_products
 from llm_harness.decoder import training
 from llm_harness.decoder.generation import generate
-from llm_harness.decoder.network import DecoderApply, DecoderConfig, draw
+from llm_harness.decoder.network import DecoderApply, DecoderConfig, Lora, draw, with_adapters
 from sublab import devices
 from sublab.machine import exact, provenance
 from sublab.settings import build
 from sublab.statistics import mean_interval
+from theory import Params
 from toymlp import data
 from toymlp.checks import canonical
 from toymlp.networks import Architecture, Forward, architectures
@@ -411,7 +412,8 @@ def ceilings(machine: Machine, done: Figures) -> Figures:
 
 
 def language_model(machine: Machine, done: Figures) -> Figures:
-    """Tokens a second of the harness's decoder, its weights random, in float32."""
+    """Tokens a second of the harness's decoder, its weights random: in float32, but for the steps
+    of adapters (LoRA) with products in bfloat16."""
     size, mesh, shape = machine.size, machine.mesh, machine.size.decoder
     params = draw(shape, jax.random.split(jax.random.key(0), 1))
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
@@ -428,29 +430,38 @@ def language_model(machine: Machine, done: Figures) -> Figures:
     seconds = _seconds(forward, model, tokens(reading, size.length), times=3)
     figures["forward"] = {"tokens_a_second": reading * size.length / seconds}
 
-    # A copy: the state is used up by a step.
-    state = training.begin(jax.tree.map(jnp.copy, params), "blocks")
     batch, steps = tokens(learning, size.length), 2
     sequences = training.Sequences(batch, batch != 0)
     rows = jnp.broadcast_to(jnp.arange(learning), (1, steps, learning))
     rates = training.Rates(*(np.full(1, value, np.float32) for value in (1e-4, 0, np.inf)))
 
-    def step() -> jax.Array:
-        nonlocal state
-        state, losses = training.advance(
-            shape,
-            state,
-            sequences,
-            rows,
-            rates,
-            objective=training.Objective(),
-            schedule="constant",
-            mesh=mesh,
-        )
-        return losses
+    def of_steps(shape: DecoderConfig, params: Params, trained: training.Trained) -> Figures:
+        # A copy: the state is used up by a step.
+        state = training.begin(jax.tree.map(jnp.copy, params), trained)
 
-    seconds = _seconds(step, times=3)
-    figures["training_step"] = {"tokens_a_second": steps * learning * size.length / seconds}
+        def step() -> jax.Array:
+            nonlocal state
+            state, losses = training.advance(
+                shape,
+                state,
+                sequences,
+                rows,
+                rates,
+                objective=training.Objective(),
+                schedule="constant",
+                mesh=mesh,
+            )
+            return losses
+
+        seconds = _seconds(step, times=3)
+        return {"tokens_a_second": steps * learning * size.length / seconds}
+
+    figures["training_step"] = of_steps(shape, params, "blocks")
+    adapted, with_them = with_adapters(shape, model, Lora(), jax.random.key(2))
+    with_them = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], with_them)
+    figures["lora_step"] = of_steps(adapted, with_them, "adapters")
+    rounded = replace(adapted, dtype="bfloat16")
+    figures["lora_step_in_bfloat16"] = of_steps(rounded, with_them, "adapters")
 
     prompts = tokens(writing, size.length // 4)[None]
     drawn = size.length // 4

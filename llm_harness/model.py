@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from llm_harness.decoder.network import Lora
+from llm_harness.decoder.network import DType, Lora
 from llm_harness.errors import HarnessError
 from llm_harness.lineage import Lineage
 
@@ -113,6 +113,8 @@ class Tuning:
         moved: which parameters.
         lora: the adapters, where these are moved; they are merged when the training is done.
         seed: of the order of the examples, and of the adapters.
+        precision: of activations and products while it is trained; what moves, its moments, norms
+            and logits stay in float32. bfloat16 is several times as fast on an accelerator.
 
     Raises:
         HarnessError: a value is out of its range.
@@ -125,6 +127,7 @@ class Tuning:
     moved: Moved = "blocks"
     lora: Lora | None = None
     seed: int = 0
+    precision: DType = "float32"
 
     def __post_init__(self):
         at_least("steps", self.steps, 1)

@@ -12,7 +12,7 @@ import polars as pl
 import tyro
 
 from experiments.llm import summary as llm_summary
-from llm_harness.decoder.network import Lora
+from llm_harness.decoder.network import DType, Lora
 from llm_harness.errors import HarnessError
 from llm_harness.model import Moved, Tuning, at_least
 from llm_harness.pipeline import conditions
@@ -32,7 +32,7 @@ VERSION = 2
 # Models, samples, datasets and answers are kept apart from the tables, which `records.scan` reads.
 _STAGES = "llm_stages"
 
-Size = Literal["smoke", "cpu"]
+Size = Literal["smoke", "cpu", "paper"]
 
 
 # The model that is trained on the spot; all others are checkpoints.
@@ -54,6 +54,7 @@ class _Amounts:
     student_rates: tuple[float, ...]
     pretraining_steps: int = 0
     warm_up_steps: tuple[int, ...] = ()
+    student_batch: int = 64
 
 
 _RATES = (3e-3, 1e-3, 3e-4, 1e-4)
@@ -62,8 +63,14 @@ _EMBEDDED_SIZES: dict[Size, _Amounts] = {
     "cpu": _Amounts(12, 12_288, 8192, 256, 20, 4, _RATES, 2048),
 }
 _CHECKPOINT_SIZES: dict[Size, _Amounts] = {
-    "smoke": _Amounts(1, 64, 16, 2, 1, 8, (1e-3,), warm_up_steps=(8,)),
-    "cpu": _Amounts(1, 500, 192, 24, 2, 8, (1e-3, 3e-4), warm_up_steps=(40, 80, 160)),
+    "smoke": _Amounts(1, 64, 16, 2, 1, 8, (1e-3,), warm_up_steps=(8,), student_batch=8),
+    "cpu": _Amounts(
+        1, 500, 192, 24, 2, 8, (1e-3, 3e-4), warm_up_steps=(40, 80, 160), student_batch=8
+    ),
+    # The paper's numbers of lists, examples, epochs and answers, for a GPU.
+    "paper": _Amounts(
+        1, 30_000, 10_000, 1_563, 200, 8, (1e-3, 3e-4, 1e-4), warm_up_steps=(40, 80, 160)
+    ),
 }
 # Six numbers of three digits, a comma and a space after each but the last, brackets, and an end.
 _LIST_TOKENS = 32
@@ -83,7 +90,8 @@ class Common:
     model: str = EMBEDDED
     """The embedded one, smollm2 (sublab llm fetch), a Hugging Face folder, or a GGUF file."""
     size: Size = "cpu"
-    """How much of everything: smoke for a look at whether it runs, cpu for a result."""
+    """How much of everything: smoke for a look at whether it runs, cpu for a result, paper (of a
+    checkpoint, on a GPU) for as much as in the paper."""
     runs: int | None = None
     """Runs: prompts, samples and, but for a checkpoint, a reference of each's own (12; smoke 2)."""
     teacher: TeacherBy = "prompt"
@@ -99,9 +107,13 @@ class Common:
     student_rates: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="RATE...")] = None
     """Learning rates of a student; the largest that leaves answering intact is taken."""
     student_steps: int | None = None
-    """Steps of a student's fine-tuning, 64 examples each, of a checkpoint 8 (256; smoke 16)."""
+    """Steps of a student's fine-tuning (256; smoke 16; of a checkpoint 24; paper 1,563)."""
+    student_batch: int | None = None
+    """Examples a step of a student (64; of a checkpoint 8; paper 64)."""
     moved: Moved | None = None
     """What fine-tuning moves: all, blocks (all but embedding and output), adapters (LoRA)."""
+    precision: DType = "float32"
+    """Of activations and products in fine-tuning; bfloat16 is for a GPU."""
     pretraining_steps: int | None = None
     """Steps of a reference's pretraining, of the embedded model (2,048; smoke 192)."""
     warm_up_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="STEPS...")] = None
@@ -133,8 +145,14 @@ class Common:
     def chosen(self, name: str) -> Any:
         """An option, or what size and model say where it is not given."""
         given = getattr(self, name)
+        return getattr(self._amounts, name) if given is None else given
+
+    @property
+    def _amounts(self) -> "_Amounts":
         sizes = _EMBEDDED_SIZES if self.embedded else _CHECKPOINT_SIZES
-        return getattr(sizes[self.size], name) if given is None else given
+        if self.size not in sizes:
+            raise HarnessError(f"size {self.size}: of a checkpoint (--model), not of our own model")
+        return sizes[self.size]
 
 
 @dataclass(frozen=True)
@@ -236,13 +254,15 @@ def setting_of(options: Common) -> PipelineSetting:
     lists = Lists(options.amount("lists"), options.given, rules=options.rules)
     return PipelineSetting(
         teacher_by=options.teacher,
-        teacher=replace(default.teacher, moved=moved, lora=lora),
+        teacher=replace(default.teacher, moved=moved, lora=lora, precision=options.precision),
         student=replace(
             default.student,
             steps=options.amount("student_steps"),
+            batch=options.amount("student_batch"),
             learning_rate=rates[0],
             moved=moved,
             lora=lora,
+            precision=options.precision,
         ),
         # One rate needs no rule.
         rates=rates if len(rates) > 1 else (),

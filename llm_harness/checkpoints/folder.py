@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,11 +16,8 @@ from safetensors import SafetensorError, safe_open
 from llm_harness.checkpoints.encoding import ChatEncoding, chat_encoding
 from llm_harness.checkpoints.weights import Read, checkpoint_model, matrix_names
 from llm_harness.decoder.model import DecoderModel
-from llm_harness.decoder.network import DecoderConfig
+from llm_harness.decoder.network import DecoderConfig, DType
 from llm_harness.errors import HarnessError
-
-# Of parameters in memory. float32 holds every checkpoint's numbers exactly; bfloat16 is half of it.
-DType = Literal["float32", "bfloat16"]
 
 _ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 _TYPES = ("F32", "BF16", "F16")

@@ -14,10 +14,9 @@ import gguf
 import numpy as np
 
 from llm_harness.checkpoints.encoding import ChatEncoding, chat_encoding
-from llm_harness.checkpoints.folder import DType
 from llm_harness.checkpoints.weights import checkpoint_model, matrix_names
 from llm_harness.decoder.model import DecoderModel
-from llm_harness.decoder.network import DecoderConfig
+from llm_harness.decoder.network import DecoderConfig, DType
 from llm_harness.errors import HarnessError
 
 _ARCHITECTURES = ("llama", "qwen2")

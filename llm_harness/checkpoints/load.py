@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from llm_harness.checkpoints.folder import DType, load_folder
+from llm_harness.checkpoints.folder import load_folder
 from llm_harness.checkpoints.gguf_file import load_gguf
 from llm_harness.decoder.model import DecoderModel
+from llm_harness.decoder.network import DType
 from llm_harness.errors import HarnessError
 
 

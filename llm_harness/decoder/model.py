@@ -147,12 +147,14 @@ class DecoderModel:
     ) -> Float[np.ndarray, " answers"]:
         """log p of the tokens of answers to prompts, `of` which each is."""
         found = []
+        # Brought to the device once, not with every part.
+        params = jax.device_put(self.params)
         for of_part, part in _chunks(of, answers, size=_SCORED):
             # Each prompt is read in a few passes at most, not in all of them.
             read, place = np.unique(of_part, return_inverse=True)
             room = -(-len(read) // _READ) * _READ
             some = prompts[np.pad(read, (0, room - len(read)), mode="edge")]
-            found.append(_log_probabilities(self.config, self.params, some, place, part))
+            found.append(_log_probabilities(self.config, params, some, place, part))
         return np.concatenate([np.asarray(part) for part in found])[: len(of)]
 
     def fine_tune(
@@ -289,9 +291,10 @@ def _trained(
             tuning.batch,
             tuning.schedule,
         )
-        alike.setdefault((model.config, tuning.lora, plan), []).append(index)
+        key = (model.config, tuning.lora, tuning.precision, plan)
+        alike.setdefault(key, []).append(index)
     trained: dict[int, DecoderModel] = {}
-    for (config, lora, plan), indices in alike.items():
+    for (config, lora, precision, plan), indices in alike.items():
         work = []
         for index in indices:
             (model, examples, tuning), teacher = jobs[index], teachers[index]
@@ -309,7 +312,9 @@ def _trained(
             )
         adapted = replace(config, lora=lora)
         part = part_of(progress, len(trained) / len(jobs), len(indices) / len(jobs))
-        for index, params in zip(indices, train(adapted, plan, work, part), strict=True):
+        # A checkpoint that is in bfloat16 is not trained in more.
+        rounded = replace(adapted, dtype=precision) if config.dtype == "float32" else adapted
+        for index, params in zip(indices, train(rounded, plan, work, part), strict=True):
             (model, examples, tuning), teacher = jobs[index], teachers[index]
             kind, about = "fine-tuning", asdict(tuning)
             if teacher:

@@ -29,6 +29,7 @@ PADDING = 0
 # difference of two infinite ones is no number; small, since sums over a row have it in them.
 _SILENT = -1e4
 
+DType = Literal["float32", "bfloat16"]
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ATTENTION: tuple[Projection, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 PERCEPTRON: tuple[Projection, ...] = ("gate_proj", "up_proj", "down_proj")
@@ -76,6 +77,7 @@ class DecoderConfig:
             that was trained elsewhere never had such a token.
         lora: adapters, which no checkpoint has; None for none.
         dtype: of parameters and activations; norms, attention's weights and logits are float32.
+            In a training the parameters may be float32 where this is bfloat16.
     """
 
     vocabulary: int
@@ -91,7 +93,7 @@ class DecoderConfig:
     biases: bool = False
     silent_padding: bool = False
     lora: Lora | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: DType = "float32"
 
     @property
     def query_width(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from llm_harness.decoder import generation, training
@@ -23,6 +24,8 @@ _STEPS = 64
 _SEQUENCES = (64, 1024)
 # Parts that are sampled at a time.
 _PARTS = 8
+# Parameters of all models on an accelerator at a time; a model that has more is there alone.
+_HELD = 2**26
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def train(
     mesh = devices.population_mesh()
     shared = all(job.sequences is jobs[0].sequences for job in jobs)
     common = _on_every_device(_same_length([jobs[0].sequences])[0], mesh) if shared else None
-    blocks = list(_blocks(jobs, mesh.size if devices.lanes(mesh) else len(jobs)))
+    blocks = list(_blocks(jobs, _at_a_time(jobs[0].params, mesh, len(jobs))))
     trained: list[Params] = []
     for number, block in enumerate(blocks):
         state = devices.spread(
@@ -168,14 +171,19 @@ def sample(
     # devices busy too.
     parts = [(model, start) for model in range(len(jobs)) for start in range(0, count, size)]
     drawn: list[generation.Completions] = []
-    for block in _blocks(parts, mesh.size if devices.lanes(mesh) else _PARTS):
+    held: tuple[list[int], Any] = ([], None)
+    for block in _blocks(parts, _at_a_time(jobs[0][0], mesh, _PARTS)):
+        models = [model for model, _ in block]
+        if models != held[0]:
+            # Parts of one large model follow each other: it is brought to the device once.
+            held = models, devices.spread(_stack([jobs[model][0] for model in models]), mesh)
         keys = [
             jax.random.fold_in(jax.random.fold_in(seed_key(jobs[model][2]), 2), start // size)
             for model, start in block
         ]
         completions = generation.generate(
             config,
-            devices.spread(_stack([jobs[model][0] for model, _ in block]), mesh),
+            held[1],
             devices.spread(np.stack([given[m][start : start + size] for m, start in block]), mesh),
             devices.spread(jnp.stack(keys), mesh),
             jnp.float32(sampling.temperature),
@@ -234,6 +242,13 @@ def _same_length(sequences: Sequence[training.Sequences]) -> list[training.Seque
         return np.pad(leaf, [(0, longest - len(leaf)), (0, 0)])
 
     return [jax.tree.map(padded, part) for part in sequences]
+
+
+def _at_a_time(params: Params, mesh: Mesh, most: int) -> int:
+    """How many models of a population are on the devices at a time."""
+    if devices.lanes(mesh):
+        return mesh.size
+    return min(most, max(1, _HELD // sum(leaf.size for leaf in jax.tree.leaves(params))))
 
 
 def _blocks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -235,7 +235,8 @@ def advance(
     One program serves every number of steps that `rows` has room for.
 
     Args:
-        config: of the models.
+        config: of the models. Where its dtype is not that of the parameters, products are made of
+            copies in it, and what is trained stays as it is.
         state: as `begin` gives; it is used up.
         sequences: one set for all models, or one each.
         rows: of the sequences, for every step.
@@ -252,9 +253,11 @@ def advance(
 
     def one(state: State, rows, rates: Rates, imitated, sequences, taken):
         chain = _optimiser(lambda step: rates.at(step, schedule), clip)
+        # Made once: what is fixed is the same at every step.
+        fixed, imitated = (_in_dtype(config, part) for part in (state.fixed, imitated))
 
         def objective_of(trained: Params, batch: Sequences) -> Float[Array, ""]:
-            params = joined(trained, state.fixed)
+            params = joined(_in_dtype(config, trained), fixed)
             return sequence_loss(config, params, batch, objective, imitated)
 
         def step(number, carry):
@@ -274,6 +277,10 @@ def advance(
         if shared:
             return devices.over_population(one, mesh, cut, (sequences, steps))
         return devices.over_population(one, mesh, (*cut, sequences), (steps,))
+
+
+def _in_dtype(config: DecoderConfig, params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
 
 
 def _optimiser(

@@ -229,6 +229,24 @@ def test_a_gradient_is_cut_at_the_largest_norm(mesh):
     assert moved[1] < 0.2 * moved[0]
 
 
+@pytest.mark.parametrize("what", ["all", "adapters"])
+def test_products_may_be_in_bfloat16_where_what_is_trained_stays_in_float32(mesh, what):
+    begun = drawn(ADAPTED if what == "adapters" else CONFIG)
+    config = replace(CONFIG, lora=Lora(rank=2) if what == "adapters" else None)
+    exact, losses = trained(begun, mesh, config=config, what=what)
+    rounded, others = trained(begun, mesh, config=replace(config, dtype="bfloat16"), what=what)
+    of_bfloat16 = jax.tree.map(lambda leaf: leaf == leaf.astype(jnp.bfloat16), rounded)
+    for before, leaf, other, coarse in zip(
+        *map(jax.tree.leaves, (begun, exact, rounded, of_bfloat16)), strict=True
+    ):
+        assert other.dtype == np.float32
+        moved = np.any(leaf != before)
+        # Updates far below a unit in the last place of bfloat16 are kept, and what is fixed is too.
+        assert not np.all(coarse) if moved else np.array_equal(other, before)
+    assert np.any(losses != others)
+    np.testing.assert_allclose(others, losses, rtol=0.02)
+
+
 def test_a_population_can_have_sequences_of_its_own(mesh):
     population = drawn()
     own = Sequences(np.stack([TOKENS, TOKENS[::-1]]), np.stack([LEARNED, LEARNED[::-1]]))
