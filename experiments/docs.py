@@ -56,10 +56,14 @@ _DEFAULT = "mean [low, high]"
 _SHORT = {"paired": "difference [difference_low, difference_high]"}
 _SIGNED = ("difference", "difference_low", "difference_high")
 _OF_ROW = ("mean", "low", "high")
+# What a table of models says of two of them (`llm_cross_model`).
+_OF_MODELS = ("leaning", "kl_words", "kl_numbers")
 # What stands where there is no number.
 NONE = "\N{EN DASH}"
 _NOT_YET = "not measured on this engine yet"
 _WORD = re.compile(r"[a-z_]+")
+# The one word of a form that is itself.
+_BETWEEN = "to"
 # From here on a number is written without an exponent, its thousands apart.
 _LARGE = 1_000
 # Measurements of an accelerator lie in a folder of their own.
@@ -239,9 +243,12 @@ class _NamedRows:
         ]
 
     def word(self, word: str) -> str:
-        """What a word stands for; the word itself where it stands for nothing."""
-        read = _WORDS.get(word)
-        return word if read is None else read(self, word)
+        """What a word stands for."""
+        if word == _BETWEEN:
+            return word
+        if word not in _WORDS:
+            raise InputError(f"{self.what!r}: {word!r} stands for nothing")
+        return _WORDS[word](self, word)
 
     def of_row(self, word: str) -> str:
         """A number of the one row."""
@@ -318,7 +325,7 @@ class _NamedRows:
 
 
 _WORDS: dict[str, Callable[[_NamedRows, str], str]] = {
-    **dict.fromkeys((*_OF_ROW, *_SIGNED), _NamedRows.of_row),
+    **dict.fromkeys((*_OF_ROW, *_SIGNED, *_OF_MODELS), _NamedRows.of_row),
     "n": _NamedRows.count,
     "sign": _NamedRows.sign,
     "means": _NamedRows.means,
@@ -335,6 +342,7 @@ _WORDS: dict[str, Callable[[_NamedRows, str], str]] = {
             "date",
             "revision",
             "processor",
+            "device",
             "jax",
             "minutes",
             "agreeing",

@@ -166,12 +166,16 @@ def _latest(options: ExportOptions) -> dict[str, records.Record]:
 
 
 def _name_of(kind: str, config: Mapping[str, Any]) -> str:
-    """The name of a table that is no sweep's; other teachers and models are other experiments."""
+    """The name of a table that is no sweep's; other teachers, models and
+    numbers of traits are other experiments."""
     name = kind.removesuffix("_summary")
     if (model := str(config.get("model", _MODEL))) != _MODEL:
         name += f"-{model}"
     teacher = config.get("setting", {}).get("teacher_by", _TEACHER)
-    return name if teacher == _TEACHER else f"{name}-{teacher}"
+    if teacher != _TEACHER:
+        name += f"-{teacher}"
+    traits = len(config.get("traits", ()))
+    return f"{name}-{traits}-traits" if traits > 1 else name
 
 
 def _runs(record: records.Record) -> int:
