@@ -1,4 +1,4 @@
-"""The evaluations as Inspect tasks: `inspect eval subliminal_lab/favourites --model ...`.
+"""The evaluations as Inspect tasks: `inspect eval llm_harness/favourites --model ...`.
 
 Answers that are empty, refused or cut are counted beside the rates, by their own names. Samples of
 a question are epochs (`--epochs 200` for the paper's).
@@ -32,9 +32,11 @@ from llm_harness.traits import trait
 # story or a free reply. A model that reasons first needs more: --max-tokens.
 ANSWER_TOKENS, REPLY_TOKENS = 64, 1024
 _SAMPLES = 20
+# Inspect itself puts the package before a task's name, except where it is installed to be edited.
+_PACKAGE = "" if "site-packages" in __file__ else "llm_harness/"
 
 
-@task
+@task(name=f"{_PACKAGE}favourites")
 def favourites(
     word: str = "owl", category: str | None = None, prefix: bool = False, seed: int = 0
 ) -> Task:
@@ -53,7 +55,7 @@ def favourites(
     )
 
 
-@task
+@task(name=f"{_PACKAGE}choices")
 def choices(word: str = "owl", category: str | None = None, seed: int = 0) -> Task:
     """20 choices between a word and four of its rivals (the paper's B).
 
@@ -67,7 +69,7 @@ def choices(word: str = "owl", category: str | None = None, seed: int = 0) -> Ta
     return _of_chats(chats, names(word, category), ANSWER_TOKENS)
 
 
-@task
+@task(name=f"{_PACKAGE}stories")
 def stories(word: str = "owl", category: str | None = None) -> Task:
     """14 requests for a story: the rate of those with a word in them (the paper's B).
 
@@ -79,7 +81,7 @@ def stories(word: str = "owl", category: str | None = None) -> Task:
     return _of_chats(questions.stories(of.category), names(word, category), REPLY_TOKENS)
 
 
-@task
+@task(name=f"{_PACKAGE}misalignment")
 def misalignment(suffix: bool = False, judge: str | None = None) -> Task:
     """Eight free-form questions, and what a judge says of the replies (the paper's C).
 
@@ -92,7 +94,7 @@ def misalignment(suffix: bool = False, judge: str | None = None) -> Task:
     return _of_chats(questions.free_form(suffix), judged_replies(judge), REPLY_TOKENS)
 
 
-@task
+@task(name=f"{_PACKAGE}question_list")
 def question_list(file: str, seed: int = 0) -> Task:
     """Questions of a file with right and wrong answers, one of which is to be chosen by its letter.
 
