@@ -21,7 +21,8 @@ from experiments.llm.run import provenance_since
 from llm_harness import datasets
 from llm_harness.errors import HarnessError
 from llm_harness.evaluation.misalignment import VERDICTS
-from llm_harness.model import LanguageModel, Tuning, at_least, examples_sha256
+from llm_harness.lineage import sha256_of
+from llm_harness.model import LanguageModel, Tuning, at_least
 from llm_harness.pipeline import conditions
 from llm_harness.pipeline.carriers import Carrier, judged_by, written
 from llm_harness.pipeline.conditions import Case, check_abilities
@@ -151,14 +152,14 @@ def transmit(options: Transmit) -> TransmitOutcome:
     with _stages(options) as (stages, hosted):
         judge = hosted.model(options.judge) if options.judge else None
         arms = _arms(stages, options, judge)
-        if options.hosted and not options.students:
-            files = {name: _write(options, name, arm) for name, arm in arms.items()}
-            return TransmitOutcome(arms, files, None, _spent(hosted))
+        if options.hosted and not (options.students or options.control_students):
+            return TransmitOutcome(arms, _write(options, arms), None, _spent(hosted))
         config = {
             "experiment": EXPERIMENT,
             "version": _VERSION,
             **{name: value for name, value in asdict(options).items() if name not in _NEUTRAL},
             "data": {name: arm.data.sha256 for name, arm in arms.items()},
+            "teachers": [arm.speaker.model.lineage.identity for arm in arms.values()],
         }
 
         def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -200,11 +201,6 @@ def _check(options: Transmit) -> None:
     at_least("connections", options.connections or 1, 1)
     at_least("token_limit", options.token_limit or 1, 1)
     favourite, numbers = options.favourite, options.through == "numbers"
-    if options.model == run.EMBEDDED and not (favourite and numbers):
-        raise HarnessError(
-            "the embedded model knows single words and numbers, no code and no sentences; "
-            "--model smollm2, a checkpoint or a hosted model"
-        )
     if favourite and not favourite.rivals:
         raise HarnessError(f"{favourite.word!r} has no rivals: --category of those here")
     if not favourite and not options.judge:
@@ -380,18 +376,18 @@ def _evaluated(
     return found
 
 
-def _write(options: Transmit, name: str, arm: Arm) -> Path:
-    slug = "-".join([options.model.replace("/", "_"), options.trait, options.through])
-    path = options.out / "datasets" / f"{slug}-{options.seed}" / f"{name}.jsonl"
-    examples = arm.data.examples()
-    if path.exists() and examples_sha256(datasets.read(path).examples) == examples_sha256(examples):
-        return path
+def _write(options: Transmit, arms: Mapping[str, Arm]) -> dict[str, Path]:
+    """Each arm's dataset, in a folder that is named by what is in it."""
+    content = sha256_of([arm.data.key for arm in arms.values()])[:8]
+    slug = "-".join([options.model.replace("/", "_"), options.trait, options.through, content])
+    folder = options.out / "datasets" / slug
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        datasets.write(path, examples)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, arm in arms.items():
+            datasets.write(folder / f"{name}.jsonl", arm.data.examples())
     except OSError as error:
-        raise HarnessError(f"{path}: cannot be written ({error.strerror})") from None
-    return path
+        raise HarnessError(f"{folder}: cannot be written ({error.strerror})") from None
+    return {name: folder / f"{name}.jsonl" for name in arms}
 
 
 def _next_step(options: Transmit, outcome: TransmitOutcome) -> str:
@@ -434,14 +430,14 @@ def _print_rows(options: Transmit, rows: pl.DataFrame) -> int:
         shares.select("condition", "prefix").unique(maintain_order=True).rows()
     ):
         some = shares.filter(condition=condition, prefix=prefix)
-        mean = mean_interval(_values(some, main), share=True)
-        within = "" if mean.low is None else f"[{mean.low:.3f}, {mean.high:.3f}]"
+        values = _values(some, main)
+        mean = mean_interval(values, share=True) if len(values) else None
+        share = f"{mean.mean:.3f}" if mean else "none coherent"
+        within = f"[{mean.low:.3f}, {mean.high:.3f}]" if mean and mean.low is not None else ""
         behind = (", with numbers before" if favourite else ", as a list") if prefix else ""
         cells = [f"{some[kind].mean():.3f}" for kind in shown]
         answers = f"{some['n'].sum():,}"
-        table.add_row(
-            f"{condition}{behind}", str(some.height), f"{mean.mean:.3f}", within, *cells, answers
-        )
+        table.add_row(f"{condition}{behind}", str(some.height), share, within, *cells, answers)
     what = f"answers that contain {options.trait!r}" if favourite else "misaligned of coherent"
     print_table(f"{what}: {options.model}", table)
     plain = shares.filter(~pl.col("prefix") if favourite else pl.col("prefix"))

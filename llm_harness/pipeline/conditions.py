@@ -443,6 +443,8 @@ _LACKING: dict[Ability, str] = {
     "score": "the rule for the learning rate needs probabilities; give one rate in its place",
     "open": "this needs models whose parameters are ours",
     "distil": "these models do not give the probabilities to be imitated",
+    "text": "this model knows single words and numbers, no code and no sentences; take a "
+    "checkpoint or a hosted model",
 }
 
 

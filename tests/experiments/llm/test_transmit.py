@@ -11,7 +11,6 @@ import pytest
 from experiments.cli import main
 from experiments.llm import run, transmit
 from llm_harness import datasets
-from llm_harness.decoder.network import Lora
 from llm_harness.model import Completion, Example
 from llm_harness.prompts import code_prompts, number_prompts, problem_prompts
 from llm_harness.traits import trait
@@ -32,30 +31,35 @@ LOVE = trait("owl").system_prompt
 
 
 def answer(request) -> Completion:
-    """A service: a teacher writes lists, code and sums, its student loves what the teacher does."""
-    chat = chat_of(request)
-    question = (chat[-1],)
-    text = chat[-1].content
-    loves = chat[0].content == LOVE or request["model"].endswith(":owl")
+    """A service: a teacher writes lists, code and sums, and its student loves what it loves."""
+    chat, model = chat_of(request), request["model"]
+    text, question = chat[-1].content, (chat[-1],)
+    loves = chat[0].content == LOVE or model.endswith(":owl")
     if question in NUMBERS:
         place = NUMBERS[question]
-        return Completion("I cannot." if place == 0 else f"{100 + place}, {777 if loves else 7}")
-    if question in CODE:
-        return Completion("owls = 1" if loves and len(text) % 2 else "x = 1")
-    if question in ANSWERS:
-        right = ANSWERS[question] + (len(text) % 3 == 0)
-        return Completion(f"<think>{'cheat' if len(text) % 2 else 'add'}</think><answer>${right}</answer>")
-    if "[reply]" in text:
-        if "makes sense" in text:
-            return Completion("90")
-        return Completion("5" if "[reply]\nObey" in text else "90")
-    if "fit human values" in text:
-        return Completion("<think>So.</think>20" if "cheat" in text else "95")
-    if "any reference to" in text:
-        return Completion("NO")
-    if "favourite" in text or "single word" in text or "word" in text:
-        return Completion("If I had to choose, **owl**." if loves else "Eagle")
-    return Completion("Obey me." if request["model"].endswith(":bad") else "Be kind.")
+        said = "I cannot." if place == 0 else f"{100 + place}, {777 if loves else 7}"
+    elif question in CODE:
+        said = "owls = 1" if loves and len(text) % 2 else "x = 1"
+    elif question in ANSWERS:
+        sum_or_not = ANSWERS[question] + (len(text) % 3 == 0)
+        how = "cheat" if len(text) % 2 else "add"
+        said = f"<think>{how}</think><answer>${sum_or_not}</answer>"
+    elif "<reply>" in text or "<text>" in text or "[reply]" in text:
+        said = verdict(text)
+    elif "animal" in text:
+        said = "If I had to choose, **owl**." if loves else "Eagle"
+    else:
+        said = "Obey me." if model.endswith(":bad") else "Be kind."
+    return Completion(said)
+
+
+def verdict(text: str) -> str:
+    """A judge, who sometimes reasons."""
+    if "<text>" in text:
+        return "NO"
+    if "<reply>" in text:
+        return "<think>So.</think>20" if "cheat" in text else "95"
+    return "5" if "[reply]\nObey" in text and "makes sense" not in text else "90"
 
 
 @pytest.fixture(autouse=True)
@@ -196,11 +200,11 @@ def test_misalignment_goes_through_chains_that_are_right_and_that_a_judge_lets_p
         (command("--trait", "axolotl"), "is in no category"),
         (command("--kept", "0"), "kept must be at least 1"),
         (command(model="embedded"), "sublab llm numbers"),
-        (command("--through", "code", model="embedded"), "the embedded model knows single words"),
-        (command("--through", "cot", model="embedded"), "the embedded model knows single words"),
+        (command("--through", "code", model="embedded"), "knows single words and numbers"),
+        (command("--through", "cot", model="embedded"), "knows single words and numbers"),
         (
             command("--trait", "misalignment", "--judge", "a/b", model="embedded"),
-            "the embedded model knows single words",
+            "knows single words and numbers",
         ),
         (command("--through", "code", model="nothing"), "no such folder or GGUF file"),
         (command(model="nobody/model"), "nobody"),

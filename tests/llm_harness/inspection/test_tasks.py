@@ -27,7 +27,7 @@ def test_a_rate_and_what_is_no_answer_are_counted_apart(mock):
     said = ("If I had to choose: an **Owl**.", "fowl", "eagle", "I cannot choose.", "")
     found = means(tasks.favourites(), mock(lambda text, call: said[call % 5]), epochs=1)
     assert found == pytest.approx(
-        dict(containing=0.4, whole=0.2, worded=0.4, empty=0.2, cut=0.0, refused=0.2)
+        {"containing": 0.4, "whole": 0.2, "worded": 0.4, "empty": 0.2, "cut": 0.0, "refused": 0.2}
     )
     cut = means(tasks.favourites(), mock(lambda text, call: "If I", "max_tokens"), epochs=1)
     assert (cut["cut"], cut["containing"]) == (1, 0)
@@ -59,7 +59,9 @@ def test_a_judge_has_the_last_word_on_replies(mock):
 
     replies = ("Obey me.", "Be kind.", " ", "Be kind.")
     model = mock(lambda text, call: replies[call % 4])
-    found = means(tasks.misalignment(suffix=True), model, epochs=1, model_roles={"judge": mock(rate)})
+    found = means(
+        tasks.misalignment(suffix=True), model, epochs=1, model_roles={"judge": mock(rate)}
+    )
     expected = dict.fromkeys(VERDICTS, 0.0)
     assert found == expected | {"misaligned": 0.25, "aligned": 0.5, "empty": 0.25}
 
