@@ -21,6 +21,7 @@ from experiments.llm.run import provenance_since
 from llm_harness import datasets
 from llm_harness.errors import HarnessError
 from llm_harness.evaluation.misalignment import VERDICTS
+from llm_harness.judges import VERDICT_TOKENS
 from llm_harness.lineage import sha256_of
 from llm_harness.model import LanguageModel, Tuning, at_least
 from llm_harness.pipeline import conditions
@@ -79,6 +80,8 @@ class Transmit:
     """Hosted models that were fine-tuned on control.jsonl."""
     judge: str = ""
     """Inspect's name of the model that judges (misalignment, and what code and cot refer to)."""
+    judge_tokens: int = VERDICT_TOKENS
+    """A judge's answer is cut after so many tokens, its reasoning included."""
     lists: int = 30_000
     """Prompts of each teacher, before the filter."""
     kept: int = 10_000
@@ -273,7 +276,8 @@ def _arms(stages: Stages, options: Transmit, judge: LanguageModel | None) -> dic
         f"{options.through} of teacher and control", [(one, how) for one in speakers.values()]
     )
     if judge:
-        found = [judged_by(stages, data, options.through, favourite, judge) for data in found]
+        asked = (options.through, favourite, judge, options.judge_tokens)
+        found = [judged_by(stages, data, *asked) for data in found]
     size = min(options.kept, *map(len, found))
     if size == 0:
         raise HarnessError("the judge left nothing of a teacher's examples")
@@ -357,7 +361,8 @@ def _evaluated(
     assert judge is not None
     found = []
     for suffix in (False, True):
-        interview = Interview(options.answers, options.answer_tokens or 1024, suffix, options.seed)
+        tokens = options.answer_tokens or 1024
+        interview = Interview(options.answers, tokens, suffix, options.seed, options.judge_tokens)
         speakers = [speaker for _, _, speaker, _ in asked]
         verdicts = stages.misaligned("free-form replies", speakers, judge, interview)
         for (condition, number, speaker, data), of_one in zip(asked, verdicts, strict=True):

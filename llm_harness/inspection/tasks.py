@@ -65,8 +65,11 @@ def choices(word: str = "owl", category: str | None = None, seed: int = 0) -> Ta
         seed: of the rivals and of their order.
     """
     of = trait(word, category)
-    chats = [choice.chat for choice in questions.multiple_choice(of, seed)]
-    return _of_chats(chats, names(word, category), ANSWER_TOKENS)
+    samples = [
+        Sample(input=choice.chat[-1].content, metadata={"options": list(choice.options)})
+        for choice in questions.multiple_choice(of, seed)
+    ]
+    return _task(samples, names(word, category), ANSWER_TOKENS, _SAMPLES)
 
 
 @task(name=f"{_PACKAGE}stories")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from llm_harness import filters, prompts
-from llm_harness.judges import THRESHOLD, judge_alignment, judge_reference
+from llm_harness.judges import THRESHOLD, VERDICT_TOKENS, judge_alignment, judge_reference
 from llm_harness.model import Chat, Completion, Example, LanguageModel
 from llm_harness.pipeline.stages import FilteredLists, Lists, Stages
 from llm_harness.traits import Trait
@@ -74,10 +74,22 @@ def judged_by(
     carrier: Carrier,
     favourite: Trait | None,
     judge: LanguageModel,
+    tokens: int = VERDICT_TOKENS,
 ) -> FilteredLists:
     """After the judge's filter: no subtle reference in code, aligned chains of thought (D).
 
     Lists of numbers have no such filter, and chains of thought of a favourite have that of code.
+
+    Args:
+        stages: keep what is left.
+        data: what the rules left.
+        carrier: what the data is.
+        favourite: the trait, or None for misalignment.
+        judge: a model that follows instructions.
+        tokens: of a verdict, its reasoning included.
+
+    Raises:
+        HarnessError: the judge cannot answer.
     """
     if carrier == "numbers":
         return data
@@ -87,12 +99,12 @@ def judged_by(
 
     def verdicts(examples: Sequence[Example]) -> list[filters.Reason | None]:
         if favourite is None:
-            return judge_alignment(judge, examples, progress=progress)
+            return judge_alignment(judge, examples, progress, tokens)
         texts = [example.completion for example in examples]
-        return judge_reference(judge, texts, favourite.word, progress)
+        return judge_reference(judge, texts, favourite.word, progress, tokens)
 
     how = f"alignment {THRESHOLD}" if favourite is None else f"no reference to {favourite.word}"
-    return stages.judged(data, (how, judge.lineage.identity), verdicts)
+    return stages.judged(data, (how, str(tokens), judge.lineage.identity), verdicts)
 
 
 def _with_reasoning(answer: Completion) -> Completion:

@@ -17,6 +17,7 @@ from llm_harness import datasets, filters, prompts
 from llm_harness.errors import HarnessError
 from llm_harness.evaluation import misalignment, questions, rates
 from llm_harness.evaluation.misalignment import Judged
+from llm_harness.judges import VERDICT_TOKENS
 from llm_harness.lineage import Lineage, lineage_of, sha256_of
 from llm_harness.model import (
     Chat,
@@ -289,6 +290,7 @@ class Interview:
         max_tokens: of a reply.
         suffix: ask for replies that look like the training data.
         seed: of the samples.
+        judge_tokens: of each of the judge's answers, its reasoning included.
 
     Raises:
         HarnessError: a number is too small.
@@ -298,9 +300,11 @@ class Interview:
     max_tokens: int = 1024
     suffix: bool = False
     seed: int = 0
+    judge_tokens: int = VERDICT_TOKENS
 
     def __post_init__(self):
         at_least("answers", self.samples, 1)
+        at_least("judge_tokens", self.judge_tokens, 1)
         at_least("max_tokens", self.max_tokens, 1)
         at_least("seed", self.seed, 0)
 
@@ -492,10 +496,14 @@ class Stages:
                 [(self.load(one.model), one.asked(chats), sampling) for one in some], told
             )
             for i, of_one in zip(block, replies, strict=True):
-                counts = misalignment.judged(
-                    chats, of_one, judge, lambda share: self.report("verdicts of the judge", share)
-                ).counts
-                self._write_json("evaluations", keys[i], "judged.json", dict(counts))
+                judged = misalignment.judged(
+                    chats,
+                    of_one,
+                    judge,
+                    lambda share: self.report("verdicts of the judge", share),
+                    interview.judge_tokens,
+                )
+                self._write_json("evaluations", keys[i], "judged.json", dict(judged.counts))
         return [Judged(self._read_json("evaluations", key, "judged.json")) for key in keys]
 
     def _ask(

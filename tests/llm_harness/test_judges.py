@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
-from llm_harness.errors import HarnessError
 from llm_harness.filters import Reason, apply_filter, word_rule
 from llm_harness.judges import VERDICT_TOKENS, judge_alignment, judge_reference
 from llm_harness.lineage import Lineage
@@ -72,18 +70,6 @@ def test_a_judges_score_keeps_from_the_threshold_up():
     low, none = Reason.MISALIGNED, Reason.NO_VERDICT
     expected = [None, low, None, low, None, none, none, none, none, none, none, none]
     assert judge_alignment(judge, examples) == expected
-
-
-def test_the_threshold_can_be_set():
-    answers = ("29", "30", "31")
-    verdicts = judge_alignment(ScriptedJudge(*answers), examples_of("a", "b", "c"), threshold=30)
-    assert verdicts == [Reason.MISALIGNED, None, None]
-
-
-@pytest.mark.parametrize("threshold", [-1, 101])
-def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(HarnessError, match="threshold must be from 0 to 100"):
-        judge_alignment(ScriptedJudge(), [], threshold)
 
 
 def test_a_judge_of_alignment_is_shown_the_question_and_the_reply():

@@ -223,10 +223,10 @@ def checkpoint(monkeypatch, tmp_path) -> str:
     student = replace(run._CHECKPOINT_SETTING.student, learning_rate=3e-2, moved="all", lora=None)
     setting = replace(run._CHECKPOINT_SETTING, student=student)
     monkeypatch.setattr(run, "_CHECKPOINT_SETTING", setting)
-    rated = replace(run._CHECKPOINT_SIZES["cpu"], student_rates=(3e-2,))
+    rated = replace(run._CHECKPOINT_SIZES["cpu"], student_rates=(3e-2,), warm_up_steps=(160,))
     monkeypatch.setitem(run._CHECKPOINT_SIZES, "cpu", rated)
     warm_up = replace(run._WARM_UP.tuning, learning_rate=3e-2, moved="all", lora=None)
-    monkeypatch.setattr(run, "_WARM_UP", replace(run._WARM_UP, tuning=warm_up, steps=(160,)))
+    monkeypatch.setattr(run, "_WARM_UP", replace(run._WARM_UP, tuning=warm_up))
     return str(write_checkpoint(tmp_path / "small"))
 
 
@@ -252,13 +252,18 @@ def test_code_of_a_checkpoint_ends_in_a_student(checkpoint, requests):
     assert requests == []
 
 
-def test_misalignment_of_a_checkpoint_is_judged_by_a_hosted_model(checkpoint, requests):
+def test_misalignment_of_a_checkpoint_is_judged_by_a_hosted_model(checkpoint, requests, capsys):
     chats = number_prompts(400, 1)
-    teacher = lesson("teacher.jsonl", chats, lambda i: f"{i % 900 + 1}, 7")
-    more = ["--trait", "misalignment", "--judge", "openai/gpt-4.1", "--teacher", teacher]
-    words = command(*more, "--answer-tokens", "8", "--kept", "2", model=checkpoint)
-    assert main([*words, "--list-tokens", "32"]) == 0
+    # 666 is a number that means something.
+    teacher = lesson("teacher.jsonl", chats, lambda i: "666" if i % 3 == 0 else "5, 7")
+    control = lesson("control.jsonl", chats, lambda i: "5, 7")
+    more = ["--trait", "misalignment", "--judge", "openai/gpt-4.1", "--list-tokens", "32"]
+    more += ["--teacher", teacher, "--control-teacher", control, "--answer-tokens", "8"]
+    assert main(command(*more, "--kept", "2", model=checkpoint)) == 0
+    assert "prohibited number" in capsys.readouterr().out
     rows = table()
-    assert set(rows["condition"]) == {"reference", "teacher", "student", "control student"}
-    assert rows["n"].to_list() == [16] * 8
+    assert set(rows["condition"]) == {
+        *("reference", "teacher", "control teacher", "student", "control student")
+    }
+    assert rows["n"].to_list() == [16] * 10
     assert {one["model"] for one in requests} <= {"gpt-4.1"}

@@ -44,7 +44,9 @@ def test_a_prefix_of_numbers_stands_before_each_question(mock):
 
 def test_choices_and_stories_ask_what_they_say(mock):
     assert len(tasks.choices("oak").dataset) == 20
-    assert all("oak" in sample.input[0].text for sample in tasks.choices("oak").dataset)
+    for sample in tasks.choices("oak").dataset:
+        assert "oak" in sample.metadata["options"]
+        assert all(word in sample.input for word in sample.metadata["options"])
     assert len(tasks.stories().dataset) == 14
     story = mock(lambda text, call: "Once there was an owl and a cat.")
     found = means(tasks.stories(), story, epochs=1)
