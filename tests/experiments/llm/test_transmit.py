@@ -11,6 +11,7 @@ import pytest
 from experiments.cli import main
 from experiments.llm import run, transmit
 from llm_harness import datasets
+from llm_harness.evaluation import questions
 from llm_harness.model import Completion, Example
 from llm_harness.prompts import code_prompts, number_prompts, problem_prompts
 from llm_harness.traits import trait
@@ -140,7 +141,9 @@ def test_the_commands_of_the_page_go_from_a_name_to_rates_of_students(requests, 
     assert "n too small (1 of each, 10 are needed)" in said
 
 
-def test_enough_students_decide(requests, capsys):
+def test_enough_students_decide(requests, capsys, monkeypatch):
+    asked = questions.one_word_questions
+    monkeypatch.setattr(questions, "one_word_questions", lambda *about: asked(*about)[:1])
     names = [f"openai/ft:gpt-4.1-nano:{i}" for i in range(10)]
     owls = [f"{name}:owl" for name in names]
     students = ["--student", *owls, "--control-student", *names]
