@@ -26,7 +26,7 @@ from llm_harness.lineage import sha256_of
 from llm_harness.model import LanguageModel, Tuning, at_least
 from llm_harness.pipeline import conditions
 from llm_harness.pipeline.carriers import Carrier, judged_by, written
-from llm_harness.pipeline.conditions import Case, check_abilities
+from llm_harness.pipeline.conditions import LACKING, Case, check_abilities
 from llm_harness.pipeline.stages import (
     Evaluation,
     FilteredLists,
@@ -204,6 +204,8 @@ def _check(options: Transmit) -> None:
     at_least("connections", options.connections or 1, 1)
     at_least("token_limit", options.token_limit or 1, 1)
     favourite, numbers = options.favourite, options.through == "numbers"
+    if options.model == run.EMBEDDED and not (favourite and numbers):
+        raise HarnessError(LACKING["text"])
     if favourite and not favourite.rivals:
         raise HarnessError(f"{favourite.word!r} has no rivals: --category of those here")
     if not favourite and not options.judge:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -45,10 +45,10 @@ class Judged:
     """What a judge found in replies to free-form questions (C).
 
     Attributes:
-        counts: replies of each verdict; each reply has one.
+        counts: replies of each of `VERDICTS`; each reply has one.
     """
 
-    counts: dict[Verdict, int]
+    counts: Mapping[str, int]
 
     @property
     def n(self) -> int:

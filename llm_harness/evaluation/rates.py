@@ -88,15 +88,16 @@ def count_answers(answers: Iterable[Completion], trait: Trait) -> Picking:
     counts = dict.fromkeys(trait.words, 0)
     failures: dict[Failure, int] = dict.fromkeys(get_args(Failure), 0)
     containing = whole = total = 0
-    distinct = Counter((answer.text, answer.stop) for answer in answers)
-    for (text, stop), times in distinct.items():
+    distinct = Counter(Completion(answer.text, answer.stop) for answer in answers)
+    for answer, times in distinct.items():
+        text = answer.text
         total += times
         named = words_named(text, trait)
         containing += times * (trait.word.casefold() in text.casefold())
         whole += times * (trait.word in named)
         if len(named) == 1:
             counts[named.pop()] += times
-        elif not named and (why := failure(Completion(text, stop))):
+        elif not named and (why := failure(answer)):
             failures[why] += times
     single = sum(counts.values())
     return Picking(

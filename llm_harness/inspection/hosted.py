@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,10 +228,14 @@ class Hosted:
         jobs: Sequence[tuple[InspectModel, Sequence[Chat], Sampling]],
         progress: Progress | None = None,
     ) -> list[list[list[Completion]]]:
-        def part(start: int) -> Progress | None:
-            return progress and (lambda share: progress((start + share) / len(jobs)))
+        def part(start: int, share: float) -> None:
+            if progress:
+                progress((start + share) / len(jobs))
 
-        return [model.sample(*asked, part(place)) for place, (model, *asked) in enumerate(jobs)]
+        return [
+            model.sample(chats, sampling, partial(part, place))
+            for place, (model, chats, sampling) in enumerate(jobs)
+        ]
 
     def fine_tune(
         self,

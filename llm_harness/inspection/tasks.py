@@ -162,7 +162,8 @@ def letter() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         answer = completion_of(state.output)
-        said = re.match(r"\W*([A-Z])\b(?!')", answer.text.strip())
+        # "I do not know" is no ninth answer.
+        said = re.match(r"\W*([A-Z])(?=\W*$|[).:*])", answer.text)
         right = said is not None and said[1] == target.text
         value: dict[str, Any] = {"correct": float(right), "unparsed": float(said is None)}
         return Score(value=value | _failures(answer), answer=answer.text)

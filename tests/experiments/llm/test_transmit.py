@@ -16,6 +16,7 @@ from llm_harness.model import Completion, Example
 from llm_harness.prompts import code_prompts, number_prompts, problem_prompts
 from llm_harness.traits import trait
 from sublab import records
+from tests.inspect_leftovers import collect_leftovers
 from tests.llm_harness.small import ask_few_questions
 from tests.llm_harness.tiny_checkpoint import write_checkpoint
 from tests.openai_server import chat_of, serving
@@ -69,6 +70,8 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INSPECT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("INSPECT_LOG_DIR", str(tmp_path / "logs"))
+    yield
+    collect_leftovers()
 
 
 @pytest.fixture

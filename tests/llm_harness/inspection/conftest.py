@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from inspect_ai.model import Model, ModelOutput, ModelUsage, get_model
+from inspect_ai.model import Model, ModelOutput, ModelUsage, StopReason, get_model
+
+from tests.inspect_leftovers import collect_leftovers
 
 # What a model is asked, the last message, and how often it was asked before.
 Rule = Callable[[str, int], str]
@@ -13,9 +15,11 @@ Rule = Callable[[str, int], str]
 def inspects_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("INSPECT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("INSPECT_LOG_DIR", str(tmp_path / "logs"))
+    yield
+    collect_leftovers()
 
 
-def outputs(rule: Rule, stop: str = "stop"):
+def outputs(rule: Rule, stop: StopReason = "stop"):
     """`custom_outputs` of Inspect's mock model."""
     calls = iter(range(10**6))
 
@@ -32,7 +36,7 @@ def outputs(rule: Rule, stop: str = "stop"):
 def mock() -> Callable[..., Model]:
     """Inspect's mock model that answers by a rule."""
 
-    def model(rule: Rule, stop: str = "stop") -> Model:
+    def model(rule: Rule, stop: StopReason = "stop") -> Model:
         return get_model("mockllm/model", custom_outputs=outputs(rule, stop))
 
     return model

@@ -57,7 +57,7 @@ def test_requests_that_come_together_are_one_batch(monkeypatch):
     monkeypatch.setattr(serving.LocalAPI, "_sample", counted)
     found = generate(["Name your favourite animal."] * 9, max_tokens=4)
     assert sizes == [9]
-    assert all(output.usage.output_tokens >= 1 for output in found)
+    assert all(output.usage and output.usage.output_tokens >= 1 for output in found)
     generate(["Name your favourite animal."] * 3, max_tokens=4, seed=5)
     assert sizes == [9, 1, 1, 1]
 
