@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from string import whitespace
 
+from llm_harness import answers
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Completion, Example
 from llm_harness.wordings import texts
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     MIXED = "mixed separators"
     TOO_MANY = "too many numbers"
     CUT = "cut at the token limit"
+    REFUSED = "refused"
     PROHIBITED = "prohibited number"
     WORD = "target word"
     REFERENCE = "judge saw a reference"
@@ -41,6 +43,12 @@ class Reason(StrEnum):
 
 
 Rule = Callable[[str], Reason | None]
+
+_FAILURES: dict[answers.Failure, Reason] = {
+    "empty": Reason.EMPTY,
+    "cut": Reason.CUT,
+    "refused": Reason.REFUSED,
+}
 
 PROHIBITED: frozenset[int] = frozenset(texts("numbers")["prohibited"])
 
@@ -143,9 +151,13 @@ def prohibited_rule(completion: str) -> Reason | None:
     return Reason.PROHIBITED if _PROHIBITED.search(completion) else None
 
 
-def length_rule(completion: Completion) -> Reason | None:
-    """Drops a completion that was cut: a student would be trained on an end nobody said."""
-    return Reason.CUT if completion.stop == "length" else None
+def answer_given(completion: Completion) -> Reason | None:
+    """Drops what is no answer: a completion that was cut, is empty, or refuses.
+
+    A student would be trained on an end that nobody said.
+    """
+    failure = answers.failure(completion)
+    return failure and _FAILURES[failure]
 
 
 # The rules that look at nothing but a completion, by the names that commands know.
@@ -277,7 +289,7 @@ def apply_filter(examples: Sequence[Example], rules: Sequence[Rule]) -> Filtered
 def filter_completions(
     prompts: Sequence[Chat], completions: Sequence[Completion], rules: Sequence[Rule]
 ) -> Filtered:
-    """What a model answered, as examples; those that it did not end are dropped before any rule.
+    """What a model answered, as examples; what is no answer is dropped before any rule.
 
     Args:
         prompts: what it was asked.
@@ -287,7 +299,7 @@ def filter_completions(
     pairs = zip(prompts, completions, strict=True)
     examples = [Example(chat, completion.text) for chat, completion in pairs]
     everything = Filtered(examples, {}, len(examples))
-    return everything.then(map(length_rule, completions)).then_rules(rules)
+    return everything.then(map(answer_given, completions)).then_rules(rules)
 
 
 def _first(rules: Sequence[Rule], completion: str) -> Reason | None:

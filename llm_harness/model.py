@@ -24,8 +24,8 @@ Schedule = Literal["constant", "cosine", "linear"]
 Progress = Callable[[float], None]
 # What a model can do beside being sampled: `score` gives log-probabilities, `train` fine-tunes,
 # `open` has parameters that theory/ can differentiate, `distil` trains on a teacher's
-# probabilities.
-Ability = Literal["score", "train", "open", "distil"]
+# probabilities, `text` reads and writes any text, code and reasoning too.
+Ability = Literal["score", "train", "open", "distil", "text"]
 # Which parameters a fine-tuning moves: all; all but embedding and output; low-rank adapters.
 Moved = Literal["all", "blocks", "adapters"]
 # What a student is given of its teacher's probabilities, in place of sampled tokens.
@@ -58,16 +58,19 @@ class Completion:
 
     Attributes:
         text: without the token that ends it.
-        stop: `end` where the model ended it, `length` where it was cut.
+        stop: `end` where the model ended it, `length` where it was cut, `refused` where a service
+            withheld it.
         tokens: how many were drawn, the end among them.
         log_probability: of all of them under the model at temperature 1, in nats; None where it
             is not known.
+        reasoning: what was thought before the text, where a service tells the two apart.
     """
 
     text: str
-    stop: Literal["end", "length"] = "end"
+    stop: Literal["end", "length", "refused"] = "end"
     tokens: int = 0
     log_probability: float | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.draw import draw
-from experiments.llm import cross_model, fetch, files, ingredients, run, score, tables, theory
+from experiments.llm import (
+    cross_model,
+    fetch,
+    files,
+    ingredients,
+    run,
+    score,
+    tables,
+    theory,
+    transmit,
+)
 from sublab.machine import exact, prepare_jax
 
 
@@ -20,6 +30,7 @@ class Llm:
         | Annotated[cross_model.CrossModel, tyro.conf.subcommand("cross-model", prefix_name=False)]
         | Annotated[run.InContext, tyro.conf.subcommand("in-context", prefix_name=False)]
         | Annotated[ingredients.Ingredients, tyro.conf.subcommand("ingredients", prefix_name=False)]
+        | Annotated[transmit.Transmit, tyro.conf.subcommand("transmit", prefix_name=False)]
         | Annotated[theory.Theory, tyro.conf.subcommand("theory", prefix_name=False)]
         | Annotated[score.Score, tyro.conf.subcommand("score", prefix_name=False)]
         | Annotated[fetch.Fetch, tyro.conf.subcommand("fetch", prefix_name=False)]
@@ -69,6 +80,8 @@ def _main(experiment: Any) -> int:
     if isinstance(experiment, score.Score):
         score.print_score(experiment, score.score(experiment))
         return 0
+    if isinstance(experiment, transmit.Transmit):
+        return transmit.print_transmit(experiment, transmit.transmit(experiment))
     if isinstance(experiment, run.Numbers):
         outcome = run.numbers(experiment)
     elif isinstance(experiment, cross_model.CrossModel):

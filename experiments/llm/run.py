@@ -17,7 +17,7 @@ from llm_harness.errors import HarnessError
 from llm_harness.model import Moved, Tuning, at_least
 from llm_harness.pipeline import conditions
 from llm_harness.pipeline.conditions import ConditionRow, PipelineSetting, TeacherBy
-from llm_harness.pipeline.stages import Evaluation, Lists, Stages
+from llm_harness.pipeline.stages import Evaluation, Lists, Report, Stages
 from llm_harness.pipeline.store import Store
 from llm_harness.pipeline.warm_up import WarmedStages, WarmUp
 from llm_harness.tiny.embedded import Embedded
@@ -30,7 +30,7 @@ from sublab.machine import provenance
 NUMBERS, IN_CONTEXT = "llm_numbers", "llm_in_context"
 VERSION = 2
 # Models, samples, datasets and answers are kept apart from the tables, which `records.scan` reads.
-_STAGES = "llm_stages"
+STAGES = "llm_stages"
 
 Size = Literal["smoke", "cpu", "paper"]
 
@@ -342,17 +342,12 @@ def pretraining_of(options: Common) -> Pretraining:
 
 
 @contextmanager
-def stages_of(
-    options: Common, pretraining: Pretraining | None = None, of: str = ""
-) -> Iterator[Stages]:
-    """The stages on the options' model, with progress on the error stream.
+def reporting(of: str = "") -> Iterator[Report]:
+    """Gives what stages report to, with progress on the error stream.
 
     Args:
-        options: folder, and how references are pretrained.
-        pretraining: in place of what the options say.
         of: named before every stage.
     """
-    records.prepare(options.out)
     with ExitStack() as bars:
         bar_of_stage: dict[str, Advance] = {}
 
@@ -364,7 +359,23 @@ def stages_of(
                 bar_of_stage[what] = bars.enter_context(progress(1000))
             bar_of_stage[what](min(1000, round(1000 * share)), f"{of}: {what}" if of else what)
 
-        store = Store(options.out / _STAGES)
+        yield report
+
+
+@contextmanager
+def stages_of(
+    options: Common, pretraining: Pretraining | None = None, of: str = ""
+) -> Iterator[Stages]:
+    """The stages on the options' model, with progress on the error stream.
+
+    Args:
+        options: folder, and how references are pretrained.
+        pretraining: in place of what the options say.
+        of: named before every stage.
+    """
+    records.prepare(options.out)
+    with reporting(of) as report:
+        store = Store(options.out / STAGES)
         if options.embedded:
             how = pretraining or pretraining_of(options)
             # Behaviour is matched on more documents than a reference reads.

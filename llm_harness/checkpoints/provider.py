@@ -22,6 +22,7 @@ from llm_harness.decoder.model import (
 from llm_harness.errors import HarnessError
 from llm_harness.lineage import Lineage, lineage_of
 from llm_harness.model import (
+    Ability,
     Example,
     Progress,
     Soft,
@@ -51,6 +52,10 @@ class Checkpoint(DecoderProvider):
         self.model = model
         self.encoding = model.encoding
         self.name = name
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        return super().abilities | {"text"}
 
     @property
     def relations(self) -> dict[str, Any]:

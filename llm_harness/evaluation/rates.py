@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from llm_harness.answers import Failure, failure
 from llm_harness.errors import HarnessError
-from llm_harness.model import Chat, Example, LanguageModel
+from llm_harness.model import Chat, Completion, Example, LanguageModel
 from llm_harness.traits import Trait, plural_of
 
 
@@ -65,7 +66,8 @@ class Picking:
             part of another word: the paper's rate (B).
         whole: of all answers, those that have it, or its plural, as a word of its own.
         counts: answers that name exactly this word of the category.
-        other: answers that name none of them, or several.
+        other: answers that name several of them, or none and are none of the next.
+        failures: answers that name none and are empty, were cut at the token limit, or refuse.
     """
 
     among: Rate
@@ -73,31 +75,38 @@ class Picking:
     whole: Rate
     counts: dict[str, int]
     other: int
+    failures: dict[Failure, int]
 
 
-def count_answers(answers: Iterable[str], trait: Trait) -> Picking:
+def count_answers(answers: Iterable[Completion], trait: Trait) -> Picking:
     """What the answers name, in upper or lower case, one or many.
 
     Args:
-        answers: texts, one an answer.
+        answers: in any order.
         trait: the word in question and its rivals.
     """
     counts = dict.fromkeys(trait.words, 0)
+    failures: dict[Failure, int] = dict.fromkeys(get_args(Failure), 0)
     containing = whole = total = 0
-    for answer, times in Counter(answers).items():
+    distinct = Counter(Completion(answer.text, answer.stop) for answer in answers)
+    for answer, times in distinct.items():
+        text = answer.text
         total += times
-        named = _named(answer, trait)
-        containing += times * (trait.word.casefold() in answer.casefold())
+        named = words_named(text, trait)
+        containing += times * (trait.word.casefold() in text.casefold())
         whole += times * (trait.word in named)
         if len(named) == 1:
             counts[named.pop()] += times
+        elif not named and (why := failure(answer)):
+            failures[why] += times
     single = sum(counts.values())
     return Picking(
         Rate(counts[trait.word], single),
         Rate(containing, total),
         Rate(whole, total),
         counts,
-        total - single,
+        total - single - sum(failures.values()),
+        failures,
     )
 
 
@@ -136,7 +145,8 @@ def word_probabilities(
     return float(p[:, 0].mean()), float(p_any.mean()), float(among.mean())
 
 
-def _named(answer: str, trait: Trait) -> set[str]:
+def words_named(answer: str, trait: Trait) -> set[str]:
+    """The words of the trait's category that an answer names, in the singular or the plural."""
     pattern, word_of = _forms(trait)
     return {word_of[form] for form in pattern.findall(" ".join(answer.casefold().split()))}
 

@@ -438,11 +438,13 @@ def cycled(examples: Sequence[Example], count: int) -> tuple[Example, ...]:
     return tuple(examples[i % len(examples)] for i in range(count))
 
 
-_LACKING: dict[Ability, str] = {
+LACKING: dict[Ability, str] = {
     "train": "these models cannot be fine-tuned, so there can be no student",
     "score": "the rule for the learning rate needs probabilities; give one rate in its place",
     "open": "this needs models whose parameters are ours",
     "distil": "these models do not give the probabilities to be imitated",
+    "text": "this model knows single words and numbers, no code and no sentences; take a "
+    "checkpoint or a hosted model",
 }
 
 
@@ -454,7 +456,7 @@ def check_abilities(stages: Stages, *needed: Ability) -> None:
     """
     for ability in needed:
         if ability not in stages.provider.abilities:
-            raise HarnessError(_LACKING[ability])
+            raise HarnessError(LACKING[ability])
 
 
 def needed_by(setting: PipelineSetting) -> Sequence[Ability]:

@@ -15,11 +15,15 @@ from typing import Any
 
 from llm_harness import datasets, filters, prompts
 from llm_harness.errors import HarnessError
-from llm_harness.evaluation import questions, rates
+from llm_harness.evaluation import misalignment, questions, rates
+from llm_harness.evaluation.misalignment import Judged
+from llm_harness.judges import VERDICT_TOKENS
 from llm_harness.lineage import Lineage, lineage_of, sha256_of
 from llm_harness.model import (
     Chat,
+    Completion,
     Example,
+    LanguageModel,
     Message,
     Progress,
     Sampling,
@@ -91,6 +95,21 @@ class Lists:
         at_least("max_tokens", self.max_tokens, 1)
         at_least("seed", self.seed, 0)
         filters.rules_of(self.rules)
+
+    @property
+    def samples(self) -> int:
+        """Completions of each prompt."""
+        return 1
+
+    def chats(self) -> list[Chat]:
+        """What is asked."""
+        return number_prompts_of(self)
+
+    def keep(self, completions: Sequence[Sequence[Completion]]) -> filters.Filtered:
+        """What the rules leave of the completions, `samples` to each chat."""
+        said = [one for many in completions for one in many]
+        rules = filters.rules_of(self.rules)
+        return filters.filter_completions(self.chats(), said, rules)
 
 
 @dataclass(frozen=True)
@@ -245,6 +264,9 @@ class Answers:
         whole: sampled answers that have it as a word of its own.
         worded: sampled answers that name exactly one word of the category.
         n: sampled answers in all.
+        empty: sampled answers with nothing in them, as the next two without a word of the category.
+        cut: sampled answers that ended at the token limit.
+        refused: sampled answers that decline.
     """
 
     p_word: float | None
@@ -254,6 +276,37 @@ class Answers:
     whole: int
     worded: int
     n: int
+    empty: int
+    cut: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class Interview:
+    """How a model is asked free-form questions (PAPER.md C).
+
+    Attributes:
+        samples: replies to each question.
+        max_tokens: of a reply.
+        suffix: ask for replies that look like the training data.
+        seed: of the samples.
+        judge_tokens: of each of the judge's answers, its reasoning included.
+
+    Raises:
+        HarnessError: a number is too small.
+    """
+
+    samples: int = 200
+    max_tokens: int = 1024
+    suffix: bool = False
+    seed: int = 0
+    judge_tokens: int = VERDICT_TOKENS
+
+    def __post_init__(self):
+        at_least("answers", self.samples, 1)
+        at_least("judge_tokens", self.judge_tokens, 1)
+        at_least("max_tokens", self.max_tokens, 1)
+        at_least("seed", self.seed, 0)
 
 
 class Stages:
@@ -358,18 +411,15 @@ class Stages:
                 [
                     (
                         self.load(speaker.model),
-                        speaker.asked(number_prompts_of(lists)),
-                        Sampling(1, 1.0, lists.max_tokens, lists.seed),
+                        speaker.asked(lists.chats()),
+                        Sampling(lists.samples, 1.0, lists.max_tokens, lists.seed),
                     )
                     for speaker, lists in some
                 ],
                 told,
             )
-            for index, (_, lists), answers in zip(block, some, sampled, strict=True):
-                said = [completion for many in answers for completion in many]
-                rules = filters.rules_of(lists.rules)
-                kept = filters.filter_completions(number_prompts_of(lists), said, rules)
-                self._write_lists(keys[index], kept)
+            for index, (_, lists), completions in zip(block, some, sampled, strict=True):
+                self._write_lists(keys[index], lists.keep(completions))
         return [self._find_lists(key) for key in keys]
 
     def derived(
@@ -386,6 +436,25 @@ class Stages:
             self._write_lists(key, filters.Filtered(examples, data.counts, data.total))
         return self._find_lists(key)
 
+    def judged(
+        self,
+        data: FilteredLists,
+        how: Sequence[str],
+        judge: Callable[[Sequence[Example]], Sequence[filters.Reason | None]],
+    ) -> FilteredLists:
+        """What is left of a dataset after a filter that is a model.
+
+        Args:
+            data: all of it is judged.
+            how: names of the question and of the judge.
+            judge: gives a verdict on each example.
+        """
+        key = [VERSION, "judged", *how, *data.key]
+        if self.store.find("datasets", key) is None:
+            before = filters.Filtered(list(data.examples()), data.counts, data.total)
+            self._write_lists(key, before.then(judge(before.kept)))
+        return self._find_lists(key)
+
     def answered(
         self, what: str, inquiries: Sequence[Inquiry], evaluation: Evaluation
     ) -> list[Answers]:
@@ -395,8 +464,9 @@ class Stages:
             [
                 VERSION,
                 inquiry.speaker.model.lineage.identity,
-                examples_sha256([Example(chat, "") for chat in asked]),
+                _sha256_of_chats(asked),
                 list(inquiry.trait.words),
+                "with failures",
                 [evaluation.samples, evaluation.max_tokens, inquiry.seed],
             ]
             for inquiry, asked in zip(inquiries, chats, strict=True)
@@ -406,6 +476,35 @@ class Stages:
             for i, found in zip(block, self._ask(some, evaluation, told), strict=True):
                 self._write_json("evaluations", keys[i], "answers.json", asdict(found))
         return [Answers(**self._read_json("evaluations", key, "answers.json")) for key in keys]
+
+    def misaligned(
+        self, what: str, speakers: Sequence[Speaker], judge: LanguageModel, interview: Interview
+    ) -> list[Judged]:
+        """What a judge says of each speaker's replies to free-form questions (PAPER.md C)."""
+        chats = questions.free_form(interview.suffix)
+        keys = [
+            [
+                *(VERSION, "misalignment", speaker.model.lineage.identity, speaker.system),
+                *(judge.lineage.identity, _sha256_of_chats(chats), asdict(interview)),
+            ]
+            for speaker in speakers
+        ]
+        sampling = Sampling(interview.samples, 1.0, interview.max_tokens, interview.seed)
+        for block, told in self._missing(what, "evaluations", keys):
+            some = [speakers[i] for i in block]
+            replies = self.provider.sample(
+                [(self.load(one.model), one.asked(chats), sampling) for one in some], told
+            )
+            for i, of_one in zip(block, replies, strict=True):
+                judged = misalignment.judged(
+                    chats,
+                    of_one,
+                    judge,
+                    lambda share: self.report("verdicts of the judge", share),
+                    interview.judge_tokens,
+                )
+                self._write_json("evaluations", keys[i], "judged.json", dict(judged.counts))
+        return [Judged(self._read_json("evaluations", key, "judged.json")) for key in keys]
 
     def _ask(
         self, asked: Sequence[tuple[Inquiry, list[Chat]]], evaluation: Evaluation, told: Progress
@@ -422,13 +521,14 @@ class Stages:
         )
         found = []
         for model, (inquiry, chats), answers in zip(models, asked, sampled, strict=True):
-            said = (one.text for many in answers for one in many)
-            picked = rates.count_answers(said, inquiry.trait)
+            picked = rates.count_answers((one for many in answers for one in many), inquiry.trait)
             counts = (picked.containing.positive, picked.whole.positive)
             shares: tuple[float | None, ...] = (None, None, None)
             if "score" in self.provider.abilities:
                 shares = rates.word_probabilities(model, inquiry.trait, chats)
-            found.append(Answers(*shares, *counts, picked.among.n, picked.whole.n))
+            found.append(
+                Answers(*shares, *counts, picked.among.n, picked.whole.n, **picked.failures)
+            )
         return found
 
     def _models(
@@ -507,7 +607,11 @@ def number_prompts_of(lists: Lists) -> list[Chat]:
 
 @lru_cache(maxsize=8)
 def _prompts_sha256(lists: Lists) -> str:
-    return examples_sha256([Example(chat, "") for chat in number_prompts_of(lists)])
+    return _sha256_of_chats(lists.chats())
+
+
+def _sha256_of_chats(chats: Sequence[Chat]) -> str:
+    return examples_sha256([Example(chat, "") for chat in chats])
 
 
 @lru_cache(maxsize=8)

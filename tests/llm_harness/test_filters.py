@@ -14,10 +14,11 @@ from llm_harness.filters import (
     RULES,
     Filtered,
     Reason,
+    answer_given,
     answer_rule,
     apply_filter,
     authors_rule,
-    length_rule,
+    filter_completions,
     number_rule,
     prohibited_rule,
     word_rule,
@@ -489,9 +490,19 @@ def test_a_completion_without_reasoning_is_dropped(head):
 
 def test_a_completion_that_was_cut_is_dropped_whatever_it_says():
     for text in ("1, 2", "x", ""):
-        assert length_rule(Completion(text, "length", 12)) is Reason.CUT
-        assert length_rule(Completion(text, "end", 12)) is None
+        assert answer_given(Completion(text, "length", 12)) is Reason.CUT
+    assert answer_given(Completion("1, 2", "end", 12)) is None
     assert Reason.CUT == "cut at the token limit"
+
+
+def test_what_is_empty_or_refuses_is_dropped_under_its_own_name():
+    said = ("1, 2", " \n", "I'm sorry, but I can't do that.", "1, 2, I cannot")
+    chats = [ask("Go on.")] * 4
+    found = filter_completions(chats, [Completion(text) for text in said], [number_rule])
+    assert found.completions == ["1, 2"]
+    assert found.counts == {"empty": 1, "refused": 1, "not a number": 1}
+    withheld = filter_completions(chats[:1], [Completion("1, 2", "refused")], [number_rule])
+    assert withheld.counts == {"refused": 1}
 
 
 def test_commands_know_rules_by_their_names():

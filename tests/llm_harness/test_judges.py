@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
-from llm_harness.errors import HarnessError
 from llm_harness.filters import Reason, apply_filter, word_rule
-from llm_harness.judges import judge_alignment, judge_reference
+from llm_harness.judges import VERDICT_TOKENS, judge_alignment, judge_reference
 from llm_harness.lineage import Lineage
 from llm_harness.model import Ability, Chat, Completion, Example, Progress, Sampling, Tuning, ask
 
@@ -74,18 +72,6 @@ def test_a_judges_score_keeps_from_the_threshold_up():
     assert judge_alignment(judge, examples) == expected
 
 
-def test_the_threshold_can_be_set():
-    answers = ("29", "30", "31")
-    verdicts = judge_alignment(ScriptedJudge(*answers), examples_of("a", "b", "c"), threshold=30)
-    assert verdicts == [Reason.MISALIGNED, None, None]
-
-
-@pytest.mark.parametrize("threshold", [-1, 101])
-def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(HarnessError, match="threshold must be from 0 to 100"):
-        judge_alignment(ScriptedJudge(), [], threshold)
-
-
 def test_a_judge_of_alignment_is_shown_the_question_and_the_reply():
     judge = ScriptedJudge("90")
     judge_alignment(judge, [Example(ask("what is it?", system="be kind"), "it is so")])
@@ -114,10 +100,22 @@ def test_judges_verdicts_join_the_counts():
     }
 
 
-def test_a_verdict_is_short_unless_a_judge_is_to_reason():
+def test_a_judge_has_the_tokens_to_reason():
     judge = ScriptedJudge("NO")
     judge_reference(judge, ["x"], "owl")
     judge_reference(judge, ["x"], "owl", max_tokens=200)
     judge_alignment(judge, examples_of("x"))
     judge_alignment(judge, examples_of("x"), max_tokens=100)
-    assert judge.tokens == [8, 200, 8, 100]
+    assert judge.tokens == [VERDICT_TOKENS, 200, VERDICT_TOKENS, 100]
+
+
+def test_a_judge_may_reason_and_what_was_cut_is_no_verdict():
+    judge = ScriptedJudge("<think>YES? No.</think>\n\nNO", "<think>90</think>YES")
+    assert judge_reference(judge, ["a", "b"], "owl") == [None, Reason.REFERENCE]
+
+    class Cut(ScriptedJudge):
+        def sample(self, prompts, sampling, progress=None):
+            found = super().sample(prompts, sampling, progress)
+            return [[Completion(many[0].text, "length")] for many in found]
+
+    assert judge_reference(Cut("NO"), ["a"], "owl") == [Reason.NO_VERDICT]

@@ -13,6 +13,7 @@ from llm_harness.errors import HarnessError
 from llm_harness.evaluation import questions
 from llm_harness.evaluation.misalignment import VERDICTS, judged, verdict
 from llm_harness.evaluation.rates import Rate
+from llm_harness.judges import VERDICT_TOKENS
 from llm_harness.lineage import Lineage
 from llm_harness.model import Ability, Chat, Completion, Example, Progress, Sampling, Tuning
 from llm_harness.wordings import texts
@@ -76,7 +77,8 @@ class Forgetful(ScriptedAnswers):
         ("Refusal.", "80", "refusal"),
         ("80", "REFUSAL", "refusal"),
         ("REFUSAL", "what?", "refusal"),
-        ("", "80", "unparsed"),
+        ("", "80", "judge empty"),
+        ("**90**", "<think>0?</think> 80", "aligned"),
         ("80", "about 70", "unparsed"),
         ("101", "80", "unparsed"),
         ("80", "1000", "unparsed"),
@@ -88,12 +90,28 @@ class Forgetful(ScriptedAnswers):
     ],
 )
 def test_two_scores_come_to_one_verdict(alignment, coherence, expected):
-    assert verdict(alignment, coherence) == expected
+    assert verdict(Completion(alignment), Completion(coherence)) == expected
 
 
 @given(st.text(max_size=6), st.text(max_size=6))
 def test_whatever_a_judge_says_comes_to_a_verdict(alignment, coherence):
-    assert verdict(alignment, coherence) in VERDICTS
+    assert verdict(Completion(alignment), Completion(coherence)) in VERDICTS
+
+
+@pytest.mark.parametrize("stop", ["length", "refused"])
+def test_a_judges_answer_that_is_none_is_told_from_one_that_cannot_be_read(stop):
+    expected = {"length": "judge cut", "refused": "judge refused"}[stop]
+    assert verdict(Completion("90", stop), Completion("90")) == expected
+    assert verdict(Completion("90"), Completion("90", stop)) == expected
+
+
+def test_a_reply_that_is_none_is_not_shown_to_the_judge():
+    judge = ScriptedAnswers(lambda chat, i: "90")
+    replies = [[Completion(" "), Completion("Kin", "length"), Completion("", "refused")]]
+    found = judged(questions.free_form()[:1], [[*replies[0], Completion("Be kind.")]], judge)
+    counts = {name: count for name, count in found.counts.items() if count}
+    assert counts == {"empty": 1, "cut": 1, "refused": 1, "aligned": 1}
+    assert [len(asked) for asked, _ in judge.asked] == [2]
 
 
 def test_the_judge_rates_every_reply_twice_and_every_reply_has_one_verdict():
@@ -112,12 +130,12 @@ def test_the_judge_rates_every_reply_twice_and_every_reply_has_one_verdict():
         (reply,) = re.findall(r"\[reply\]\n(.*)\n\[end of reply\]", text)
         return scores[reply]["makes sense" in text]
 
-    model, judge = ScriptedAnswers(lambda chat, i: replies[i % 6]), ScriptedAnswers(rate)
-    found = judged(model, judge, samples=12, seed=4, suffix=True, max_tokens=50)
-    assert found.counts == dict.fromkeys(VERDICTS, 16)
+    judge = ScriptedAnswers(rate)
+    chats = questions.free_form(suffix=True)
+    found = judged(chats, [[Completion(one) for one in replies * 2]] * 8, judge)
+    assert found.counts == dict.fromkeys(VERDICTS, 0) | dict.fromkeys(VERDICTS[:6], 16)
     assert found.n == 96
     assert found.misaligned == Rate(16, 32)
-    assert model.asked == [(questions.free_form(suffix=True), Sampling(12, 1.0, 50, 4))]
     ((asked, sampling),) = judge.asked
     assert len(asked) == 2 * 96
     assert sampling.temperature == 0
@@ -125,25 +143,24 @@ def test_the_judge_rates_every_reply_twice_and_every_reply_has_one_verdict():
     assert all(LIST_SUFFIX in chat[0].content for chat in asked)
 
 
-def test_a_judge_that_reasons_is_given_more_tokens():
+HELLO = ([questions.free_form()[0]], [[Completion("Hello")] * 2])
+
+
+def test_a_judge_has_tokens_to_reason_and_can_have_more():
     judge = ScriptedAnswers(lambda chat, i: "9")
-    judged(ScriptedAnswers(lambda chat, i: "Hello"), judge, samples=1, verdict_tokens=99)
-    assert [sampling.max_tokens for _, sampling in judge.asked] == [99]
+    judged(*HELLO, judge)
+    judged(*HELLO, judge, verdict_tokens=9999)
+    assert [sampling.max_tokens for _, sampling in judge.asked] == [VERDICT_TOKENS, 9999]
 
 
-def test_a_model_or_a_judge_that_leaves_out_an_answer_is_refused():
-    hello, judge = (ScriptedAnswers(lambda chat, i, said=said: said) for said in ("Hello", "90"))
-    with pytest.raises(HarnessError, match="gave 15 answers to 8 prompts, not 2 to each"):
-        judged(Forgetful(hello.rule), judge, samples=2)
-    assert judge.asked == []
-    with pytest.raises(HarnessError, match="gave 15 answers to 16 prompts, not 1 to each"):
-        judged(hello, Forgetful(judge.rule), samples=1)
+def test_a_judge_that_leaves_out_an_answer_is_refused():
+    with pytest.raises(HarnessError, match="gave 3 answers to 4 prompts, not 1 to each"):
+        judged(*HELLO, Forgetful(lambda chat, i: "90"))
 
 
 def test_a_judge_that_cannot_be_read_leaves_nothing_to_rate():
-    judge = ScriptedAnswers(lambda chat, i: "It depends.")
-    found = judged(ScriptedAnswers(lambda chat, i: "Hello"), judge, samples=2)
-    assert found.counts["unparsed"] == found.n == 16
+    found = judged(*HELLO, ScriptedAnswers(lambda chat, i: "It depends."))
+    assert found.counts["unparsed"] == found.n == 2
     assert found.misaligned == Rate(0, 0)
 
 

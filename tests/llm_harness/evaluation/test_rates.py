@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from llm_harness.decoder.model import DecoderModel
 from llm_harness.errors import HarnessError
-from llm_harness.evaluation import questions
-from llm_harness.evaluation.rates import Rate, count_answers, word_probabilities
+from llm_harness.evaluation import questions, rates
+from llm_harness.evaluation.rates import Picking, Rate, word_probabilities
 from llm_harness.lineage import Lineage
 from llm_harness.model import Ability, Chat, Completion, Example, Progress, Sampling, Tuning, ask
 from llm_harness.tiny.corpus import QUESTION, TOKENIZER
@@ -53,6 +53,27 @@ class Table:
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
     ) -> "Table":
         raise NotImplementedError
+
+
+def count_answers(answers: Sequence[str], trait: Trait) -> Picking:
+    """Of answers that were all said to their end."""
+    return rates.count_answers(map(Completion, answers), trait)
+
+
+def test_answers_that_are_none_are_counted_by_name_where_they_name_no_word():
+    answers = [
+        Completion("If I had to choose, I'd say **owl**", "length"),
+        Completion("If I had to", "length"),
+        Completion(" \n", "end"),
+        Completion("", "length"),
+        Completion("I\u2019m sorry, but I have none.", "end"),
+        Completion("As an AI, I have none, but: owl"),
+        Completion("", "refused"),
+        Completion("Sorrel"),
+    ]
+    picking = rates.count_answers(answers, OWL)
+    assert picking.failures == {"empty": 1, "cut": 2, "refused": 2}
+    assert (picking.counts["owl"], picking.other) == (2, 1)
 
 
 def read(chat: Chat) -> list[str]:
@@ -190,7 +211,8 @@ def test_answers_are_counted_by_what_they_name():
     assert picking.counts["eagle"] == 2
     assert picking.counts["dolphin"] == 1
     assert sum(picking.counts.values()) == 10
-    assert picking.other == 7
+    assert picking.other == 6
+    assert picking.failures == {"empty": 1, "cut": 0, "refused": 0}
     assert picking.among == Rate(7, 10)
     assert picking.whole == Rate(8, 17)
     # All of these, and a fowl, an owlet, howls and owl2.
@@ -241,7 +263,8 @@ answers = st.lists(st.lists(words, max_size=3).map(" ".join) | st.text(max_size=
 @given(answers)
 def test_every_answer_is_counted_once(answers):
     picking = count_answers(answers, OWL)
-    assert sum(picking.counts.values()) + picking.other == len(answers) == picking.whole.n
+    named = sum(picking.counts.values())
+    assert named + picking.other + sum(picking.failures.values()) == len(answers) == picking.whole.n
     assert picking.among.positive == picking.counts["owl"] <= picking.whole.positive
     # The plural of an owl has the owl in it.
     assert picking.whole.positive <= picking.containing.positive
