@@ -15,7 +15,7 @@ from llm_harness.audit import linearisation
 from llm_harness.audit.entanglement import entangled
 from llm_harness.audit.scoring import DIRECTIONS, Scorer
 from llm_harness.errors import HarnessError
-from llm_harness.model import Progress, at_least, examples_sha256
+from llm_harness.model import Example, Progress, at_least, examples_sha256
 from llm_harness.pipeline.conditions import PipelineSetting, check_abilities
 from llm_harness.pipeline.stages import FineTuning, Inquiry, Speaker, Stages, StoredModel
 from llm_harness.traits import Trait
@@ -226,7 +226,7 @@ def _alignment(
         taught, student = scorer.stages.load(teacher), scorer.student()
         aligned = linearisation.aligned(student, taught, word, asked, lists, told)
         leaning = entangled(student.model, taught, word, lists, asked)
-        scalars = {name: np.float64(value) for name, value in vars(aligned).items()}
+        scalars = {name: np.asarray(value) for name, value in vars(aligned).items()}
         return {**scalars, "correlations": np.array(leaning.correlations)}
 
     key = [*scorer.key, teacher.lineage.identity, examples_sha256(lists)]

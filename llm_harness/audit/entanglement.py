@@ -66,7 +66,7 @@ def leanings(
         raise HarnessError(f"two of {', '.join(trait.words)} begin with the same token")
     if questions and len(tree.words) > len(trait.words):
         # One after the other: the spellings of a question are a row as long as many prompts.
-        rows = encode_prompts(tuple(questions), model.encoding)[: len(questions)]
+        rows = encode_prompts(tuple(questions), model.encoding)
         shares = [spelling_shares(model.config, model.params, row[None], tree) for row in rows]
         of_word *= np.mean(np.asarray(shares, np.float64), axis=0)
     else:

@@ -541,4 +541,7 @@ def account(
     if teacher is not None:
         target, _ = partition(teacher.params, "blocks" if config.lora else tuning.moved)
     batches = jax.tree.map(lambda leaf: leaf[rows], sequences)
-    return follow(student.moved, student.fixed, target, batches)
+    found = follow(student.moved, student.fixed, target, batches)
+    # Nothing is told after the end.
+    jax.effects_barrier()
+    return found

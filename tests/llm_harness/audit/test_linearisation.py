@@ -106,7 +106,7 @@ def test_the_words_directions_cancel_at_the_model_s_own_rates(student):
     ways = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
     total = jax.tree.map(lambda leaf: np.tensordot(rates, leaf, 1), ways)
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(ways))
-    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(total)) < 1e-4 * largest
+    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(total)) < 1e-3 * largest
 
 
 def test_the_rank_counts_the_words_above():
@@ -191,7 +191,6 @@ def test_the_account_adds_up_and_ends_where_fine_tuning_does(model, teacher, tun
     assert float(account.coverage[-1]) == pytest.approx(
         float(theory.coverage(way, wanted)), abs=0.02
     )
-    jax.effects_barrier()
     assert sorted(told) == [0.0, 0.25, 0.5, 0.75]
 
 
