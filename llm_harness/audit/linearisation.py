@@ -518,7 +518,7 @@ def account(
 
     def rate(step):
         if told is not None:
-            jax.debug.callback(lambda step: told(float(step) / tuning.steps), step)
+            jax.debug.callback(lambda step, told=told: told(float(step) / tuning.steps), step)
         return rates.at(jnp.asarray(step), tuning.schedule)
 
     # Parameters are arguments: what a program closes over is copied into it.

@@ -188,6 +188,7 @@ def test_the_account_adds_up_and_ends_where_fine_tuning_does(model, teacher, tun
         jax.tree.map(np.subtract, one.params["layers"], model.params["layers"])
         for one in (trained, teacher)
     )
+    assert account.coverage is not None
     assert float(account.coverage[-1]) == pytest.approx(
         float(theory.coverage(way, wanted)), abs=0.02
     )
