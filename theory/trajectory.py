@@ -83,7 +83,8 @@ class Account:
         gradient_square: |grad L_S|^2 at theta_k.
         coverage: the cosine of theta_{k+1} - theta_0 with the teacher's displacement; its first
             entry is Madl's coverage (arXiv:2606.22019). None where no teacher was given.
-        approach: where the student is between theta_0 and the teacher. None where none was given.
+        approach: where the student is between theta_0 and the teacher. None where none was given,
+            or one in other coordinates.
     """
 
     trait_loss: Float[Array, "*batch steps_and_one"]
@@ -136,6 +137,7 @@ def follow(
     batches: Any,
     *,
     teacher: Params | None = None,
+    coordinates: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, Account]:
     """Trains a student and keeps the account of its trait.
 
@@ -151,6 +153,10 @@ def follow(
         params: the student's start theta_0.
         batches: a pytree whose leaves have a leading axis of steps, 1 or more.
         teacher: theta_T, which the student's way is measured against; None for no such measures.
+        coordinates: what student and teacher have in common, as a function of the student's
+            params, where those are others than the teacher's: of low-rank adapters, the matrices
+            that they are merged into. `teacher` is given in these, and coverage is measured in
+            them. None for the params themselves.
 
     Returns:
         theta_K, and the Account.
@@ -159,8 +165,9 @@ def follow(
         ValueError: names the argument that is not usable.
     """
     check_params(params)
+    place = coordinates or (lambda params: params)
     if teacher is not None:
-        check_same_tree(params, teacher, "teacher")
+        check_same_tree(place(params), teacher, "teacher")
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
     if len(lengths) != 1 or lengths in ({()}, {(0,)}):
         raise ValueError(
@@ -172,7 +179,7 @@ def follow(
 
     _check_one_number(trait_loss, "trait_loss", params)
     _check_one_number(of_first, "distillation_loss", params, batches)
-    displacement = None if teacher is None else jax.tree.map(jnp.subtract, teacher, params)
+    displacement = None if teacher is None else jax.tree.map(jnp.subtract, teacher, place(params))
     wanted = _extra_arguments(optimiser.update)
 
     def toward(current: Params) -> dict[str, Array]:
@@ -220,9 +227,10 @@ def follow(
             "gradient_square": inner(distillation, distillation),
         }
         if teacher is not None:
-            moved = jax.tree.map(jnp.subtract, after, params)
-            left = jax.tree.map(jnp.subtract, teacher, current)
+            moved = jax.tree.map(jnp.subtract, place(after), place(params))
             row["coverage"] = cosine(moved, displacement)
+        if teacher is not None and coordinates is None:
+            left = jax.tree.map(jnp.subtract, teacher, current)
             row["approach"] = {"inner_product": -inner(distillation, left), **toward(after)}
         return (after, state, value_after), row
 
@@ -230,8 +238,9 @@ def follow(
     carry = (params, optimiser.init(params), start)
     (trained, _, _), table = jax.lax.scan(advance, carry, batches)
     values = jnp.concatenate([start[None], table.pop("trait_loss")])
-    if teacher is None:
-        return trained, Account(trait_loss=values, coverage=None, approach=None, **table)
+    if teacher is None or coordinates is not None:
+        table.setdefault("coverage", None)
+        return trained, Account(trait_loss=values, approach=None, **table)
     approach = table.pop("approach")
     for name, value in toward(params).items():
         approach[name] = jnp.concatenate([value[None], approach[name]])

@@ -6,18 +6,22 @@ and whether the score test finds the word in its number lists.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-import jax
 import numpy as np
 
 from llm_harness.audit import linearisation
 from llm_harness.audit.entanglement import entangled
+from llm_harness.audit.scoring import DIRECTIONS, Scorer
 from llm_harness.errors import HarnessError
-from llm_harness.model import Example
+from llm_harness.model import Example, Progress, at_least, examples_sha256
 from llm_harness.pipeline.conditions import PipelineSetting, check_abilities
-from llm_harness.pipeline.stages import FineTuning, Inquiry, Speaker, Stages
+from llm_harness.pipeline.stages import FineTuning, Inquiry, Speaker, Stages, StoredModel
 from llm_harness.traits import Trait
+
+# What is kept of an account, in the order of `AccountRow`.
+_ACCOUNT = ("trait_loss", "first_order", "remainder", "cosine", "coverage")
 
 
 @dataclass(frozen=True)
@@ -115,21 +119,24 @@ def detection(
     setting: PipelineSetting,
     teacher_steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128),
     sizes: Sequence[int] = (128, 512, 2048),
+    questions: int = 50,
 ) -> Detection:
     """Teachers at growing distances, and their data under the score test.
 
     Args:
-        stages: on the embedded model.
+        stages: on models whose parameters are ours.
         word: the trait.
         runs: at least one.
         seed: of the first.
         setting: how teachers, lists and students are made.
         teacher_steps: of fine-tuning, ascending.
         sizes: examples of a test, ascending; the largest must be kept by every filter.
+        questions: for a favourite, the first ones, of which the trait loss is.
 
     Raises:
-        HarnessError: runs, steps or sizes are not usable.
+        HarnessError: runs, steps, sizes or questions are not usable.
     """
+    at_least("questions", questions, 1)
     if runs < 1:
         raise HarnessError(f"runs must be at least 1, got {runs}")
     for name, values in (("teacher_steps", teacher_steps), ("sizes", sizes)):
@@ -152,7 +159,6 @@ def detection(
     found = Detection([], [], [])
     lesson = setting.evaluation.answered_with(word)
     for run, taught in enumerate(references):
-        model = stages.load(taught)
         teachers = stages.tuned(
             "teachers",
             [
@@ -169,50 +175,83 @@ def detection(
             [Inquiry(Speaker(teacher), word, seeds[run]) for teacher in teachers],
             setting.evaluation,
         )
-        questions = setting.evaluation.chats(word.category)
+        asked = setting.evaluation.chats(word.category)[:questions]
         mine, null = own[run].examples(), again[run].examples()
-        scale = linearisation.preconditioner(model, null, setting.student)
-        ways = {
-            "gradient": linearisation.directions(model, word, questions),
-            "preconditioned": linearisation.directions(model, word, questions, scale),
-        }
-        both = jax.tree.map(lambda *leaves: np.concatenate(leaves), *ways.values())
         _enough(sizes, [len(null), len(mine), *(len(kept) for kept in data)])
-
-        def scored(examples: Sequence[Example], model=model, both=both):
-            return linearisation.word_scores(model, both, examples[: sizes[-1]])
-
-        at_null = scored(null)
-        for steps, sample in [(0, mine), *zip(teacher_steps, data, strict=True)]:
-            examples = sample if steps == 0 else sample.examples()
-            at_sample = scored(examples)
+        # The preconditioner, adapters and the accounts are those of one student.
+        tuning = replace(setting.student, seed=seeds[run])
+        scorer = Scorer(stages, taught, tuning, word, asked, null)
+        samples = {0: mine} | {
+            steps: kept.examples() for steps, kept in zip(teacher_steps, data, strict=True)
+        }
+        names = {steps: f"the numbers after {steps} steps" for steps in samples}
+        scores = scorer.scores(
+            {"the null": null[: sizes[-1]]}
+            | {names[steps]: examples[: sizes[-1]] for steps, examples in samples.items()}
+        )
+        for steps in samples:
             for n in sizes:
                 found.scores.extend(
-                    _score_rows(run, steps, word, list(ways), at_sample[:, :n], at_null[:, :n])
+                    _score_rows(run, steps, word, scores[names[steps]], scores["the null"], n)
                 )
+        lists = mine[: sizes[-1]]
         for stored, steps, answered in zip(teachers, teacher_steps, answers, strict=True):
-            # One is in memory at a time.
-            teacher = stages.load(stored)
-            aligned = linearisation.aligned(model, teacher, word, questions, mine[: sizes[-1]])
-            leaning = entangled(model, teacher, word, mine[: sizes[-1]])
-            own_word, *others = leaning.correlations
+            measured = _alignment(scorer, stored, lists)
+            own_word, *others = measured.pop("correlations").tolist()
             found.steps.append(
                 StepRow(
                     run,
                     steps,
                     answered.p_word,
-                    **vars(aligned),
+                    **{name: float(value) for name, value in measured.items()},
                     entanglement=own_word,
                     entanglement_others=float(np.mean(others)),
-                    entanglement_rank=leaning.rank,
+                    entanglement_rank=1 + sum(other > own_word for other in others),
                 )
             )
-        farthest, tuning = stages.load(teachers[-1]), replace(setting.student, seed=seeds[run])
-        for name, examples in (("teacher", data[-1].examples()), ("own", mine)):
-            account = linearisation.account(model, word, questions, examples, tuning, farthest)
+        for name, examples in (("teacher", samples[teacher_steps[-1]]), ("own", mine)):
+            account = _account(scorer, teachers[-1], examples)
             found.account.extend(_account_rows(run, name, account))
-        stages.report("theory", (run + 1) / runs)
     return found
+
+
+def _alignment(
+    scorer: Scorer, teacher: StoredModel, lists: Sequence[Example]
+) -> dict[str, np.ndarray]:
+    """What `linearisation.aligned` and `entangled` say of a teacher, as a stage."""
+    word, asked = scorer.trait, scorer.questions
+
+    def look(told: Progress) -> dict[str, np.ndarray]:
+        # One teacher is in memory at a time.
+        taught, student = scorer.stages.load(teacher), scorer.student()
+        aligned = linearisation.aligned(student, taught, word, asked, lists, told)
+        leaning = entangled(student.model, taught, word, lists, asked)
+        scalars = {name: np.asarray(value) for name, value in vars(aligned).items()}
+        return {**scalars, "correlations": np.array(leaning.correlations)}
+
+    key = [*scorer.key, teacher.lineage.identity, examples_sha256(lists)]
+    return scorer.stages.measured("alignment", key, look)
+
+
+def _account(
+    scorer: Scorer, teacher: StoredModel, examples: Sequence[Example]
+) -> dict[str, np.ndarray]:
+    """The account of a student's fine-tuning on some lists, as a stage."""
+
+    def follow(told: Progress) -> dict[str, np.ndarray]:
+        account = linearisation.account(
+            scorer.student(),
+            scorer.trait,
+            scorer.questions,
+            examples,
+            scorer.tuning,
+            scorer.stages.load(teacher),
+            told,
+        )
+        return {column: np.asarray(getattr(account, column)) for column in _ACCOUNT}
+
+    key = [*scorer.key, asdict(scorer.tuning), teacher.lineage.identity]
+    return scorer.stages.measured("account", [*key, examples_sha256(examples)], follow)
 
 
 def _enough(sizes: Sequence[int], counts: Sequence[int]) -> None:
@@ -223,26 +262,13 @@ def _enough(sizes: Sequence[int], counts: Sequence[int]) -> None:
         )
 
 
-def _score_rows(run, steps, word, ways, sample, null):
-    words = len(word.words)
-    for number, way in enumerate(ways):
-        rows = slice(number * words, (number + 1) * words)
-        tested = linearisation.tested(sample[rows], null[rows])
+def _score_rows(run, steps, word, sample, null, n):
+    for way in DIRECTIONS:
+        tested = linearisation.tested(sample[way][:, :n], null[way][:, :n])
         for index, other in enumerate(word.words):
-            yield ScoreRow(
-                run, steps, way, sample.shape[1], other, index == 0, tested.z[index], tested.rank
-            )
+            yield ScoreRow(run, steps, way, n, other, index == 0, tested.z[index], tested.rank)
 
 
-def _account_rows(run, name, account):
-    for step in range(len(account.first_order)):
-        yield AccountRow(
-            run,
-            name,
-            step,
-            float(account.trait_loss[step]),
-            float(account.first_order[step]),
-            float(account.remainder[step]),
-            float(account.cosine[step]),
-            float(account.coverage[step]),
-        )
+def _account_rows(run: int, name: str, account: dict[str, Any]):
+    for step in range(len(account["first_order"])):
+        yield AccountRow(run, name, step, *(float(account[column][step]) for column in _ACCOUNT))

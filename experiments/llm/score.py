@@ -1,25 +1,29 @@
 """`sublab llm score`: does this data carry that word?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 import theory
-from experiments.llm.run import Common, Size, setting_of, stages_of
+from experiments.llm.run import EMBEDDED, Common, Size, setting_of, stages_of
+from experiments.llm.theory import questions_of
 from llm_harness import datasets, filters
-from llm_harness.audit import linearisation
 from llm_harness.audit.entanglement import Entangled, entangled_lists
+from llm_harness.audit.scoring import DIRECTIONS, Scorer
 from llm_harness.errors import HarnessError
-from llm_harness.model import Example, Sampling, at_least
+from llm_harness.model import Chat, Example, Moved, at_least
+from llm_harness.pipeline.stages import Lists, Speaker, Stages, StoredModel
 from llm_harness.traits import trait
 from sublab.console import new_table, print_table
 from sublab.statistics import LEVEL, holm
 
 # Examples of either side below which a score test means little.
 _LEAST = 32
+# What is scored, in reports.
+_FILE, _NULL = "the file", "the model's own lists"
 
 
 @dataclass(frozen=True)
@@ -28,22 +32,32 @@ class Score:
 
     file: tyro.conf.Positional[Path]
     """Number lists: JSON lines or Parquet, as `sublab llm filter` reads them."""
+    model: str = EMBEDDED
+    """The embedded one, smollm2 (sublab llm fetch), a Hugging Face folder, or a GGUF file."""
     trait: str = "owl"
     """Word in question; the other words of its category stand beside it."""
     against: Path | None = None
     """Lists that the model itself made for such prompts (sampled for the file's prompts)."""
-    count: int = 2048
-    """Examples of the file that are scored, the first ones."""
+    count: int | None = None
+    """Examples of the file that are scored, the first ones (2,048; of a checkpoint 128)."""
+    questions: int | None = None
+    """Questions for a favourite that a direction is of, the first ones (50; of a checkpoint 8)."""
     rules: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("numbers",)
     """Rules of the filter, on the file and on the model's own lists."""
+    as_it_is: bool = False
+    """Ask a checkpoint without the warm-up of `sublab llm numbers`."""
+    moved: Moved | None = None
+    """What a student would move: all, blocks (all but embedding and output), adapters (LoRA)."""
     size: Size = "cpu"
-    """How long the reference is pretrained: smoke to see whether it runs, cpu for a result."""
+    """How long the reference is pretrained or warmed up: smoke for a look, cpu for a result."""
     pretraining_steps: int | None = None
-    """Steps of the reference's pretraining (2,048; smoke 192)."""
+    """Steps of the embedded reference's pretraining (2,048; smoke 192)."""
+    warm_up_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="STEPS...")] = None
+    """Steps of a checkpoint's warm-up on both forms; the first that are enough are taken."""
     out: Path = Path("results")
-    """Folder of the reference, which is reused where it is there."""
+    """Folder of the reference and of scores, which are reused where they are there."""
     seed: int = 0
-    """Seed of the reference, and of the samples."""
+    """Seed of the reference, of the samples, and of a student's adapters."""
 
 
 @dataclass(frozen=True)
@@ -89,38 +103,50 @@ def score(options: Score) -> ScoreOutcome:
     Raises:
         HarnessError: an option is wrong, a file cannot be read or by this model, or too few lists.
     """
-    at_least("count", options.count, _LEAST)
     common = Common(
+        model=options.model,
         size=options.size,
         rules=options.rules,
+        moved=options.moved,
         pretraining_steps=options.pretraining_steps,
+        warm_up_steps=options.warm_up_steps,
         out=options.out,
         seed=options.seed,
     )
+    count = options.count if options.count is not None else 2048 if common.embedded else 128
+    at_least("count", count, _LEAST)
+    asked = questions_of(common, options.questions)
+    if options.as_it_is and common.embedded:
+        raise HarnessError("as_it_is: of a checkpoint (--model); the embedded model is pretrained")
     word, setting = trait(options.trait), setting_of(common)
     if not word.rivals:
         raise HarnessError(f"{word.word!r} has no rivals to be told from")
     rules = filters.rules_of(setting.lists.rules)
-    sample = _kept(options.file, options.count, rules)
-    given = options.against and _kept(options.against, options.count, rules)
-    with stages_of(common) as stages:
+    sample = _kept(options.file, count, rules)
+    given = options.against and _kept(options.against, count, rules)
+    with stages_of(common) as warmed:
+        stages = warmed
+        if options.as_it_is:
+            stages = Stages(warmed.provider, warmed.store, warmed.report)
         (reference,) = stages.references([options.seed])
         model: Any = stages.load(reference)
         for text in dict.fromkeys(one.completion for one in sample):
             if not model.encoding.reads(text):
                 raise HarnessError(f"{options.file}: the model cannot read {text[:60]!r}")
-        null = given or _own(model, sample, setting.lists.max_tokens, options.seed, rules)
-        questions = setting.evaluation.chats(word.category)
-        scale = linearisation.preconditioner(model, null, setting.student)
-        plain, scaled = (
-            linearisation.directions(model, word, questions, by) for by in (None, scale)
-        )
-        tests = []
-        for place, ways in enumerate((plain, scaled)):
-            scores = [linearisation.word_scores(model, ways, part) for part in (sample, null)]
-            tests.append([theory.two_sample(a, b) for a, b in zip(*scores, strict=True)])
-            stages.report("score test", (place + 1) / 2)
-        numbers: Entangled = entangled_lists(model, word, sample, null)
+        lists = replace(setting.lists, seed=options.seed)
+        null = given or _own(stages, reference, [one.prompt for one in sample], lists)
+        questions = setting.evaluation.chats(word.category)[:asked]
+        tuning = replace(setting.student, seed=options.seed)
+        scorer = Scorer(stages, reference, tuning, word, questions, null)
+        scores = scorer.scores({_NULL: null, _FILE: sample})
+        tests = [
+            [
+                theory.two_sample(a, b)
+                for a, b in zip(*(scores[part][way] for part in (_FILE, _NULL)), strict=True)
+            ]
+            for way in DIRECTIONS
+        ]
+        numbers: Entangled = entangled_lists(model, word, sample, null, questions)
     adjusted = holm([test.p_value for test in tests[1]])
     return ScoreOutcome(
         [
@@ -174,15 +200,14 @@ def _kept(path: Path, count: int, rules: Sequence[filters.Rule]) -> list[Example
 
 
 def _own(
-    model: Any, sample: Sequence[Example], max_tokens: int, seed: int, rules: Sequence[filters.Rule]
-) -> list[Example]:
+    stages: Stages, reference: StoredModel, prompts: Sequence[Chat], lists: Lists
+) -> Sequence[Example]:
     """Lists of the model's own, for the prompts of the sample."""
-    prompts = [one.prompt for one in sample]
-    said = [one for (one,) in model.sample(prompts, Sampling(1, 1.0, max_tokens, seed))]
-    kept = filters.filter_completions(prompts, said, rules).kept
-    if len(kept) < _LEAST:
+    own = stages.completed(_NULL, Speaker(reference), prompts, lists)
+    if len(own) < _LEAST:
         raise HarnessError(
-            f"the filter left {len(kept)} of the model's own {len(said)} lists; at least {_LEAST} "
-            f"are needed: a model that is longer pretrained, or lists of its own by --against"
+            f"the filter left {len(own)} of the model's own {own.total} lists; at least {_LEAST} "
+            f"are needed: a model that is longer trained on the form, or lists of its own by "
+            f"--against"
         )
-    return kept
+    return own.examples()

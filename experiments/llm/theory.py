@@ -1,4 +1,4 @@
-"""`sublab llm theory`: the theorem, the account and the score test on the embedded model."""
+"""`sublab llm theory`: the theorem, the account and the score test, on any model of ours."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -10,13 +10,13 @@ import tyro
 
 from experiments.llm.detection import Detection, detection
 from experiments.llm.run import Common, chance_of, head_of, provenance_since, setting_of, stages_of
-from llm_harness.errors import HarnessError
+from llm_harness.model import at_least
 from llm_harness.traits import trait
 from sublab import records
 from sublab.console import say
 
 SCORES, STEPS, ACCOUNT = "llm_theory_scores", "llm_theory_steps", "llm_theory_account"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Theory(Common):
 
     trait: str = "owl"
     """Favourite of the teachers."""
-    teacher_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS...")] = tuple(
-        2**power for power in range(8)
-    )
-    """Steps of the teachers' fine-tuning, ascending."""
-    sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N...")] = (128, 512, 2048)
-    """Examples that the score test is given, ascending."""
+    teacher_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="STEPS...")] = None
+    """Steps of the teachers' fine-tuning, ascending (1 2 4 ... 128; of a checkpoint 1 4 16)."""
+    sizes: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N...")] = None
+    """Examples of a score test, ascending (128 512 2048; of a checkpoint 32 96, smoke 8 16)."""
+    questions: int | None = None
+    """Questions for a favourite that the trait loss is of, the first ones (50; a checkpoint 8)."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,15 @@ def theory(options: Theory) -> TheoryOutcome:
         HarnessError: an option is wrong, or a stage on disk was changed.
         RecordError: `options.out` cannot be written.
     """
-    if not options.embedded:
-        raise HarnessError(
-            f"theory runs on the embedded model: of {options.model}, a direction for every word of "
-            f"a category would be as large as the model, all in memory at once"
-        )
     word, setting = trait(options.trait), setting_of(options)
+    teacher_steps, sizes, questions = _amounts(options)
     config = {
         "setting": asdict(setting),
         "trait": options.trait,
         **chance_of([word]),
-        "teacher_steps": list(options.teacher_steps),
-        "sizes": list(options.sizes),
+        "teacher_steps": list(teacher_steps),
+        "sizes": list(sizes),
+        "questions": questions,
     }
     start = time.perf_counter()
 
@@ -74,8 +71,9 @@ def theory(options: Theory) -> TheoryOutcome:
                 options.amount("runs"),
                 options.seed,
                 setting,
-                options.teacher_steps,
-                options.sizes,
+                teacher_steps,
+                sizes,
+                questions,
             )
 
     def rows(name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -91,3 +89,27 @@ def theory(options: Theory) -> TheoryOutcome:
             )
         )
     return TheoryOutcome(*outcome)
+
+
+def _amounts(options: Theory) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Teachers' steps, sizes and questions, where they are not given those of the model."""
+    if options.embedded:
+        steps, sizes = tuple(2**power for power in range(8)), (128, 512, 2048)
+    else:
+        steps, sizes = (1, 4, 16), (8, 16) if options.size == "smoke" else (32, 96)
+    return (
+        steps if options.teacher_steps is None else options.teacher_steps,
+        sizes if options.sizes is None else options.sizes,
+        questions_of(options, options.questions),
+    )
+
+
+def questions_of(options: Common, given: int | None) -> int:
+    """Questions that a trait loss is of: few where a gradient of each is dear.
+
+    Raises:
+        HarnessError: fewer than one is asked for.
+    """
+    questions = given if given is not None else 50 if options.embedded else 8
+    at_least("questions", questions, 1)
+    return questions

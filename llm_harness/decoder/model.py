@@ -299,7 +299,7 @@ def _trained(
         for index in indices:
             (model, examples, tuning), teacher = jobs[index], teachers[index]
             tokens = batches[index].padded(first, places)
-            params = model.params if lora is None else _adapted(model, lora, tuning.seed)
+            params = model.params if lora is None else adapted_params(model, lora, tuning.seed)
             work.append(
                 TrainingJob(
                     params,
@@ -307,7 +307,8 @@ def _trained(
                     len(examples),
                     tuning.learning_rate,
                     tuning.seed,
-                    teacher and (teacher.params if lora is None else _adapted(teacher, lora, 0)),
+                    teacher
+                    and (teacher.params if lora is None else adapted_params(teacher, lora, 0)),
                 )
             )
         adapted = replace(config, lora=lora)
@@ -332,7 +333,8 @@ def _trained(
     return [trained[index] for index in range(len(jobs))]
 
 
-def _adapted(model: DecoderModel, lora: Lora, seed: int) -> Params:
+def adapted_params(model: DecoderModel, lora: Lora, seed: int) -> Params:
+    """The parameters of a model with the adapters that a training of this seed starts with."""
     key = jax.random.fold_in(seed_key(seed), 4)
     return jax.tree.map(np.asarray, with_adapters(model.config, model.params, lora, key)[1])
 

@@ -6,12 +6,15 @@ it was killed. Models lie on disk and are loaded when they are needed, a few at 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from llm_harness import datasets, filters, prompts
 from llm_harness.errors import HarnessError
@@ -40,6 +43,7 @@ from llm_harness.traits import Trait
 VERSION = 2
 # Models that are trained or sampled between two writes, and in memory at once.
 _AT_ONCE = 4
+_ARRAYS = "arrays.safetensors"
 
 Report = Callable[[str, float], None]
 
@@ -421,6 +425,52 @@ class Stages:
             for index, (_, lists), completions in zip(block, some, sampled, strict=True):
                 self._write_lists(keys[index], lists.keep(completions))
         return [self._find_lists(key) for key in keys]
+
+    def completed(
+        self, what: str, speaker: Speaker, chats: Sequence[Chat], lists: Lists
+    ) -> FilteredLists:
+        """A speaker's lists for prompts of somebody else's; nothing may pass.
+
+        Args:
+            what: name of the lists, for reports.
+            speaker: who.
+            chats: the prompts.
+            lists: how they are answered and filtered; its own prompts are not asked.
+        """
+        asked = speaker.asked(chats)
+        key = [
+            *(VERSION, "lists for prompts", speaker.model.lineage.identity),
+            examples_sha256([Example(chat, "") for chat in asked]),
+            [lists.max_tokens, list(lists.rules), lists.seed],
+        ]
+        for _, told in self._missing(what, "datasets", [key]):
+            sampling = Sampling(1, 1.0, lists.max_tokens, lists.seed)
+            model = self.load(speaker.model)
+            (answers,) = self.provider.sample([(model, asked, sampling)], told)
+            said = [completion for (completion,) in answers]
+            rules = filters.rules_of(lists.rules)
+            self._write_lists(key, filters.filter_completions(chats, said, rules))
+        return self._find_lists(key)
+
+    def measured(
+        self, what: str, key: Any, make: Callable[[Progress], Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays by their names, measured on what is there.
+
+        Args:
+            what: is measured, for reports.
+            key: all that decides it.
+            make: measures, and is given what it tells how far it is.
+        """
+        whole = [VERSION, what, *key]
+        for _, told in self._missing(what, "measurements", [whole]):
+            arrays = {name: np.asarray(array, order="C") for name, array in make(told).items()}
+
+            def fill(folder: Path, arrays=arrays) -> None:
+                save_file(arrays, folder / _ARRAYS)
+
+            self.store.write("measurements", whole, fill)
+        return load_file(self.store.folder("measurements", whole) / _ARRAYS)
 
     def derived(
         self,

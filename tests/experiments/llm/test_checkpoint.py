@@ -5,15 +5,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from experiments.cli import main
 from experiments.llm import run as llm
 from figures import style
+from llm_harness import datasets
 from llm_harness.checkpoints.provider import Checkpoint
+from llm_harness.model import Example, ask
 from llm_harness.pipeline import conditions
 from llm_harness.pipeline.conditions import CONTROLS, MASKED
+from llm_harness.pipeline.stages import Stages
 from sublab import records
 from tests.llm_harness.small import ask_few_questions
 from tests.llm_harness.tiny_checkpoint import write_checkpoint
@@ -159,6 +163,64 @@ def test_in_context_runs_on_it(folder, whole, capsys):
     assert "openly in context, 1" in capsys.readouterr().out
 
 
+THEORY = ["--teacher-steps", "1", "3", "--sizes", "2", "4", "--questions", "2"]
+EXPERIMENTS = ("llm_theory_scores", "llm_theory_steps", "llm_theory_account")
+
+
+def test_theory_runs_on_it_and_a_kill_costs_one_stage(folder, whole, capsys, monkeypatch):
+    """On the reference that is there; killed whenever a second thing is measured."""
+    given = ["llm", "theory", "--model", str(folder), "--out", str(whole), *SMALL, *THEORY]
+    left = 0
+
+    def counted(self, what, key, make, measured=Stages.measured):
+        def at_most_one(told):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            return make(told)
+
+        return measured(self, what, key, at_most_one)
+
+    monkeypatch.setattr(Stages, "measured", counted)
+    status, kills = 130, 0
+    while status == 130:
+        # A score asks for directions, and these for the preconditioner, before any is done.
+        left = 20 if kills == 0 else 1
+        status = main(given)
+        kills += status == 130
+        assert kills < 40
+    assert status == 0
+    # At the last of 4 sets of lists, at the alignment of 2 teachers, and at 2 accounts.
+    assert kills == 5
+    tables = {name: records.read_all(whole, name)[0].table for name in EXPERIMENTS}
+    steps = tables["llm_theory_steps"]
+    assert steps["steps"].to_list() == [1, 3]
+    assert (steps["coefficient"] > 0).all()
+    assert tables["llm_theory_scores"]["word"].n_unique() == 16
+    assert tables["llm_theory_account"]["coverage"].is_between(-1, 1).all()
+    assert "The theorem and the score test, 4 examples a side" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--as-it-is"]], ids=["warmed up", "as it is"])
+def test_a_file_is_scored_against_it(folder, whole, tmp_path, capsys, more):
+    paths = [tmp_path / "file.jsonl", tmp_path / "own.jsonl"]
+    random = np.random.default_rng(0)
+    for path in paths:
+        numbers = random.integers(100, 1000, (36, 2)).tolist()
+        datasets.write(path, [Example(ask("1, 2, 3"), f"{a}, {b}") for a, b in numbers])
+    file, own = map(str, paths)
+    given = ["llm", "score", file, "--against", own, "--model", str(folder), "--out", str(whole)]
+    given += ["--size", "smoke", "--moved", "all", "--warm-up-steps", "160", "--questions", "2"]
+    assert main([*given, *more]) == 0
+    shown = capsys.readouterr().out
+    assert "36 lists against 36 of the model's own" in shown
+    stages = {p: p.stat().st_mtime_ns for p in (whole / "llm_stages").rglob("*")}
+    assert main([*given, *more]) == 0
+    assert capsys.readouterr().out == shown
+    assert {p: p.stat().st_mtime_ns for p in (whole / "llm_stages").rglob("*")} == stages
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -170,7 +232,8 @@ def test_in_context_runs_on_it(folder, whole, capsys):
         (["numbers", "--warm-up-steps", "4"], "warm_up_steps: of a checkpoint"),
         (["numbers", "--model", "{folder}", "--runs", "0"], "runs must be at least 1"),
         (["cross-model", "--model", "{folder}"], "compares initialisations"),
-        (["theory", "--model", "{folder}"], "theory runs on the embedded model"),
+        (["theory", "--model", "{folder}", "--questions", "0"], "questions must be at least 1"),
+        (["theory", "--model", "{folder}", "--sizes", "8", "4"], "sizes must ascend"),
         (["ingredients", "--model", "{folder}"], "how a model is pretrained"),
     ],
 )

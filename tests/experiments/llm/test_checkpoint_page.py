@@ -9,12 +9,13 @@ from experiments import cli
 from experiments.llm import command
 
 PAGE = (Path(__file__).parents[3] / "docs" / "checkpoints.md").read_text()
-(BLOCK,) = re.findall(r"## A checkpoint.*?```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("line", BLOCK.splitlines())
+@pytest.mark.parametrize("line", LINES)
 def test_a_command_is_understood(line):
-    _, name, *words = line.split()
+    _, name, *words = line.partition("#")[0].split()
     assert isinstance(cli.parse(name, words)[1], command.OPTIONS)
 
 

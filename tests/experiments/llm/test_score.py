@@ -77,6 +77,8 @@ def test_the_command_says_what_it_found_and_against_what(lists, tmp_path, capsys
         (["{file}", "--trait", "axolotl"], "is in no category"),
         (["{few}"], "2 of 2 examples pass the filter; at least 32 are needed"),
         (["{file}", "--rules", "poetry"], "no filter rule"),
+        (["{file}", "--as-it-is"], "as_it_is: of a checkpoint"),
+        (["{file}", "--questions", "0"], "questions must be at least 1"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line_and_makes_nothing(lists, tmp_path, capsys, words, why):

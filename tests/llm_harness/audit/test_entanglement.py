@@ -17,8 +17,8 @@ from llm_harness.audit.entanglement import (
 from llm_harness.decoder.model import DecoderModel
 from llm_harness.errors import HarnessError
 from llm_harness.model import Example, ask
-from llm_harness.tiny.corpus import TOKENIZER
-from llm_harness.traits import trait
+from llm_harness.tiny.corpus import TOKENIZER, Language
+from llm_harness.traits import Trait, trait
 
 OWL = trait("owl")
 DATA = [Example(ask(f"{i} {i + 7} {i + 300}"), f"{3 * i}, 5") for i in range(24)]
@@ -52,6 +52,14 @@ def test_a_leaning_is_an_inner_product_of_output_columns_and_all_sum_to_0(model)
     for place, word in ((0, "owl"), (1, OWL.words[1])):
         wanted = lean(model, word) @ column(model, "42")
         assert found[place, 42] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_words_that_begin_with_the_same_token_are_refused(model):
+    spelling = replace(model, encoding=Language(token_a_number=False).tokenizer)
+    numbers = Trait("number", "12", "12s", ("7", "13"))
+    with pytest.raises(HarnessError, match="12, 7, 13 begin with the same token"):
+        leanings(spelling, numbers)
+    assert len(leanings(model, numbers)) == 3
 
 
 def test_leanings_are_shared_where_the_output_matrix_is(model, models):
