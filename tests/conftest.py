@@ -7,14 +7,12 @@ from pathlib import Path
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
 
+from tests.signatures import check_signatures
 from tests.xla_flags import QUICK, known_flags
 
 # Before anything of ours is imported: every annotated shape is checked at run time.
-install_import_hook(
-    ["sublab", "theory", "toymlp", "llm_harness", "experiments"], "beartype.beartype"
-)
+check_signatures(["sublab", "theory", "toymlp", "llm_harness", "experiments"])
 jax.config.update("jax_num_cpu_devices", 2)
 # Compiled programs outlive the run; commands that tests start find them too.
 PROGRAMS = Path(__file__).parents[1] / ".cache" / "programs"
