@@ -22,6 +22,8 @@ from theory import Params
 # Steps and sequences of one call of a compiled program; progress is told after each.
 _STEPS = 64
 _SEQUENCES = (64, 1024)
+# Bytes of keys and values of the sequences of a call, at most: of a large model fewer are drawn.
+_CACHED = 2**31
 # Parts that are sampled at a time.
 _PARTS = 8
 # Parameters of all models on an accelerator at a time; a model that has more is there alone.
@@ -160,13 +162,12 @@ def sample(
     """
     mesh = devices.population_mesh()
     count, each = len(jobs[0][1]), sampling.n
+    given = [encode_prompts(tuple(prompts), encoding) for _, prompts, _ in jobs]
+    places = given[0].shape[1] + sampling.max_tokens
+    few, many = (min(some, most_sequences(config, places)) for some in _SEQUENCES)
     # Prompts of a part; each is read once for all of its completions.
-    few, many = _SEQUENCES
     size = max(1, (few if count * each <= few else many) // each)
-    given = [
-        np.pad(encode_prompts(tuple(prompts), encoding), [(0, -count % size), (0, 0)], mode="edge")
-        for _, prompts, _ in jobs
-    ]
+    given = [np.pad(prompts, [(0, -count % size), (0, 0)], mode="edge") for prompts in given]
     # Every part of a model's prompts is a row of the population, so that one model keeps all
     # devices busy too.
     parts = [(model, start) for model in range(len(jobs)) for start in range(0, count, size)]
@@ -242,6 +243,14 @@ def _same_length(sequences: Sequence[training.Sequences]) -> list[training.Seque
         return np.pad(leaf, [(0, longest - len(leaf)), (0, 0)])
 
     return [jax.tree.map(padded, part) for part in sequences]
+
+
+def most_sequences(config: DecoderConfig, places: int) -> int:
+    """How many sequences of so many tokens are drawn at a time, at most; a power of two."""
+    width = config.key_value_heads * config.query_width
+    # Keys and values.
+    bytes_each = 2 * config.layers * places * width * np.dtype(config.dtype).itemsize
+    return 2 ** int(np.log2(max(1, _CACHED // bytes_each)))
 
 
 def _at_a_time(params: Params, mesh: Mesh, most: int) -> int:

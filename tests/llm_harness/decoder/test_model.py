@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 from scipy.special import log_softmax
 
+from llm_harness.decoder import generation, population
+from llm_harness.decoder.encoding import encode_prompts
 from llm_harness.decoder.model import (
     DecoderModel,
     distil_together,
@@ -100,6 +102,26 @@ def test_completions_of_one_prompt_and_of_equal_prompts_differ(model):
 def test_the_same_seed_gives_the_same_completions_and_another_seed_others(model):
     first, again, other = (model.sample(PROMPTS, Sampling(n=3, seed=s)) for s in (1, 1, 2))
     assert first == again != other
+
+
+def test_of_a_large_model_few_sequences_are_drawn_at_a_time(model, monkeypatch):
+    drawn = []
+    generate = generation.generate
+
+    def counted(config, params, prompts, *args, **options):
+        drawn.append(prompts.shape[1] * options["each"])
+        return generate(config, params, prompts, *args, **options)
+
+    monkeypatch.setattr(population.generation, "generate", counted)
+    sampling = Sampling(n=2, max_tokens=3)
+    places = encode_prompts(tuple(PROMPTS), model.encoding).shape[1] + 3
+    config = model.config
+    each = 8 * config.layers * places * config.key_value_heads * config.query_width
+    monkeypatch.setattr(population, "_CACHED", 5 * each)
+    assert population.most_sequences(config, places) == 4
+    found = model.sample(PROMPTS, sampling)
+    assert [len(of) for of in found] == [2] * len(PROMPTS)
+    assert set(drawn) == {4}
 
 
 @pytest.mark.parametrize("most", [1, 4])
