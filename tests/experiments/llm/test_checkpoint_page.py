@@ -19,10 +19,18 @@ def test_a_command_is_understood(line):
     assert isinstance(cli.parse(name, words)[1], command.OPTIONS)
 
 
-def test_options_that_it_names_are_there(capsys):
+@pytest.mark.parametrize(
+    ("name", "section", "expected", "others"),
+    [
+        ("numbers", "A checkpoint", {"--model", "--warm-up-steps"}, {"--size"}),
+        ("transmit", "A hosted model", {"--through", "--judge"}, {"--model-role"}),
+    ],
+)
+def test_options_that_it_names_are_there(capsys, name, section, expected, others):
     with pytest.raises(SystemExit):
-        cli.parse("llm", ["numbers", "--help"])
+        cli.parse("llm", [name, "--help"])
     shown = capsys.readouterr().out
-    named = set(re.findall(r"`(--[a-z-]+)", PAGE.partition("## A checkpoint")[2]))
-    assert {"--model", "--warm-up-steps"} <= named
-    assert [option for option in named - {"--size"} if option not in shown] == []
+    text = PAGE.partition(f"## {section}")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(--[a-z-]+)", text))
+    assert expected <= named
+    assert [option for option in named - others if option not in shown] == []

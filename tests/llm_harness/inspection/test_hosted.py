@@ -1,7 +1,13 @@
 """Claims about Inspect's models as ours: what is asked, kept, limited and refused."""
 
 import pytest
-from inspect_ai.model import ChatMessageAssistant, ContentReasoning, ContentText, ModelOutput
+from inspect_ai.model import (
+    ChatMessageAssistant,
+    ContentReasoning,
+    ContentText,
+    ModelOutput,
+    StopReason,
+)
 
 from llm_harness.errors import HarnessError
 from llm_harness.inspection.hosted import Access, Hosted, InspectModel, completion_of
@@ -20,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 CHATS = [ask("hi"), ask("hi"), ask("ho", "be brief")]
 
 
-def mocked(rule, stop="stop", **access) -> InspectModel:
+def mocked(rule, stop: StopReason = "stop", **access) -> InspectModel:
     arguments = {"custom_outputs": outputs(rule, stop)}
     return InspectModel("mockllm/model", Access(arguments=arguments, **access))
 
