@@ -23,6 +23,7 @@ def test_options_that_it_names_are_there(capsys):
     with pytest.raises(SystemExit):
         cli.parse("llm", ["numbers", "--help"])
     shown = capsys.readouterr().out
-    named = set(re.findall(r"`(--[a-z-]+)", PAGE.partition("## A checkpoint")[2]))
+    section = PAGE.partition("## A checkpoint")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(--[a-z-]+)", section))
     assert {"--model", "--warm-up-steps"} <= named
     assert [option for option in named - {"--size"} if option not in shown] == []
