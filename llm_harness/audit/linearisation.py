@@ -60,7 +60,7 @@ _BATCHES = 16
 
 
 @dataclass(frozen=True)
-class Student:
+class StudentStart:
     """A model at the start of a fine-tuning, and what that moves.
 
     Attributes:
@@ -76,12 +76,12 @@ class Student:
     fixed: Params
 
 
-def student_of(model: DecoderModel, tuning: Tuning) -> Student:
+def student_of(model: DecoderModel, tuning: Tuning) -> StudentStart:
     """A model at the start of a fine-tuning; adapters are those of the tuning's seed."""
     lora = tuning.lora
     params = model.params if lora is None else adapted_params(model, lora, tuning.seed)
     moved, fixed = partition(params, tuning.moved)
-    return Student(model, replace(model.config, lora=lora), moved, fixed)
+    return StudentStart(model, replace(model.config, lora=lora), moved, fixed)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _at_once(config: DecoderConfig, time: int, places: int) -> int:
 
 
 @dataclass(frozen=True)
-class TraitLoss:
+class WordLoss:
     """L_T(params) of a word: mean -log P(word | one of the category's words) over questions.
 
     A word counts in all of its spellings, with all of their tokens.
@@ -196,8 +196,8 @@ def _trait_loss(config, count, params, questions, tree, place):
 
 
 def trait_loss(
-    student: Student | DecoderModel, word: str, trait: Trait, questions: Sequence[Chat]
-) -> TraitLoss:
+    student: StudentStart | DecoderModel, word: str, trait: Trait, questions: Sequence[Chat]
+) -> WordLoss:
     """L_T of `word`, as a function of all parameters of a student, or of a model.
 
     Args:
@@ -209,7 +209,7 @@ def trait_loss(
     Raises:
         HarnessError: the model cannot say a word.
     """
-    model = student.model if isinstance(student, Student) else student
+    model = student.model if isinstance(student, StudentStart) else student
     tree = words.spelling_tree(model.encoding, trait.words)
     rows = encode_prompts(tuple(questions), model.encoding)
     nodes = len(tree.read) + 1
@@ -217,17 +217,17 @@ def trait_loss(
     rows = np.pad(rows, [(0, -len(rows) % size), (0, 0)])
     parts = rows.reshape(-1, size, rows.shape[1])
     place = trait.words.index(word)
-    return TraitLoss(student.config, place, len(trait.words), parts, tree)
+    return WordLoss(student.config, place, len(trait.words), parts, tree)
 
 
-def direction(student: Student, word: str, trait: Trait, questions: Sequence[Chat]) -> Params:
+def direction(student: StudentStart, word: str, trait: Trait, questions: Sequence[Chat]) -> Params:
     """-grad L_T of a word, of what the student moves."""
     loss = trait_loss(student, word, trait, questions)
     return theory.teacher_direction(lambda moved: loss(joined(moved, student.fixed)), student.moved)
 
 
 def preconditioner(
-    student: Student, examples: Sequence[Example], batch: int, told: Progress | None = None
+    student: StudentStart, examples: Sequence[Example], batch: int, told: Progress | None = None
 ) -> Params:
     """What Adam divides a gradient by on these data: 1 / sqrt of the mean squared gradient.
 
@@ -293,7 +293,7 @@ def _scores(apply: DecoderApply, together: bool) -> Callable[..., Array]:
 
 
 def _scored(
-    student: Student,
+    student: StudentStart,
     ways: Params,
     examples: Sequence[Example],
     told: Progress | None,
@@ -311,7 +311,7 @@ def _scored(
 
 
 def word_scores(
-    student: Student, ways: Params, examples: Sequence[Example], told: Progress | None = None
+    student: StudentStart, ways: Params, examples: Sequence[Example], told: Progress | None = None
 ) -> Float[np.ndarray, "words examples"]:
     """The score of every example in each of many directions (THEORY.md, 8).
 
@@ -327,7 +327,7 @@ def word_scores(
 
 
 def scores_along(
-    student: Student, way: Params, examples: Sequence[Example], told: Progress | None = None
+    student: StudentStart, way: Params, examples: Sequence[Example], told: Progress | None = None
 ) -> Float[np.ndarray, " examples"]:
     """The same of one direction, by forward-mode derivatives: no gradient is held."""
     return _scored(student, way, examples, told, False)
@@ -408,7 +408,7 @@ def coefficient(model: DecoderModel, teacher: DecoderModel, examples: Sequence[E
 
 
 def aligned(
-    student: Student,
+    student: StudentStart,
     teacher: DecoderModel,
     trait: Trait,
     questions: Sequence[Chat],
@@ -459,7 +459,7 @@ def _displacement(model: DecoderModel, teacher: DecoderModel) -> Params:
 
 
 def _first_step(
-    student: Student,
+    student: StudentStart,
     teacher: DecoderModel,
     examples: Sequence[Example],
     size: int,
@@ -486,7 +486,7 @@ def _first_step(
 
 
 def account(
-    student: Student,
+    student: StudentStart,
     trait: Trait,
     questions: Sequence[Chat],
     examples: Sequence[Example],

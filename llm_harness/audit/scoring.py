@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llm_harness.audit import linearisation
-from llm_harness.audit.linearisation import Student
+from llm_harness.audit.linearisation import StudentStart
 from llm_harness.decoder.network import names
 from llm_harness.model import Chat, Example, Progress, Tuning, examples_sha256
 from llm_harness.pipeline.stages import Stages, StoredModel
@@ -56,7 +56,7 @@ class Scorer:
         asked = examples_sha256([Example(chat, "") for chat in self.questions])
         return [self.stored.lineage.identity, moved, list(self.trait.words), asked]
 
-    def student(self) -> Student:
+    def student(self) -> StudentStart:
         """The student at its start."""
         return linearisation.student_of(self.stages.load(self.stored), self.tuning)
 
@@ -83,14 +83,14 @@ class Scorer:
             for name, groups in found.items()
         }
 
-    def _groups(self, student: Student) -> list[tuple[str, ...]]:
+    def _groups(self, student: StudentStart) -> list[tuple[str, ...]]:
         """Words whose directions are held at once."""
         words = self.trait.words
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(student.moved))
         together = len(DIRECTIONS) * len(words) * size <= _TOGETHER
         return [words] if together else [(word,) for word in words]
 
-    def _scale(self, student: Student) -> Params:
+    def _scale(self, student: StudentStart) -> Params:
         key = [*self.key, examples_sha256(self.own), self.tuning.batch]
         return self._tree(
             "preconditioner",
@@ -99,7 +99,7 @@ class Scorer:
             lambda told: linearisation.preconditioner(student, self.own, self.tuning.batch, told),
         )
 
-    def _directions(self, student: Student, scale: Params, group: Sequence[str]) -> Params:
+    def _directions(self, student: StudentStart, scale: Params, group: Sequence[str]) -> Params:
         """Plain ones of the words, and behind them the scaled ones."""
         plain = []
         for word in group:
@@ -116,7 +116,7 @@ class Scorer:
     def _scored(
         self,
         name: str,
-        student: Student,
+        student: StudentStart,
         ways: Callable[[], Params],
         group: Sequence[str],
         examples: Sequence[Example],
@@ -137,7 +137,7 @@ class Scorer:
             found.append(stored["scores"].reshape(len(DIRECTIONS), len(group), len(part)))
         return np.concatenate(found, axis=-1)
 
-    def _tree(self, what: str, key: Any, student: Student, make) -> Params:
+    def _tree(self, what: str, key: Any, student: StudentStart, make) -> Params:
         """Parameters of what the student moves, as a stage."""
         places = names(student.moved)
 
@@ -151,7 +151,7 @@ class Scorer:
 
 
 def _scores(
-    student: Student, ways: Params, examples: Sequence[Example], together: bool, told: Progress
+    student: StudentStart, ways: Params, examples: Sequence[Example], together: bool, told: Progress
 ) -> Float[np.ndarray, "ways examples"]:
     if together:
         return linearisation.word_scores(student, ways, examples, told)
