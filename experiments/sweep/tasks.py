@@ -29,7 +29,7 @@ from toymlp.stages import (
     students,
     teachers,
 )
-from toymlp.train import Context
+from toymlp.train import Context, Precision
 
 Report = Callable[[int, str], None]
 
@@ -60,6 +60,7 @@ class Task:
         models: teachers and clones that its students need.
         students: parameters and last loss of the students that were kept, for measurements.
         keep: whether the students' parameters are wanted.
+        precision: of the products of training.
     """
 
     population: Population
@@ -68,6 +69,7 @@ class Task:
     models: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
     students: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
     keep: bool = False
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
 def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
     population = task.population
     kept = data.keep_classes(dataset, population.setting.classes)
-    context = Context(kept, task.seed, population_mesh(), report)
+    context = Context(kept, task.seed, population_mesh(), report, precision=task.precision)
     if population.stage == "teachers":
         return _of_models(teachers(_settings(population.wanted, TeacherSetting), context))
     if population.stage == "clones":
