@@ -139,8 +139,8 @@ def main(options: TimetableBenchmark) -> None:
         _inside(options, options.inside)
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "found.json"
-        words = ["--runs", str(options.runs), "--size", options.size, "--inside", str(found)]
+        path = Path(folder) / "figures.json"
+        words = ["--runs", str(options.runs), "--size", options.size, "--inside", str(path)]
         words += ["--begun", repr(time.time())]
         subprocess.run(
             [sys.executable, "-m", "benchmarks.timetable", *words],
@@ -148,7 +148,7 @@ def main(options: TimetableBenchmark) -> None:
             stdout=subprocess.DEVNULL,
             env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
         )
-        figures: dict[str, Any] = json.loads(found.read_text())
+        figures: dict[str, Any] = json.loads(path.read_text())
     parts = figures["parts"]
     for part, spent in sorted(parts.items(), key=lambda item: -item[1]["processor"]):
         print(f"{part:24}{spent['wall']:8.1f} s wall{spent['processor']:8.1f} s of processor")
@@ -156,7 +156,7 @@ def main(options: TimetableBenchmark) -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def _inside(options: TimetableBenchmark, found: Path) -> None:
+def _inside(options: TimetableBenchmark, path: Path) -> None:
     clock = Clock()
     command = import_module("experiments.sweep.command")
     clock.spent["start"] = {
@@ -190,7 +190,17 @@ def _inside(options: TimetableBenchmark, found: Path) -> None:
         "whole": whole,
         "made_by": provenance(wall_seconds=time.time() - options.begun),
     }
-    found.write_text(json.dumps(figures))
+    path.write_text(json.dumps(figures))
+
+
+def found(place: str) -> tuple[Any, str, Callable[..., Any]]:
+    """Whose attribute a function is that is named MODULE:PATH, its name there, and it itself."""
+    module, path = place.split(":")
+    owner: Any = import_module(module)
+    *owners, name = path.split(".")
+    for attribute in owners:
+        owner = getattr(owner, attribute)
+    return owner, name, getattr(owner, name)
 
 
 def _watch(clock: Clock) -> list[int]:
@@ -204,12 +214,8 @@ def _watch(clock: Clock) -> list[int]:
     jax.monitoring.register_event_duration_secs_listener(heard)
     for part, places in PARTS.items():
         for place in places:
-            module, path = place.split(":")
-            owner: Any = import_module(module)
-            *owners, name = path.split(".")
-            for attribute in owners:
-                owner = getattr(owner, attribute)
-            setattr(owner, name, clock.timed(part, getattr(owner, name)))
+            owner, name, work = found(place)
+            setattr(owner, name, clock.timed(part, work))
     trained: list[int] = []
     advance = train.advance
 

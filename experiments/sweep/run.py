@@ -380,7 +380,9 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
         def task(population: Population) -> executors.QueuedTask:
             def make() -> tuple[Any, ...]:
                 given = _task(job, population)
-                return (given, report_of(population)) if local else (given,)
+                if not local:
+                    return (given,)
+                return given, report_of(population), job.datasets[population.setting.dataset]
 
             needed = frozenset(makers[model] for model in population.models if model in makers)
             return executors.QueuedTask(population, needed, make)

@@ -92,8 +92,15 @@ class Result:
 
 
 @exact()
-def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
+def run_task(
+    task: Task, report: Report = lambda done, what: None, dataset: data.Dataset | None = None
+) -> Result:
     """Does a task; where something fails, in halves, so that one setting costs no other.
+
+    Args:
+        task: what to do.
+        report: called with what has been trained.
+        dataset: the task's data, where they are in memory; a worker of its own reads them.
 
     Raises:
         InputError: the worker's data are missing, or not those of the sweep.
@@ -103,7 +110,8 @@ def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
         return Result({}, {}, {}, {})
     release_programs()
     start = time.monotonic()
-    dataset = _dataset(task.source)
+    if dataset is None:
+        dataset = _dataset(task.source)
     result = _halving(task, dataset, report)
     made = provenance(
         wall_seconds=time.monotonic() - start,

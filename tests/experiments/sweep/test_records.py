@@ -296,11 +296,11 @@ def test_the_process_that_runs_a_sweep_does_not_hold_its_models(tmp_path, monkey
     stores: list[store.SweepStore] = []
     living: list[int] = []
 
-    def watched(task, report):
+    def watched(task, *rest):
         gc.collect()
         # What the task before gave may still be in somebody's hands.
         living.append(sum(ref() is not None for refs in seen[:-1] for ref in refs))
-        result = tasks.run_task(task, report)
+        result = tasks.run_task(task, *rest)
         seen.append([weakref.ref(model) for model in result.models.values()])
         return result
 
@@ -404,11 +404,11 @@ def test_a_sweep_that_was_interrupted_goes_on_from_what_was_recorded(
 ):
     done = []
 
-    def interrupted(task, report):
+    def interrupted(task, *rest):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(task)
-        return tasks.run_task(task, report)
+        return tasks.run_task(task, *rest)
 
     monkeypatch.setattr(sweep_run, "run_task", interrupted)
     words = ["sweep", str(file_of(tmp_path)), "--runs", "3", "--group", "1"]
