@@ -75,26 +75,13 @@ def gather(tree: Any, size: int) -> Any:
 
 
 def over_population(
-    one_model: Callable[..., Any],
-    mesh: Mesh,
-    cut: tuple[Any, ...],
-    shared: tuple[Any, ...],
-    together: int | None = None,
+    one_model: Callable[..., Any], mesh: Mesh, cut: tuple[Any, ...], shared: tuple[Any, ...]
 ) -> Any:
-    """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it.
-
-    Args:
-        one_model: what is done with one model.
-        mesh: the devices.
-        cut: pytrees with a leading population axis.
-        shared: what all models have in common.
-        together: models that a device works on at a time, as one program; by default as many as
-            `lanes` says.
-    """
+    """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it."""
 
     def on_device(cut: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
         here = jax.tree.leaves(cut)[0].shape[0]
-        at_a_time = min(here, together or lanes(mesh) or here)
+        at_a_time = lanes(mesh) or here
         return jax.lax.map(lambda model: one_model(*model, *shared), cut, batch_size=at_a_time)
 
     axis = PartitionSpec(AXIS)

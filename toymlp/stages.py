@@ -359,9 +359,7 @@ def teachers(
         devices.replicate(dataset.train_images[:count], context.mesh),
         devices.replicate(dataset.train_labels[None, :count], context.mesh),
     )
-    snapshots = fit(
-        architecture, fits, lambda epoch: material, context, "teachers", first.order == "shared"
-    )
+    snapshots = fit(architecture, fits, lambda epoch: material, context, "teachers")
     return {
         (setting, run): TrainedModel(
             {name: part for name, part in snapshot.params.items() if name != AUX_HEAD},
@@ -421,7 +419,7 @@ def clones(
         )
     purpose = inputs_purpose(inputs, "cloning inputs", wanted[0][1])
     material = _materials(inputs, purpose, imitated, context)
-    snapshots = fit(architecture, fits, material, context, "cloning", first.order == "shared")
+    snapshots = fit(architecture, fits, material, context, "cloning")
     served = list(_served(trainings, snapshots))
     unseen = devices.replicate(
         held_out_inputs(inputs, context.dataset, seed, "cloning inputs"), context.mesh
@@ -531,7 +529,7 @@ def students(
             first.interventions.project_trait,
         )
         what = "students" if generation == 1 else f"students, generation {generation}"
-        snapshots = fit(stage.architecture, fits, material, context, what, first.order == "shared")
+        snapshots = fit(stage.architecture, fits, material, context, what)
         for (key, members), model, by_epoch in zip(active.items(), fits, snapshots, strict=True):
             before[key] = by_epoch[model.snapshots[-1]].params
             for setting, run in members:

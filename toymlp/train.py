@@ -41,8 +41,6 @@ PRECISIONS: dict[Precision, str] = {
 _PRECISION = PRECISIONS["float32"]
 # On the host before training, on the devices in it.
 _Number = Array | np.ndarray
-# Models that a CPU core trains at a time where all see the same batch, which is gathered once.
-_SHARING = 4
 # Rows of one forward pass in `logits_of`: enough to fill a product, few enough to stay in cache.
 _FORWARD_ROWS = 1024
 
@@ -177,7 +175,6 @@ def fit(
     material: Callable[[int], Material],
     context: Context,
     what: str,
-    shared_order: bool = False,
 ) -> list[dict[int, Snapshot]]:
     """Trains every model to its last snapshot.
 
@@ -192,8 +189,6 @@ def fit(
         material: inputs and targets of an epoch, by its number from 0.
         context: devices and reports.
         what: name of the models, for reports.
-        shared_order: whether all models have one order, that of the first: then a batch is
-            gathered once for several of them.
 
     Returns:
         For every model its snapshots, by epoch.
@@ -206,7 +201,7 @@ def fit(
         (i for i, model in enumerate(fits) if model.snapshots[-1]),
         key=lambda i: -fits[i].snapshots[-1],
     )
-    size = block_size(context.mesh, shared_order) or max(1, len(order))
+    size = block_size(context.mesh) or max(1, len(order))
     parts = [order[first : first + size] for first in range(0, len(order), size)]
     blocks = [begin([fits[i] for i in part], context.mesh) for part in parts]
 
@@ -226,9 +221,7 @@ def fit(
         for part, block in zip(parts, blocks, strict=True):
             if fits[part[0]].snapshots[-1] <= epoch:
                 continue
-            loss = advance(
-                architecture, block, epoch, now, context.mesh, context.precision, shared_order
-            )
+            loss = advance(architecture, block, epoch, now, context.mesh, context.precision)
             # The devices have the next block to work on while this one's results are fetched.
             if under_way:
                 collect(*under_way)
@@ -260,7 +253,6 @@ def advance(
     material: Material,
     mesh: Mesh,
     precision: Precision = "float32",
-    shared_order: bool = False,
 ) -> Float[Array, " models"]:
     """Trains a block for one epoch, in place.
 
@@ -273,7 +265,6 @@ def advance(
         material: inputs and targets.
         mesh: the devices.
         precision: how the factors of products are rounded.
-        shared_order: whether all models have one order.
 
     Returns:
         The mean loss of each model, each batch's taken before its step, on the devices.
@@ -289,7 +280,6 @@ def advance(
             architecture=architecture,
             mesh=mesh,
             rounded=on_cpu and precision == "bfloat16",
-            shared_order=shared_order,
         )
     return loss
 
@@ -428,16 +418,9 @@ def accuracy(
     return np.asarray(np.mean(np.argmax(logits[..., :classes], axis=-1) == labels, axis=-1))
 
 
-def block_size(mesh: Mesh, shared_order: bool = False) -> int | None:
-    """How many models are trained at a time; None: all there are.
-
-    Args:
-        mesh: the devices.
-        shared_order: whether they have one order.
-    """
+def block_size(mesh: Mesh) -> int | None:
+    """How many models are trained at a time; None: all there are."""
     each = devices.lanes(mesh)
-    if each is not None and shared_order:
-        each = _SHARING
     return None if each is None else each * mesh.size
 
 
@@ -476,7 +459,7 @@ def _start(params: Params, rows: Row, *, mesh: Mesh) -> optax.OptState:
 
 @partial(
     jax.jit,
-    static_argnames=("architecture", "mesh", "rounded", "shared_order"),
+    static_argnames=("architecture", "mesh", "rounded"),
     donate_argnames=("params", "state"),
 )
 def _epoch(
@@ -489,24 +472,16 @@ def _epoch(
     architecture: Architecture,
     mesh: Mesh,
     rounded: bool = False,
-    shared_order: bool = False,
 ) -> tuple[Params, optax.OptState, Float[Array, " models"]]:
     """One epoch of every model: (params, state, mean loss)."""
     apply = Forward(architecture, rounded)
     examples = material.inputs.shape[0]
 
     def one_model(
-        params: Params,
-        state: optax.OptState,
-        row: Row,
-        epoch: Array,
-        material: Material,
-        order: Key[Array, ""] | None,
+        params: Params, state: optax.OptState, row: Row, epoch: Array, material: Material
     ):
         batch = row.training.batch
-        numbers, weights = epoch_batches(
-            row.order if order is None else order, epoch, examples, batch
-        )
+        numbers, weights = epoch_batches(row.order, epoch, examples, batch)
         chosen = optimiser(row, numbers.shape[0])
         trait_key = jax.random.fold_in(jax.random.fold_in(row.order, purpose_of("trait")), epoch)
 
@@ -541,12 +516,7 @@ def _epoch(
         (params, state), loss = jax.lax.scan(one_step, (params, state), (steps, numbers, weights))
         return params, state, jnp.sum(loss) / examples
 
-    # Not a model's own, but one for all: so the batch has no population axis.
-    order = rows.order[0] if shared_order else None
-    together = _SHARING if shared_order and devices.lanes(mesh) else None
-    return devices.over_population(
-        one_model, mesh, (params, state, rows), (epoch, material, order), together
-    )
+    return devices.over_population(one_model, mesh, (params, state, rows), (epoch, material))
 
 
 def _trait_gradient(
