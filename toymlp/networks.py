@@ -246,7 +246,7 @@ class Network(nnx.Module):
 
     def __init__(self, architecture: Architecture, key: Key[Array, ""], rounded: bool = False):
         # Not what a module is given where nothing is said, but all that says otherwise.
-        given = {"dot_general": _rounded_layer} if rounded else {}
+        given: dict[str, Any] = {"dot_general": _rounded_layer} if rounded else {}
         multiply = rounded_product if rounded else jnp.matmul
 
         def layer(part: str, width_in: int, width_out: int) -> nnx.Linear:

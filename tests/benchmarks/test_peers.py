@@ -63,14 +63,18 @@ def test_a_part_has_the_time_that_no_part_inside_it_has():
     def both():
         time.sleep(0.1)
         inner()
-        clock.move(0.05, "compile")
+        time.sleep(0.1)
+        # The shorter event is inside the longer one.
+        clock.ended("compile", 0.02)
+        clock.ended("compile", 0.05)
 
     clock.timed("outer", both)()
     clock.begin("rest")
     spent = {part: seconds["wall"] for part, seconds in clock.spent.items()}
     assert spent["inner"] >= 0.2
     assert spent["compile"] == pytest.approx(0.05)
-    assert 0.05 <= spent["outer"] < 0.2
+    assert 0.15 <= spent["outer"] < 0.5
+    assert all(seconds["processor"] > -0.05 for seconds in clock.spent.values())
     assert spent["rest"] < 0.1
 
 
