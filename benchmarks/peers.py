@@ -161,7 +161,7 @@ def compared(
             who: {"median": median(asdict(one)[kind] for one in times)}
             for who, times in taken.items()
         }
-        | {"ratio": _spread([_ratio(*both, kind) for both in zip(*taken.values(), strict=True)])}
+        | {"ratio": _spread(_ratios(taken["ours"], taken["theirs"], kind))}
         for kind in ("wall", "processor")
     }
 
@@ -264,8 +264,9 @@ def _plain(python: Path, program: str, *words: Any) -> list[str]:
     return [str(python), str(_HERE / program), *map(str, words)]
 
 
-def _ratio(ours: Seconds, theirs: Seconds, kind: str) -> float:
-    return asdict(theirs)[kind] / asdict(ours)[kind]
+def _ratios(ours: Sequence[Seconds], theirs: Sequence[Seconds], kind: str) -> list[float]:
+    pairs = zip(ours, theirs, strict=True)
+    return [asdict(other)[kind] / asdict(own)[kind] for own, other in pairs]
 
 
 def _spread(ratios: Sequence[float]) -> dict[str, Any]:

@@ -28,9 +28,12 @@ def main(path: str, aux: int, steps: int, seed: int) -> None:
     data = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
     images, labels = data["train_images"], data["train_labels"].long()
     teacher = nn.Sequential(
-        nn.Linear(images.shape[1], 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(),
+        nn.Linear(images.shape[1], 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
         nn.Linear(256, CLASSES + aux),
-    )  # fmt: skip
+    )
     student = deepcopy(teacher)
     optimiser = torch.optim.Adam(teacher.parameters(), lr=3e-4)
     for _ in range(EPOCHS):

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -192,7 +193,9 @@ def _inside(options: TimetableBenchmark, path: Path) -> None:
     whole = {
         kind: sum(part[kind] for part in clock.spent.values()) for kind in ("wall", "processor")
     }
-    rest, parts = clock.spent.pop("training"), dict(clock.spent)
+    # A copy: what compiles from here on is not the command's.
+    parts = deepcopy(clock.spent)
+    rest = parts.pop("training")
     if options.size != "smoke":
         steps = _steps(sum(trained))
         for spent in steps.values():

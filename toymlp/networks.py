@@ -245,7 +245,7 @@ class Network(nnx.Module):
     """
 
     def __init__(self, architecture: Architecture, key: Key[Array, ""], rounded: bool = False):
-        # Not what a module is given where nothing is said, but all that says otherwise.
+        # An argument only where it is needed: otherwise a layer's own product stays.
         given: dict[str, Any] = {"dot_general": _rounded_layer} if rounded else {}
         multiply = rounded_product if rounded else jnp.matmul
 

@@ -51,7 +51,8 @@ class SweepStore:
         precision: Precision = "float32",
     ):
         self.out, self.seed, self.data_sha256 = out, seed, dict(data_sha256)
-        self.read_only, self.precision = read_only, precision
+        self.read_only = read_only
+        self.precision: Precision = precision
         # Rows of the tables, without models; None of what is not there.
         self._rows: dict[Wanted, dict[str, Any] | None] = {}
 
