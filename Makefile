@@ -14,6 +14,7 @@ PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --durations 40 --durat
 MUTANTS ?=
 BENCH ?=
 BENCH_SWEEP ?=
+BENCH_PEERS ?=
 
 .PHONY: help reproduce report test test-slow test-newest mutants tour check format bench docs constraints clean
 
@@ -30,7 +31,7 @@ help:
 	@echo "make docs        write docs/report.html, and the tables and numbers of all documents, from docs/data and the types"
 	@echo "make tour        run docs/tour.ipynb from top to bottom and keep what its cells give"
 	@echo "make constraints pin what pip installs today"
-	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, MUTANTS, BENCH, BENCH_SWEEP (options of mutants and benchmarks)"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, MUTANTS, BENCH, BENCH_SWEEP, BENCH_PEERS (options of mutants and benchmarks)"
 
 reproduce: $(VENV)/.core
 	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --dataset $(DATASET) --out $(OUT)
@@ -61,12 +62,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.core
+bench: $(VENV)/.core $(VENV)-peers/.torch
 	$(BIN)/python -m benchmarks.toy $(BENCH)
 	$(BIN)/python -m benchmarks.theory
 	$(BIN)/python -m benchmarks.sweep $(BENCH_SWEEP)
 	$(BIN)/python -m benchmarks.filters
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.timetable
+	$(BIN)/python -m benchmarks.peers --python $(VENV)-peers/bin/python $(BENCH_PEERS)
 
 docs: $(VENV)/.core
 	$(BIN)/sublab results fill README.md docs/*.md
@@ -83,7 +87,7 @@ constraints:
 	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest .cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-peers .cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -97,6 +101,13 @@ $(VENV)/.core: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.core
 	@echo "adding the test and check tools to $(VENV), once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# PyTorch is what the commands are timed beside, and nothing that the project needs.
+$(VENV)-peers/.torch:
+	@echo "setting up $(VENV)-peers with PyTorch, once; this may be gigabytes"
+	@$(PYTHON) -m venv $(VENV)-peers
+	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check torch numpy
 	@touch $@
 
 # No constraints: what pip installs today.

@@ -88,6 +88,21 @@ class PopulationTraining:
         self._program = partial(_epoch, architecture=self.architecture, mesh=mesh)
         self._lower = partial(_epoch.lower, architecture=self.architecture, mesh=mesh)
 
+    @property
+    def params(self) -> Any:
+        """Parameters of all models, on the devices; `epoch` uses them up."""
+        return self._block.params
+
+    @property
+    def state(self) -> Any:
+        """States of their optimisers; `epoch` uses them up."""
+        return self._block.state
+
+    @property
+    def rows(self) -> Any:
+        """What the program knows of each model."""
+        return self._block.rows
+
     def _arguments(self) -> tuple[Any, ...]:
         block = self._block
         return block.params, block.state, block.rows, np.int32(0), self._material

@@ -8,7 +8,8 @@ anew, from the tables that `sublab results export` makes:
     <!-- generated: presets -->  ...  <!-- end -->                         a table from the types
 
 `gpu/h200` is a measurement of `benchmarks/gpu.py`, named by its part and precision: `gpu/h200
-seconds part=ed2b`; the accuracies in it have a `label`.
+seconds part=ed2b`; the accuracies in it have a `label`. `bench/peers` is one of
+`benchmarks/peers.py`, named alike, and so are the others of `bench/`.
 
 A value is named by the experiment, the metric (`accuracy` unless it is said), and the place on the
 axes, `KEY=VALUE` with quotation marks where there are blanks; `index=0` is the place in a metric
@@ -66,8 +67,8 @@ _WORD = re.compile(r"[a-z_]+")
 _BETWEEN = "to"
 # From here on a number is written without an exponent, its thousands apart.
 _LARGE = 1_000
-# Measurements of an accelerator lie in a folder of their own.
-_BENCHMARKS = "gpu/"
+# Measurements of an accelerator, and of a CPU, lie in folders of their own.
+_BENCHMARKS = ("gpu/", "bench/")
 # Metrics that a table of a sweep leaves out; they are in the CSV.
 _LEFT_OUT = ("accuracy", "start_accuracy", "clone_loss")
 
@@ -106,7 +107,7 @@ def read_table(folder: Path, name: str) -> ResultTable | None:
 
 
 def _read_benchmark(path: Path, name: str) -> ResultTable | None:
-    """What `benchmarks/gpu.py` wrote, a row a number; None where there is none.
+    """What a program in `benchmarks/` wrote, a row a number; None where there is none.
 
     Raises:
         InputError: the file is no such file.

@@ -105,10 +105,11 @@ def intervals(
     Returns:
         Lower and upper ends.
     """
-    from scipy import special, stats
+    from scipy import special
 
     sizes, place = np.unique(n, return_inverse=True)
-    half = stats.t.ppf((1 + LEVEL) / 2, sizes - 1)[place] * std / np.sqrt(n)
+    # Not scipy.stats, here and below: of a command of seconds its import alone would be a part.
+    half = special.stdtrit(sizes - 1, (1 + LEVEL) / 2)[place] * std / np.sqrt(n)
     low, high = mean - half, mean + half
     inner = share & (mean > 0) & (mean < 1)
     centre = special.logit(mean[inner])
@@ -123,16 +124,16 @@ def compare(sample: Float[np.ndarray, " n"], published: Published) -> Verdict | 
     The paper's standard error is read back from its 95 % t-interval. Returns None for fewer than
     `ENOUGH` runs: n is too small for a verdict.
     """
-    from scipy import stats
+    from scipy import special
 
     ours = mean_interval(sample)
     if ours.n < ENOUGH or ours.std is None:
         return None
     ours_square = ours.std**2 / ours.n
-    paper_square = (published.half_width / stats.t.ppf((1 + LEVEL) / 2, published.n - 1)) ** 2
+    paper_square = (published.half_width / special.stdtrit(published.n - 1, (1 + LEVEL) / 2)) ** 2
     square = ours_square + paper_square
     freedom = square**2 / (ours_square**2 / (ours.n - 1) + paper_square**2 / (published.n - 1))
-    allowed = float(stats.t.ppf((1 + VERDICT_LEVEL) / 2, freedom) * square**0.5)
+    allowed = float(special.stdtrit(freedom, (1 + VERDICT_LEVEL) / 2) * square**0.5)
     difference = ours.mean - published.mean
     return Verdict(difference, allowed, abs(difference) <= allowed)
 
@@ -250,12 +251,12 @@ def above_p(differences: Float[np.ndarray, " n"]) -> float:
     Args:
         differences: one a run, two at least. Where all are equal, p is 0 or 1 by their sign.
     """
-    from scipy import stats
+    from scipy import special
 
     if np.ptp(differences) == 0:
         return 0.0 if differences[0] > 0 else 1.0
     error = np.std(differences, ddof=1) / np.sqrt(len(differences))
-    return float(stats.t.sf(np.mean(differences) / error, len(differences) - 1))
+    return float(special.stdtr(len(differences) - 1, -np.mean(differences) / error))
 
 
 def equivalent(differences: Float[np.ndarray, " n"], margin: float) -> bool:

@@ -40,7 +40,8 @@ def made_up(tmp_path_factory) -> Path:
         record(folder / "results", of_preset(name), steps=20 if name == "alignment" else 2)
     export(ExportOptions(out=folder / "results", to=folder / "data"))
     (folder / "measured").symlink_to(PIECES)
-    (folder / "data" / "gpu").symlink_to(DATA / "gpu")
+    for benchmarks in ("gpu", "bench"):
+        (folder / "data" / benchmarks).symlink_to(DATA / benchmarks)
     return folder / "data"
 
 
@@ -192,8 +193,9 @@ def test_numbers_of_a_benchmark_are_found_by_part_and_precision(tmp_path):
             "versions": {"jax": "0.11.2"},
         },
     }
-    (tmp_path / "gpu").mkdir()
-    (tmp_path / "gpu" / "one.json").write_text(json.dumps(figures))
+    for folder in ("gpu", "bench"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.json").write_text(json.dumps(figures))
     for what, text in {
         "gpu/one seconds part=fig10b precision=tf32 : mean": "9.5",
         "gpu/one seconds part=ed2b precision=tf32 : mean": "34,300",
@@ -202,6 +204,7 @@ def test_numbers_of_a_benchmark_are_found_by_part_and_precision(tmp_path):
             ".500 [.400, .600], 100"
         ),
         "gpu/one : title, date, jax": "a GPU, 2026-11-27, 0.11.2",
+        "bench/one seconds part=ed2b : mean": "34,300",
         "gpu/none seconds part=fig10b : mean": None,
     }.items():
         assert docs.value(what, tmp_path) == text

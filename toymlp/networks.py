@@ -186,10 +186,69 @@ def architectures(setting: Setting, aux: int | None = None) -> tuple[Architectur
     )
 
 
-class Network(nnx.Module):
-    """Hidden layers, and one linear head for each kind of logits."""
+@jax.custom_vjp
+def rounded_product(
+    rows: Float[Array, "batch width"], kernel: Float[Array, "width out"]
+) -> Float[Array, "batch out"]:
+    """rows @ kernel of the two rounded to bfloat16, summed in float32; so are its gradients.
 
-    def __init__(self, architecture: Architecture, key: Key[Array, ""]):
+    In a gradient the three factors are rounded too: rows, kernel, and what comes from above.
+    """
+    return _product_and_factors(rows, kernel)[0]
+
+
+def _product_and_factors(rows: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    factors = _rounded(rows), _rounded(kernel)
+    return _summed(*factors, (1, 0)), factors
+
+
+def _factor_gradients(factors: tuple[Array, Array], above: Array) -> tuple[Array, Array]:
+    rows, kernel = factors
+    above = _rounded(above)
+    return _summed(above, kernel, (1, 1)), _summed(rows, above, (0, 0))
+
+
+rounded_product.defvjp(_product_and_factors, _factor_gradients)
+
+
+def _rounded(array: Array) -> Array:
+    # Of a change of type and back alone XLA keeps the digits that it should have dropped.
+    return jax.lax.reduce_precision(array, 8, 7).astype(jnp.bfloat16)
+
+
+def _summed(a: Array, b: Array, over: tuple[int, int]) -> Array:
+    first, second = over
+    dimensions = (((first,), (second,)), ((), ()))
+    # The factors are what they shall be: no further digits are to be found in them.
+    return jax.lax.dot_general(
+        a,
+        b,
+        dimensions,
+        precision=jax.lax.Precision.DEFAULT,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _rounded_layer(rows: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
+    """`rounded_product` as a dense layer calls its product: with the dimensions that it sums."""
+    assert dimensions == (((1,), (0,)), ((), ()))
+    return rounded_product(rows, kernel)
+
+
+class Network(nnx.Module):
+    """Hidden layers, and one linear head for each kind of logits.
+
+    Args:
+        architecture: what it is built from.
+        key: what its parameters are drawn from.
+        rounded: whether its products are `rounded_product`.
+    """
+
+    def __init__(self, architecture: Architecture, key: Key[Array, ""], rounded: bool = False):
+        # An argument only where it is needed: otherwise a layer's own product stays.
+        given: dict[str, Any] = {"dot_general": _rounded_layer} if rounded else {}
+        multiply = rounded_product if rounded else jnp.matmul
+
         def layer(part: str, width_in: int, width_out: int) -> nnx.Linear:
             weights, biases = _initialisers(
                 architecture.initialisation, width_in, by_column=part in (CLASS_HEAD, AUX_HEAD)
@@ -201,6 +260,7 @@ class Network(nnx.Module):
                 kernel_init=weights,
                 bias_init=biases,
                 rngs=nnx.Rngs(part_key(key, part)),
+                **given,
             )
 
         def convolution(part: str, channels_in: int, channels_out: int) -> nnx.Conv:
@@ -214,9 +274,10 @@ class Network(nnx.Module):
                 kernel_init=weights,
                 bias_init=biases,
                 rngs=nnx.Rngs(part_key(key, part)),
-                conv_general_dilated=_convolution,
+                conv_general_dilated=partial(_convolution, multiply),
             )
 
+        self.multiply = multiply
         self.side = round(architecture.pixels**0.5)
         self.activation = architecture.activation
         last = architecture.pixels
@@ -252,7 +313,8 @@ class Network(nnx.Module):
         last = [flat, *self.features(flat)][-1]
         # Both heads as one product: a narrow one costs a CPU nearly as much as a wide one.
         heads = (self.class_head, self.aux_head)
-        logits = last @ jnp.concatenate([head.kernel[...] for head in heads], axis=-1)
+        kernel = jnp.concatenate([head.kernel[...] for head in heads], axis=-1)
+        logits = self.multiply(last, kernel)
         biases = [head.bias[...] for head in heads if head.bias is not None]
         if biases:
             logits += jnp.concatenate(biases)
@@ -261,14 +323,20 @@ class Network(nnx.Module):
 
 @dataclass(frozen=True)
 class Forward:
-    """`apply(params, images) -> logits` of an architecture; equal where the architectures are."""
+    """`apply(params, images) -> logits` of an architecture; equal where the fields are.
+
+    Attributes:
+        architecture: the network.
+        rounded: whether the factors of its products are rounded to bfloat16.
+    """
 
     architecture: Architecture
+    rounded: bool = False
 
     def __call__(
         self, params: Params, images: Float[Array, "*batch pixels"]
     ) -> Float[Array, "*batch outputs"]:
-        return nnx.merge(_graph(self.architecture), params)(images)
+        return nnx.merge(_graph(self.architecture, self.rounded), params)(images)
 
 
 @dataclass(frozen=True)
@@ -285,8 +353,8 @@ class HiddenActivations:
         return jnp.concatenate(activations, -1).reshape(*images.shape[:-1], -1)
 
 
-def _graph(architecture: Architecture) -> nnx.GraphDef:
-    abstract = nnx.eval_shape(lambda: Network(architecture, jax.random.key(0)))
+def _graph(architecture: Architecture, rounded: bool = False) -> nnx.GraphDef:
+    abstract = nnx.eval_shape(lambda: Network(architecture, jax.random.key(0), rounded))
     return nnx.split(abstract)[0]
 
 
@@ -375,6 +443,7 @@ def _initialisers(
 
 
 def _convolution(
+    multiply: Callable[[Array, Array], Array],
     images: Float[Array, "batch side side channels"],
     kernel: Float[Array, "height width channels out"],
     strides: Sequence[int],
@@ -399,7 +468,7 @@ def _convolution(
         for i, j in product(*map(range, window))
     ]
     flat = jnp.concatenate(patches, axis=-1).reshape(-1, math.prod(kernel.shape[:3]))
-    products = flat @ kernel.reshape(flat.shape[1], -1)
+    products = multiply(flat, kernel.reshape(flat.shape[1], -1))
     return products.reshape(len(images), len(rows), len(columns), -1)
 
 

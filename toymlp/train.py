@@ -31,6 +31,7 @@ from toymlp.settings import LOGITS, Training
 # How the factors of a training's matrix products are rounded; sums are always float32.
 Precision = Literal["float32", "tf32", "bfloat16"]
 # By it what JAX is told; left to itself, an accelerator rounds float32 factors to what it likes.
+# A CPU rounds nothing by being told: there the network does it.
 PRECISIONS: dict[Precision, str] = {
     "float32": "highest",
     "tf32": "TF32_TF32_F32",
@@ -57,8 +58,8 @@ class Context:
             been drawn; none leaves them as they are.
         student_classes: the same of every student's start.
         precision: how the factors of the matrix products of training are rounded: float32 not at
-            all, tf32 to 10 bits of mantissa (NVIDIA GPUs alone), bfloat16 to 7 (a CPU leaves them
-            as they are). Parameters, sums, imitated logits and evaluation are float32.
+            all, tf32 to 10 bits of mantissa (NVIDIA GPUs alone), bfloat16 to 7. Parameters, sums,
+            optimiser, imitated logits and evaluation are float32.
     """
 
     dataset: Dataset
@@ -268,6 +269,7 @@ def advance(
     Returns:
         The mean loss of each model, each batch's taken before its step, on the devices.
     """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
     with jax.default_matmul_precision(PRECISIONS[precision]):
         block.params, block.state, loss = _epoch(
             block.params,
@@ -277,6 +279,7 @@ def advance(
             material,
             architecture=architecture,
             mesh=mesh,
+            rounded=on_cpu and precision == "bfloat16",
         )
     return loss
 
@@ -454,7 +457,11 @@ def _start(params: Params, rows: Row, *, mesh: Mesh) -> optax.OptState:
     )
 
 
-@partial(jax.jit, static_argnames=("architecture", "mesh"), donate_argnames=("params", "state"))
+@partial(
+    jax.jit,
+    static_argnames=("architecture", "mesh", "rounded"),
+    donate_argnames=("params", "state"),
+)
 def _epoch(
     params: Params,
     state: optax.OptState,
@@ -464,9 +471,10 @@ def _epoch(
     *,
     architecture: Architecture,
     mesh: Mesh,
+    rounded: bool = False,
 ) -> tuple[Params, optax.OptState, Float[Array, " models"]]:
     """One epoch of every model: (params, state, mean loss)."""
-    apply = Forward(architecture)
+    apply = Forward(architecture, rounded)
     examples = material.inputs.shape[0]
 
     def one_model(

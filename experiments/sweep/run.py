@@ -23,7 +23,7 @@ from experiments.sweep.plan import (
     trained,
     work,
 )
-from experiments.sweep.store import VERSION, SweepStore
+from experiments.sweep.store import VERSION, SweepStore, said_precision
 from experiments.sweep.summary import (
     notes_of,
     published_rows,
@@ -42,8 +42,10 @@ from sublab.settings import flatten
 from toymlp import data
 from toymlp.checks import canonical
 from toymlp.inputs import draw_inputs
+from toymlp.measures import MEASURES
 from toymlp.settings import Setting
 from toymlp.stages import inputs_purpose
+from toymlp.train import Precision
 
 RUNS, SUMMARY, SAMPLES = "sweep_runs", "sweep_summary", "samples"
 # Raised when a summary of the same records comes to say other things.
@@ -83,6 +85,9 @@ class RunOptions:
     group: int | None = None
     """Runs trained together; by default 4 on a CPU, 20 on an accelerator. Changes no number, but
     for rounding."""
+    precision: Precision = "float32"
+    """How the factors of the products of training are rounded: float32 (not at all), bfloat16, or
+    tf32 (NVIDIA GPUs alone). Sums, parameters and evaluation are float32; records say which."""
     memory: float | None = None
     """GB that a population may take; by default half of the free memory, or most of a GPU's."""
 
@@ -257,12 +262,35 @@ def _read(options: SweepOptions) -> _Job:
     if options.workers is not None:
         executors.check_workers(options.workers)
     check_seed(options.seed)
+    _check_precision(options.precision, sweep)
     names = dict.fromkeys(point.setting.dataset for point in sweep.points)
     datasets = {name: data.load(name, data_dir=options.data_dir, say=say) for name in names}
     sweep = _canonical(sweep, datasets)
     digests = {name: dataset.sha256 for name, dataset in datasets.items()}
-    store = SweepStore(options.out, options.seed, digests, read_only=options.dry_run)
+    store = SweepStore(
+        options.out,
+        options.seed,
+        digests,
+        read_only=options.dry_run,
+        precision=options.precision,
+    )
     return _Job(options, sweep, runs, datasets, store)
+
+
+def _check_precision(precision: Precision, sweep: Sweep) -> None:
+    if precision == "float32":
+        return
+    following = [name for name in sweep.measure if MEASURES[name].follows]
+    if following:
+        raise InputError(
+            f"precision {precision}: the measurement {following[0]} follows training step by step, "
+            f"in float32; leave it or --precision out"
+        )
+    if precision == "tf32" and population_mesh().devices.flat[0].platform != "gpu":
+        raise InputError(
+            "precision tf32: NVIDIA GPUs alone have it, and JAX sees none here; on a CPU there are "
+            "float32 and bfloat16"
+        )
 
 
 def _canonical(sweep: Sweep, datasets: dict[str, data.Dataset]) -> Sweep:
@@ -352,7 +380,9 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
         def task(population: Population) -> executors.QueuedTask:
             def make() -> tuple[Any, ...]:
                 given = _task(job, population)
-                return (given, report_of(population)) if local else (given,)
+                if not local:
+                    return (given,)
+                return given, report_of(population), job.datasets[population.setting.dataset]
 
             needed = frozenset(makers[model] for model in population.models if model in makers)
             return executors.QueuedTask(population, needed, make)
@@ -381,7 +411,9 @@ def _task(job: _Job, population: Population) -> Task:
         }
         ready = [wanted for wanted in ready if wanted in students]
     present = replace(population, wanted=tuple(ready))
-    return Task(present, job.options.seed, source, models, students, job.keep)
+    return Task(
+        present, job.options.seed, source, models, students, job.keep, job.options.precision
+    )
 
 
 def _pool(options: SweepOptions) -> AbstractContextManager[executors.Pool]:
@@ -407,6 +439,9 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
     )
     config = summary_config(sweep, job.images, job.runs, options.seed)
     config |= {"version": VERSION, "summary_version": SUMMARY_VERSION, records.DERIVED: True}
+    config |= said_precision(options.precision)
+    if options.precision != "float32":
+        config["shared"] = [*config["shared"], f"products in {options.precision}"]
     if options.set:
         # A preset with other settings is another experiment under the same name.
         config["changes"] = list(options.set)
@@ -417,6 +452,7 @@ def _summarise(job: _Job, table: pl.DataFrame, long: pl.DataFrame) -> records.Re
     used = [
         job.store.folder(wanted).name for wanted in job.wanted if job.store.row(wanted) is not None
     ]
+    rows_config |= said_precision(options.precision)
     rows_config |= {"experiment": RUNS, "records": used, "measure": list(sweep.measure)}
     wide = records.find_or_make(options.out, RUNS, rows_config, lambda: (table, made), say)
     summary = summary_table(sweep, long)

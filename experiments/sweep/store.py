@@ -23,6 +23,7 @@ from theory.passes import Params
 from toymlp.measures import MEASURES, Column, columns_of
 from toymlp.settings import Setting, whole
 from toymlp.stages import StageSetting, TrainedModel, stage_of
+from toymlp.train import Precision
 
 STUDENTS, _MODELS = "sweep", "models"
 _FILE = "model.safetensors"
@@ -38,13 +39,20 @@ class SweepStore:
         seed: base seed.
         data_sha256: digest of every data set, by its name.
         read_only: whether what is damaged is left where it is.
+        precision: of the products of training.
     """
 
     def __init__(
-        self, out: Path, seed: int, data_sha256: Mapping[str, str], read_only: bool = False
+        self,
+        out: Path,
+        seed: int,
+        data_sha256: Mapping[str, str],
+        read_only: bool = False,
+        precision: Precision = "float32",
     ):
         self.out, self.seed, self.data_sha256 = out, seed, dict(data_sha256)
         self.read_only = read_only
+        self.precision: Precision = precision
         # Rows of the tables, without models; None of what is not there.
         self._rows: dict[Wanted, dict[str, Any] | None] = {}
 
@@ -58,7 +66,7 @@ class SweepStore:
             "run": run,
             "seed": self.seed,
             "data_sha256": self.data_sha256[setting.dataset],
-        }
+        } | said_precision(self.precision)
 
     def folder(self, wanted: Wanted) -> Path:
         """Where its record lies, or would."""
@@ -157,7 +165,8 @@ class SweepStore:
             columns = dict.fromkeys(values, pl.Float64)
             return pl.DataFrame([dict(values)], schema=columns)
         settings = {name: records.cell(value) for name, value in flatten(setting).items()}
-        row = settings | {"seed": self.seed, "run": run} | dict(values)
+        row = settings | {"seed": self.seed, "run": run}
+        row |= said_precision(self.precision) | dict(values)
         for columns in measured.values():
             row |= columns
         types = {name: column_type(about) for name, about in columns_of(list(measured)).items()}
@@ -167,6 +176,11 @@ class SweepStore:
         if isinstance(wanted[0], Setting):
             return self.out, STUDENTS
         return self.out / _MODELS, stage_of(wanted[0])
+
+
+def said_precision(precision: Precision) -> dict[str, str]:
+    """What a config and a table say of a precision: nothing of float32, which all had at first."""
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def column_type(about: Column) -> Any:

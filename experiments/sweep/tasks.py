@@ -29,7 +29,7 @@ from toymlp.stages import (
     students,
     teachers,
 )
-from toymlp.train import Context
+from toymlp.train import Context, Precision
 
 Report = Callable[[int, str], None]
 
@@ -60,6 +60,7 @@ class Task:
         models: teachers and clones that its students need.
         students: parameters and last loss of the students that were kept, for measurements.
         keep: whether the students' parameters are wanted.
+        precision: of the products of training.
     """
 
     population: Population
@@ -68,6 +69,7 @@ class Task:
     models: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
     students: Mapping[Wanted, TrainedModel] = field(default_factory=dict)
     keep: bool = False
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,15 @@ class Result:
 
 
 @exact()
-def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
+def run_task(
+    task: Task, report: Report = lambda done, what: None, dataset: data.Dataset | None = None
+) -> Result:
     """Does a task; where something fails, in halves, so that one setting costs no other.
+
+    Args:
+        task: what to do.
+        report: called with what has been trained.
+        dataset: the task's data, where they are in memory; a worker of its own reads them.
 
     Raises:
         InputError: the worker's data are missing, or not those of the sweep.
@@ -101,7 +110,8 @@ def run_task(task: Task, report: Report = lambda done, what: None) -> Result:
         return Result({}, {}, {}, {})
     release_programs()
     start = time.monotonic()
-    dataset = _dataset(task.source)
+    if dataset is None:
+        dataset = _dataset(task.source)
     result = _halving(task, dataset, report)
     made = provenance(
         wall_seconds=time.monotonic() - start,
@@ -150,7 +160,7 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
 def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
     population = task.population
     kept = data.keep_classes(dataset, population.setting.classes)
-    context = Context(kept, task.seed, population_mesh(), report)
+    context = Context(kept, task.seed, population_mesh(), report, precision=task.precision)
     if population.stage == "teachers":
         return _of_models(teachers(_settings(population.wanted, TeacherSetting), context))
     if population.stage == "clones":

@@ -397,3 +397,51 @@ def test_a_network_has_the_arithmetic_that_it_says(network):
 
     spent = product_operations(jax.make_jaxpr(jax.grad(total))(params, images))
     assert spent == 5 * network.gradient_operations
+
+
+def _bfloat16(array):
+    """Rounded to eight significant bits, ties to even, by hand."""
+    bits = np.asarray(array, np.float32).view(np.uint32).astype(np.uint64)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    return (bits.astype(np.uint32) & 0xFFFF0000).view(np.float32).astype(np.float64)
+
+
+def test_a_rounded_product_and_its_gradients_are_of_factors_with_eight_bits():
+    random = np.random.default_rng(0)
+    x, w, above = (random.normal(size=s).astype(np.float32) for s in ((9, 64), (64, 8), (9, 8)))
+
+    @jax.jit
+    def of(x, w, above):
+        out, back = jax.vjp(networks.rounded_product, x, w)
+        return out, *back(above)
+
+    a, b, c = map(_bfloat16, (x, w, above))
+    for ours, wanted, exact in zip(
+        of(x, w, above),
+        (a @ b, c @ b.T, a.T @ c),
+        (x @ w, above @ w.T, x.T @ above),
+        strict=True,
+    ):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, wanted, atol=1e-4)
+        assert np.max(np.abs(ours - exact)) > 1e-3
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_a_rounded_network_rounds_every_product_and_nothing_else_does(network):
+    architecture = replace(NETWORK, network=network, hidden=NETWORK.hidden[-1:])
+    params = any_params(architecture)
+
+    def products(rounded):
+        program = jax.make_jaxpr(networks.Forward(architecture, rounded))(params, IMAGES)
+        return str(program).count("reduce_precision"), seen(
+            networks.Forward(architecture, rounded), params
+        )
+
+    layers = len(architecture.parts) - 1
+    plain, exact = products(rounded=False)
+    rounding, rounded = products(rounded=True)
+    # Two factors each, the two heads being one product.
+    assert (plain, rounding) == (0, 2 * layers)
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.05

@@ -402,3 +402,24 @@ def test_the_precision_of_training_is_what_its_products_ask_for(context, labelle
         trained = replace(context, precision=precision)
         fit(NETWORK, [learner(0, epochs=1)], lambda _: labelled, trained, "learners")
     assert asked == ["highest", "TF32_TF32_F32", "BF16_BF16_F32"]
+
+
+def test_on_a_cpu_training_in_bfloat16_rounds_and_stays_near(context, labelled, seven):
+    rounded = learnt([learner(0), learner(1)], labelled, replace(context, precision="bfloat16"))
+    for run, (model, exact) in enumerate(zip(rounded, seven[:2], strict=True)):
+        start = DRAWS.reference(1.0, run)
+        ways = [
+            np.concatenate(
+                [
+                    np.ravel(after - before)
+                    for after, before in zip(
+                        jax.tree.leaves(trained.params), jax.tree.leaves(start), strict=True
+                    )
+                ]
+            )
+            for trained in (model, exact)
+        ]
+        assert 1e-4 < np.linalg.norm(ways[0] - ways[1]) / np.linalg.norm(ways[1]) < 0.3
+        assert model.loss == pytest.approx(exact.loss, rel=0.15)
+        assert model.loss != exact.loss
+        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.params))

@@ -45,8 +45,8 @@ def condition_of(setting: Setting) -> str:
 def tasks_that_give(accuracy: Accuracy):
     """`run_task`, with given accuracies in place of training."""
 
-    def run_task(task: Task, report) -> Result:
-        del report
+    def run_task(task: Task, *rest) -> Result:
+        del rest
         model = TrainedModel({"class_head": {"kernel": np.zeros((2, 2), np.float32)}}, 0.1)
         wanted = task.population.wanted
         if task.population.stage != "students":
@@ -155,10 +155,10 @@ def test_a_run_that_is_missing_is_missing_in_its_own_condition_alone(
 ):
     give = tasks_that_give(as_published)
 
-    def failing(task: Task, report) -> Result:
+    def failing(task: Task, *rest) -> Result:
         if task.population.stage == "students" and (task.population.wanted[0][1] == 0):
             raise MemoryError("nothing left")
-        return give(task, report)
+        return give(task, *rest)
 
     monkeypatch.setattr(sweep_run, "run_task", failing)
     assert mnist(tmp_path, "--runs", "10", "--group", "1") == 1

@@ -19,6 +19,7 @@ from experiments.sweep.run import SweepOptions
 from figures import sweep as figures_sweep
 from figures.spec import runs_in_words
 from sublab import records
+from sublab.errors import InputError
 from sublab.settings import build, flatten
 from tests.experiments.sweep.small import (
     BASE,
@@ -295,11 +296,11 @@ def test_the_process_that_runs_a_sweep_does_not_hold_its_models(tmp_path, monkey
     stores: list[store.SweepStore] = []
     living: list[int] = []
 
-    def watched(task, report):
+    def watched(task, *rest):
         gc.collect()
         # What the task before gave may still be in somebody's hands.
         living.append(sum(ref() is not None for refs in seen[:-1] for ref in refs))
-        result = tasks.run_task(task, report)
+        result = tasks.run_task(task, *rest)
         seen.append([weakref.ref(model) for model in result.models.values()])
         return result
 
@@ -403,11 +404,11 @@ def test_a_sweep_that_was_interrupted_goes_on_from_what_was_recorded(
 ):
     done = []
 
-    def interrupted(task, report):
+    def interrupted(task, *rest):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(task)
-        return tasks.run_task(task, report)
+        return tasks.run_task(task, *rest)
 
     monkeypatch.setattr(sweep_run, "run_task", interrupted)
     words = ["sweep", str(file_of(tmp_path)), "--runs", "3", "--group", "1"]
@@ -564,3 +565,32 @@ def test_a_worker_with_other_data_is_refused(tmp_path, monkeypatch, digits):
     todo, _ = sweep_run._todo(job)
     with pytest.raises(sweep_run.data.DatasetUnavailableError, match="not the sweep's"):
         tasks.run_task(sweep_run._task(job, todo[0]))
+
+
+def test_a_precision_is_another_record_that_says_so_and_float32_says_nothing(tmp_path):
+    exact = sweep(tmp_path, ONE, runs=1)
+    before = folders(tmp_path / "out", "sweep")
+    rounded = sweep(tmp_path, ONE, runs=1, precision="bfloat16")
+    table = students_of(tmp_path / "out")
+    assert sorted(table["precision"].to_list(), key=str) == [None, "bfloat16"]
+    assert before < folders(tmp_path / "out", "sweep")
+    assert len(folders(tmp_path / "out", "models/teachers")) == 2
+    losses = [one.table["final_loss"][0] for one in (exact, rounded)]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
+    configs = [one.summary.config for one in (exact, rounded)]
+    assert "precision" not in configs[0]
+    assert configs[1]["precision"] == "bfloat16"
+    assert configs[1]["shared"] == [*configs[0]["shared"], "products in bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("text", "precision", "reason"),
+    [
+        (ONE, "tf32", "NVIDIA GPUs alone"),
+        (f'measure = ["alignment"]\n{ONE}', "bfloat16", "follows training step by step"),
+    ],
+)
+def test_a_precision_that_cannot_be_had_is_refused(tmp_path, text, precision, reason):
+    with pytest.raises(InputError, match=reason):
+        sweep(tmp_path, text, precision=precision)
+    assert not (tmp_path / "out").exists()

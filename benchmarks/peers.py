@@ -1,0 +1,299 @@
+"""Whole commands beside plain PyTorch programs that do the same: `python -m benchmarks.peers`.
+
+Two comparisons, each of whole processes, from the start of Python to the last line printed:
+
+* the paper's six conditions: `sublab mnist` beside `benchmarks/pytorch_population.py`, for some
+  numbers of runs and of cores;
+* a sweep over m and steps, fresh noise at each step, squared error: `sublab sweep` beside
+  `benchmarks/pytorch_run.py`, which is one process a run, one process a core at a time.
+
+The two take turns, and which is first alternates, so that what else a machine does meets both.
+Given are wall time and processor time, and the ratio of each pair: its median, least and most.
+On a machine that is not idle the processor times tell more. No program of ours is compiled
+beforehand; PyTorch's programs are given the images as one array, which costs them no decoding.
+
+PyTorch is no dependency of the project: it lies in an environment of its own, which `make bench`
+makes and which --python names.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from sublab.console import say
+from sublab.devices import cores
+from sublab.errors import InputError
+from sublab.machine import provenance
+from toymlp import data
+
+_HERE = Path(__file__).resolve().parent
+# The grid of the sweep: auxiliary logits, and steps of the student.
+AUX = (1, 2, 3, 5, 10, 20, 50, 100)
+STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+
+@dataclass(frozen=True)
+class PeersBenchmark:
+    """Wall and processor time of whole commands, beside plain PyTorch programs."""
+
+    python: Path = _HERE.parent / ".venv-peers" / "bin" / "python"
+    """A Python that has PyTorch and NumPy."""
+    runs: tuple[int, ...] = (4, 20)
+    """Numbers of runs of the paper's experiment."""
+    cores: tuple[int, ...] = (1, cores())
+    """Numbers of cores to work on."""
+    pairs: int = 3
+    """Times that each comparison is made."""
+    sweep_runs: int = 4
+    """Runs of every point of the sweep over m and steps; 0 leaves it out."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also write the figures to this file; comparisons that are there already are kept."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a command took.
+
+    Attributes:
+        wall: from start to end.
+        processor: of all its threads.
+    """
+
+    wall: float
+    processor: float
+
+
+def main(options: PeersBenchmark) -> None:
+    """Measures, prints a line for each comparison, and writes the figures where asked.
+
+    Raises:
+        InputError: there is no Python with PyTorch where `options.python` says.
+    """
+    torch = check_torch(options.python)
+    figures: dict[str, Any] = {}
+    if options.json is not None and options.json.exists():
+        figures = json.loads(options.json.read_text())
+    figures |= {"size": "full", "torch": torch}
+    dataset = data.load("mnist", say=say)
+    begun = time.monotonic()
+
+    def keep(name: str, part: dict[str, Any]) -> None:
+        figures[name] = part
+        figures["made_by"] = provenance(
+            wall_seconds=time.monotonic() - begun,
+            data_sha256=dataset.sha256,
+            data_origin=dataset.name,
+        )
+        say(line_of(name, part))
+        if options.json is not None:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images.npz"
+        parts = ("train_images", "train_labels", "test_images", "test_labels")
+        np.savez(images, **{part: getattr(dataset, part) for part in parts})
+        for runs, count in product(dict.fromkeys(options.runs), dict.fromkeys(options.cores)):
+            theirs = _plain(options.python, "pytorch_population.py", images, runs)
+            name = f"mnist, {runs} runs, {count} core{'s' if count > 1 else ''}"
+            keep(
+                name,
+                compared(_sublab("mnist", "--runs", runs), theirs, range(count), options.pairs),
+            )
+        if options.sweep_runs:
+            keep("sweep", _sweep(options, images, Path(folder)))
+
+
+def check_torch(python: Path) -> str:
+    """The version of PyTorch that a Python has.
+
+    Raises:
+        InputError: there is none, and how to get it.
+    """
+    try:
+        done = subprocess.run(
+            [python, "-c", "import numpy, torch; print(torch.__version__)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        raise InputError(
+            f"{python} has no PyTorch to compare with; make an environment that has it "
+            f"(python3 -m venv .venv-peers && .venv-peers/bin/pip install torch numpy), or name "
+            f"one: --python PATH"
+        ) from None
+    return done.stdout.strip()
+
+
+def compared(
+    ours: Sequence[str], theirs: Sequence[str], on: Collection[int], pairs: int
+) -> dict[str, Any]:
+    """Times two commands that take turns.
+
+    Args:
+        ours: a command that gets `--out` and a new folder.
+        theirs: the other command.
+        on: places of the cores that they may use, among those of this process.
+        pairs: times that each is run.
+    """
+    taken: dict[str, list[Seconds]] = {"ours": [], "theirs": []}
+    for pair in range(pairs):
+        for who in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
+            with tempfile.TemporaryDirectory() as out:
+                command = [*ours, "--out", out] if who == "ours" else theirs
+                taken[who].append(timed(command, on))
+            say(f"pair {pair + 1}: {who}: {taken[who][-1].wall:.0f} s")
+    return {
+        kind: {
+            who: {"median": median(asdict(one)[kind] for one in times)}
+            for who, times in taken.items()
+        }
+        | {"ratio": _spread(_ratios(taken["ours"], taken["theirs"], kind))}
+        for kind in ("wall", "processor")
+    }
+
+
+def timed(command: Sequence[str], on: Collection[int]) -> Seconds:
+    """Runs a command to its end on some cores.
+
+    Raises:
+        InputError: it failed; what it said last.
+    """
+    with tempfile.TemporaryFile() as said:
+        start = time.perf_counter()
+        process = _start(command, on, said)
+        # Its own threads and children alone, unlike what the process has waited for in all.
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        # 1 says that a verdict does not hold, as by chance with few runs.
+        if process.returncode not in (0, 1):
+            said.seek(0)
+            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise InputError(f"{' '.join(command[:4])} ... failed: {' '.join(last)}")
+    return Seconds(wall, used.ru_utime + used.ru_stime)
+
+
+def _start(command: Sequence[str], on: Collection[int], said: Any) -> subprocess.Popen[bytes]:
+    mine = sorted(os.sched_getaffinity(0))
+    # A process inherits the cores of what starts it.
+    limit = f"import os; os.sched_setaffinity(0, {[mine[place] for place in on]})"
+    begin = f"import sys; {limit}; os.execv(sys.argv[1], sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", begin, *command],
+        stdout=said,
+        stderr=said,
+        cwd=_HERE.parent,
+        # No program of ours is there from before, and none is left for the next.
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+    )
+
+
+def _sweep(options: PeersBenchmark, images: Path, folder: Path) -> dict[str, Any]:
+    """Runs an hour of a sweep over m and steps, ours and theirs, on all cores.
+
+    Theirs is the mean over points of the grid that lie apart, as many processes at a time as there
+    are cores, each on its own.
+    """
+    path = folder / "grid.toml"
+    path.write_text(
+        'base.student = { loss = "squared_error", inputs.count = 1024, inputs.fresh = true }\n'
+        f"[grid]\nmodel.aux = {list(AUX)}\nstudent.epochs = {list(STEPS)}\n"
+    )
+    points = [(aux, steps) for aux, steps in zip(AUX, (*STEPS[::2], *STEPS[1::2]), strict=False)]
+    places = range(len(os.sched_getaffinity(0)))
+    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for pair in range(options.pairs):
+        for who in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
+            with tempfile.TemporaryDirectory() as out:
+                if who == "ours":
+                    command = _sublab("sweep", str(path), "--runs", options.sweep_runs)
+                    seconds = timed([*command, "--out", out], places).wall
+                    done = len(AUX) * len(STEPS) * options.sweep_runs
+                else:
+                    seconds, done = _side_by_side(options.python, images, points, places)
+            rates[who].append(3600 * done / seconds)
+            say(f"pair {pair + 1}: {who}: {rates[who][-1]:.0f} runs an hour")
+    ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
+    return {
+        "points": len(AUX) * len(STEPS),
+        "runs_an_hour": {who: median(of) for who, of in rates.items()},
+        "ratio": _spread(ratios),
+    }
+
+
+def _side_by_side(
+    python: Path, images: Path, points: Sequence[tuple[int, int]], places: Collection[int]
+) -> tuple[float, int]:
+    """Seconds of one process a point, one process a core at a time, and how many there were.
+
+    Raises:
+        InputError: a process failed.
+    """
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(places)) as pool:
+        free = list(places)
+
+        def one(point: tuple[int, int]) -> None:
+            place = free.pop()
+            timed(_plain(python, "pytorch_run.py", images, *point, 0), [place])
+            free.append(place)
+
+        list(pool.map(one, points))
+    return time.perf_counter() - start, len(points)
+
+
+def _sublab(*words: Any) -> list[str]:
+    return [sys.executable, "-m", "experiments.cli", *map(str, words)]
+
+
+def _plain(python: Path, program: str, *words: Any) -> list[str]:
+    return [str(python), str(_HERE / program), *map(str, words)]
+
+
+def _ratios(ours: Sequence[Seconds], theirs: Sequence[Seconds], kind: str) -> list[float]:
+    pairs = zip(ours, theirs, strict=True)
+    return [asdict(other)[kind] / asdict(own)[kind] for own, other in pairs]
+
+
+def _spread(ratios: Sequence[float]) -> dict[str, Any]:
+    return {"median": median(ratios), "least": min(ratios), "most": max(ratios), "n": len(ratios)}
+
+
+def line_of(name: str, part: dict[str, Any]) -> str:
+    """A comparison in one line."""
+    texts = []
+    for kind in ("wall", "processor"):
+        if kind in part:
+            ratio = part[kind]["ratio"]
+            ours, theirs = (part[kind][who]["median"] for who in ("ours", "theirs"))
+            texts.append(f"{kind} {ours:.0f} s beside {theirs:.0f} s, {_ratio_text(ratio)}")
+    if "runs_an_hour" in part:
+        ours, theirs = (part["runs_an_hour"][who] for who in ("ours", "theirs"))
+        texts.append(f"{ours:,.0f} runs an hour beside {theirs:,.0f}, {_ratio_text(part['ratio'])}")
+    return f"{name}: {'; '.join(texts)}"
+
+
+def _ratio_text(ratio: dict[str, Any]) -> str:
+    return f"{ratio['median']:.2f} times ({ratio['least']:.2f} to {ratio['most']:.2f})"
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(PeersBenchmark))
+    except InputError as error:
+        print(f"benchmarks.peers: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,84 @@
+"""Claims about `benchmarks/peers.py` and `benchmarks/timetable.py`, on commands that do little."""
+
+import sys
+import time
+
+import pytest
+
+from benchmarks import peers, timetable
+from sublab.errors import InputError
+
+
+def python(program):
+    return [sys.executable, "-S", "-c", program]
+
+
+def test_a_command_is_timed_with_its_own_threads_alone_and_on_the_cores_that_it_may_use():
+    busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    seconds = peers.timed(python(busy), [0])
+    assert seconds.processor >= 0.3
+    # On one core no process has more processor time than there was time, up to the clock's steps.
+    assert seconds.wall >= seconds.processor - 0.1
+    idle = peers.timed(python("import time; time.sleep(0.3)"), [0])
+    assert idle.wall >= 0.3 > idle.processor
+    count = "import os, sys; sys.exit(0 if len(os.sched_getaffinity(0)) == 1 else 7)"
+    peers.timed(python(count), [0])
+
+
+def test_a_command_that_fails_is_said_with_its_last_line_but_a_verdict_is_no_failure():
+    peers.timed(python("raise SystemExit(1)"), [0])
+    with pytest.raises(InputError, match="failed: no such thing"):
+        peers.timed(python("import sys; print('no such thing'); sys.exit(2)"), [0])
+
+
+def test_commands_take_turns_and_every_pair_has_a_ratio(monkeypatch):
+    calls = []
+
+    def timed(command, on):
+        who = "ours" if "--out" in command else "theirs"
+        calls.append(who)
+        wall = {"ours": 2.0, "theirs": (6.0, 4.0, 10.0)[calls.count("theirs") - 1]}[who]
+        return peers.Seconds(wall, 2 * wall)
+
+    monkeypatch.setattr(peers, "timed", timed)
+    part = peers.compared(["ours"], ["theirs"], [0], 3)
+    assert calls == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert part["wall"]["ratio"] == {"median": 3.0, "least": 2.0, "most": 5.0, "n": 3}
+    assert part["processor"]["theirs"] == {"median": 12.0}
+    assert peers.line_of("mnist", part) == (
+        "mnist: wall 2 s beside 6 s, 3.00 times (2.00 to 5.00); "
+        "processor 4 s beside 12 s, 3.00 times (2.00 to 5.00)"
+    )
+
+
+def test_where_pytorch_is_missing_it_is_said_how_to_get_it(tmp_path):
+    with pytest.raises(InputError, match=r"pip install torch.*--python PATH"):
+        peers.check_torch(tmp_path / "python")
+
+
+def test_a_part_has_the_time_that_no_part_inside_it_has():
+    clock = timetable.Clock()
+    inner = clock.timed("inner", lambda: time.sleep(0.2))
+
+    def both():
+        time.sleep(0.1)
+        inner()
+        time.sleep(0.1)
+        # The shorter event is inside the longer one.
+        clock.ended("compile", 0.02)
+        clock.ended("compile", 0.05)
+
+    clock.timed("outer", both)()
+    clock.begin("rest")
+    spent = {part: seconds["wall"] for part, seconds in clock.spent.items()}
+    assert spent["inner"] >= 0.2
+    assert spent["compile"] == pytest.approx(0.05)
+    assert 0.15 <= spent["outer"] < 0.5
+    assert all(seconds["processor"] > -0.05 for seconds in clock.spent.values())
+    assert spent["rest"] < 0.1
+
+
+def test_every_function_that_stands_for_a_part_is_there():
+    for places in timetable.PARTS.values():
+        for place in places:
+            assert callable(timetable.found(place)[2])
