@@ -1,7 +1,8 @@
 """Claims about README.md: its commands are commands, its examples run, what it names is there.
 
-Commands of `sublab` run in the test's own process, at smoke size; those that compute for minutes,
-and those of make, are slow.
+Commands of `sublab` run in the test's own process, at smoke size. Those that compute for minutes
+are run where they are tested, as they stand here: `verify` by tests/experiments/test_cli.py in
+processes of its own, `llm` by tests/experiments/llm/test_llm.py. Those of make are slow.
 """
 
 import os
@@ -36,13 +37,12 @@ def smoke(command: str, out: Path) -> list[str]:
     words = shlex.split(command)
     for flag, value in (
         ("--runs", "2"),
-        ("--instances", "60"),
         ("--out", str(out)),
         ("--to", str(out / "report.html" if words[0] == "report" else out / "tables")),
     ):
         if flag in words:
             words[words.index(flag) + 1] = value
-    if words[0] in ("mnist", "sweep", "llm"):
+    if words[0] in ("mnist", "sweep"):
         words += ["--size", "smoke"]
     if words[0] == "results":
         words += ["--smoke"]
@@ -73,19 +73,6 @@ def test_the_commands_run_one_after_the_other(tmp_path, capsys):
     assert (tmp_path / "report.html").exists()
     # The table of `sublab mnist` as the README shows it; the other is another experiment.
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"fig10b.csv", "fig10b.json"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in OURS if c.startswith(HEAVY)])
-def test_a_command_of_minutes_runs(command, tmp_path):
-    # In small, nothing is transmitted between language models, and the command says so with 1.
-    fine = (0, 1) if command.startswith("llm") else (0,)
-    assert cli.main(smoke(command, tmp_path)) in fine
-    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    if command.startswith("verify"):
-        assert len(drawn) == 4
-    else:
-        assert any(name.startswith("llm_numbers_") for name in drawn)
 
 
 @pytest.fixture

@@ -466,13 +466,19 @@ def test_command_writes_records_draws_and_does_nothing_twice(out, words, capsys,
     check_command(out, words, COMMANDS[words], capsys)
 
 
+@pytest.fixture(scope="module")
+def full_out(tmp_path_factory):
+    """Another, at the size of the embedded model; one command trains for those after it, too."""
+    return tmp_path_factory.mktemp("full")
+
+
 @pytest.mark.slow
 @every_command
-def test_command_does_so_at_the_embedded_models_own_size(tmp_path, words, capsys):
+def test_command_does_so_at_the_embedded_models_own_size(full_out, words, capsys):
     # Smoke size as a user has it, with nothing smaller than it says.
     start = words.index(SMALL[0])
     as_given = (*words[:start], "--size", "smoke", *words[start + len(SMALL) :])
-    check_command(tmp_path, as_given, COMMANDS[words], capsys)
+    check_command(full_out, as_given, COMMANDS[words], capsys)
 
 
 def check_command(out, words, kinds, capsys):
