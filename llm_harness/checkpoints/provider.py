@@ -55,7 +55,7 @@ class Checkpoint(DecoderProvider):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return super().abilities | {"text"}
+        return super().abilities | frozenset[Ability](["text"])
 
     @property
     def relations(self) -> dict[str, Any]:
