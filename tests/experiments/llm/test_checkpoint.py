@@ -170,17 +170,18 @@ EXPERIMENTS = ("llm_theory_scores", "llm_theory_steps", "llm_theory_account")
 def test_theory_runs_on_it_and_a_kill_costs_one_stage(folder, whole, capsys, monkeypatch):
     """On the reference that is there; killed whenever a second thing is measured."""
     given = ["llm", "theory", "--model", str(folder), "--out", str(whole), *SMALL, *THEORY]
-    left = 0
+    left, made = 0, []
 
     def counted(self, what, key, make, measured=Stages.measured):
-        def at_most_one(told):
+        def while_any_is_left(told):
             nonlocal left
             if left == 0:
                 raise KeyboardInterrupt
             left -= 1
+            made.append((what, str(key)))
             return make(told)
 
-        return measured(self, what, key, at_most_one)
+        return measured(self, what, key, while_any_is_left)
 
     monkeypatch.setattr(Stages, "measured", counted)
     status, kills = 130, 0
@@ -191,8 +192,12 @@ def test_theory_runs_on_it_and_a_kill_costs_one_stage(folder, whole, capsys, mon
         kills += status == 130
         assert kills < 40
     assert status == 0
-    # At the last of 4 sets of lists, at the alignment of 2 teachers, and at 2 accounts.
-    assert kills == 5
+    # Killed at each but the first 20, and nothing is made twice.
+    assert kills == len(made) - 20 > 3
+    assert len(set(made)) == len(made)
+    assert {what.split(" ")[0] for what, _ in made} == {
+        *("preconditioner", "direction", "scores", "alignment", "account")
+    }
     tables = {name: records.read_all(whole, name)[0].table for name in EXPERIMENTS}
     steps = tables["llm_theory_steps"]
     assert steps["steps"].to_list() == [1, 3]
