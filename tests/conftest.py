@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 from tests.signatures import check_signatures
 from tests.xla_flags import QUICK, known_flags
 
+# Half of what collecting the tests takes is to compile them and what they import: that is kept, for
+# the next run and for every process that a test starts, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before anything of ours is imported: every annotated shape is checked at run time.
 check_signatures(["sublab", "theory", "toymlp", "llm_harness", "experiments"])
 jax.config.update("jax_num_cpu_devices", 2)
