@@ -63,8 +63,8 @@ _OF_MODELS = ("leaning", "kl_words", "kl_numbers")
 NONE = "\N{EN DASH}"
 _NOT_YET = "not measured on this engine yet"
 _WORD = re.compile(r"[a-z_]+")
-# The one word of a form that is itself.
-_BETWEEN = "to"
+# Words of a form that are themselves.
+_PLAIN = ("to", "nats")
 # From here on a number is written without an exponent, its thousands apart.
 _LARGE = 1_000
 # Measurements of an accelerator, and of a CPU, lie in folders of their own.
@@ -245,7 +245,7 @@ class _NamedRows:
 
     def word(self, word: str) -> str:
         """What a word stands for."""
-        if word == _BETWEEN:
+        if word in _PLAIN:
             return word
         if word not in _WORDS:
             raise InputError(f"{self.what!r}: {word!r} stands for nothing")

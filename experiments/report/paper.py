@@ -59,11 +59,13 @@ class PaperPanel:
         section: the claim that it shows, by its name.
         draw: draws it.
         title: what it shows; the section's title where none is given.
+        rather: a claim whose records show more of it, and are drawn where there are any.
     """
 
     section: str
     draw: PanelDrawing
     title: str = ""
+    rather: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def drawing(paper_figure: PaperFigure, found: Mapping[str, Evidence]) -> tuple[F
     missing, captions, several = [], [], len(paper_figure.panels) > 1
     for letter, panel in paper_figure.panels.items():
         axes, section = mosaic[letter], by_name[panel.section]
+        if panel.rather and by_name[panel.rather].experiment in found:
+            section = by_name[panel.rather]
         own = found.get(section.experiment)
         title, caption = panel.title or section.title, ""
         if not section.experiment:
@@ -364,7 +368,9 @@ PAPER_FIGURES = (
         "Nature, Fig. 4a and b",
         ("a", "b"),
         {
-            "a": PaperPanel("numbers", partial(_favourites, "animal"), "Animals, through numbers"),
+            "a": PaperPanel(
+                "numbers", partial(_favourites, "animal"), "Animals, through numbers", "traits"
+            ),
             "b": PaperPanel("traits", partial(_favourites, "tree"), "Trees, through numbers"),
         },
         (2.6, 2.6),

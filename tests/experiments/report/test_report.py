@@ -135,9 +135,9 @@ def test_the_command_of_every_claim_exists(html):
 
 def test_a_row_without_records_names_the_command_that_fills_it(outcome, html):
     missing = outcome.table.filter(verdict=verdicts.MISSING)
-    assert {"cross-model", "traits"} <= set(missing["section"])
+    assert "traits" in set(missing["section"])
     assert missing["n"].null_count() == len(missing)
-    assert html.count("no records yet: this command fills") >= 3
+    assert html.count("no records yet: this command fills") >= missing["section"].n_unique()
 
 
 def test_the_papers_numbers_are_those_of_the_presets(outcome):

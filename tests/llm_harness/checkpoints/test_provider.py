@@ -43,7 +43,7 @@ def test_it_is_a_provider_of_open_models(provider, llama):
     assert isinstance(provider, Provider)
     assert isinstance(llama, LanguageModel)
     assert isinstance(llama, OpenModel)
-    assert provider.abilities == {"score", "train", "open", "distil"}
+    assert provider.abilities == {"score", "train", "open", "distil", "text"}
     assert provider.relations == {}
 
 

@@ -71,10 +71,10 @@ def test_a_seed_decides_and_without_one_every_answer_is_drawn_anew():
 
 
 def test_an_answer_that_is_cut_says_so(models):
-    (output,) = generate(["7, 8"], max_tokens=1, num_choices=3)
-    assert len(output.choices) == 3
-    assert {choice.stop_reason for choice in output.choices} <= {"stop", "max_tokens"}
-    assert output.stop_reason == "max_tokens"
+    (output,) = generate(["7, 8"], max_tokens=1, num_choices=32)
+    assert len(output.choices) == 32
+    # One token is an end, or a word that is cut.
+    assert {choice.stop_reason for choice in output.choices} == {"stop", "max_tokens"}
 
 
 def test_tools_are_refused():

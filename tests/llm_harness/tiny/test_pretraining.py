@@ -114,7 +114,8 @@ def test_a_model_of_exchanged_words_is_the_model_with_its_words_exchanged():
         names(found), *map(jax.tree.leaves, (before, wanted, found)), strict=True
     ):
         was, expected, leaf = parts
-        np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        # Sums over the vocabulary are in another order: a hundredth of what must have moved.
+        np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-4, err_msg=name)
         assert np.abs(leaf - was).max() > 0.01, name
 
 
