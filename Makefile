@@ -15,6 +15,10 @@ MUTANTS ?=
 BENCH ?=
 BENCH_SWEEP ?=
 BENCH_PEERS ?=
+BENCH_MEMORY ?=
+BENCH_TIMES ?=
+# Beside what commands are timed; PEERS= leaves that out.
+PEERS ?= $(VENV)-peers/.torch
 
 .PHONY: help reproduce report test test-slow test-newest mutants tour check format bench docs constraints clean
 
@@ -31,7 +35,7 @@ help:
 	@echo "make docs        write docs/report.html, and the tables and numbers of all documents, from docs/data and the types"
 	@echo "make tour        run docs/tour.ipynb from top to bottom and keep what its cells give"
 	@echo "make constraints pin what pip installs today"
-	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, MUTANTS, BENCH, BENCH_SWEEP, BENCH_PEERS (options of mutants and benchmarks)"
+	@echo "variables: PYTHON, VENV, OUT, RUNS, INSTANCES, DATASET, TESTS, MUTANTS, BENCH, BENCH_SWEEP, BENCH_MEMORY, BENCH_TIMES, BENCH_PEERS (options of mutants and benchmarks), PEERS (empty: no PyTorch)"
 
 reproduce: $(VENV)/.core
 	$(BIN)/sublab reproduce --runs $(RUNS) --instances $(INSTANCES) --dataset $(DATASET) --out $(OUT)
@@ -62,15 +66,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.core $(VENV)-peers/.torch
+bench: $(VENV)/.core $(PEERS)
 	$(BIN)/python -m benchmarks.toy $(BENCH)
 	$(BIN)/python -m benchmarks.theory
 	$(BIN)/python -m benchmarks.sweep $(BENCH_SWEEP)
 	$(BIN)/python -m benchmarks.filters
 	$(BIN)/python -m benchmarks.sampling
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.timetable
-	$(BIN)/python -m benchmarks.peers --python $(VENV)-peers/bin/python $(BENCH_PEERS)
+	$(BIN)/python -m benchmarks.memory $(BENCH_MEMORY)
+	$(BIN)/python -m benchmarks.timetable $(BENCH_TIMES)
+	$(if $(PEERS),$(BIN)/python -m benchmarks.peers --python $(VENV)-peers/bin/python $(BENCH_PEERS))
 
 docs: $(VENV)/.core
 	$(BIN)/sublab results fill README.md docs/*.md

@@ -98,6 +98,10 @@ def test_make_runs(command, venv, tmp_path):
         "bench": [
             "BENCH=--models 2 --epochs 1 --images 2048",
             "BENCH_SWEEP=--runs 2 --epochs 1 --images 2048 --dataset digits",
+            "BENCH_MEMORY=--images 2048 4096",
+            "BENCH_TIMES=--runs 1 --size smoke",
+            # PyTorch is gigabytes; tests/benchmarks has what does not need it.
+            "PEERS=",
         ],
     }
     words = [*command.split(), f"VENV={venv}", *small[command.split()[1]]]
