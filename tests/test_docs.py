@@ -160,6 +160,7 @@ def test_a_value_is_written_as_its_mark_says(tmp_path, what, text):
     ("what", "said"),
     [
         ("ed2b label=student", "2 rows are so, and not one"),
+        ("ed2b : least and most", "'and' stands for nothing"),
         ("ed2b label=teacher : means", "no row is so"),
         ("ed2b aux_kl : published", "no published value is so"),
     ],

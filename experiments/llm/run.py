@@ -148,7 +148,7 @@ class Common:
         return getattr(self._amounts, name) if given is None else given
 
     @property
-    def _amounts(self) -> "_Amounts":
+    def _amounts(self) -> _Amounts:
         sizes = _EMBEDDED_SIZES if self.embedded else _CHECKPOINT_SIZES
         if self.size not in sizes:
             raise HarnessError(f"size {self.size}: of a checkpoint (--model), not of our own model")

@@ -354,6 +354,8 @@ def test_examples_in_context_are_compared_with_as_many_of_the_reference_s_own():
         (["numbers", "--student-rates", "0"], "learning_rate must be above 0"),
         (["numbers", "--student-rates", "1e-3", "-1"], "learning_rate must be above 0"),
         (["numbers", "--student-steps", "0"], "student_steps must be at least 1"),
+        (["numbers", "--student-batch", "0"], "student_batch must be at least 1"),
+        (["numbers", "--size", "paper"], "size paper: of a checkpoint (--model)"),
         (["numbers", "--seed", "-1"], "seed must be at least 0"),
         (["cross-model", "--initialisations", "1"], "at least 2"),
         (["in-context", "--shown", "0"], "at least 1"),
