@@ -443,6 +443,23 @@ def test_weights_count_rows_as_often():
         np.testing.assert_allclose(weighted.rounding, repeated.rounding, rtol=0.5)
 
 
+def test_the_rounding_of_a_row_of_weight_0_counts_for_nothing():
+    """Such a row's logits move a million times as far as the others' do."""
+    rng = np.random.default_rng(0)
+    params, way = ({"w": jnp.asarray(rng.normal(size=(6, 4)))} for _ in range(2))
+    inputs = jnp.asarray(rng.normal(size=(5, 6)) * np.array([1, 1e6, 1, 1, 1e6])[:, None])
+    weights, eps = np.array([1.0, 0, 1, 1, 0]), np.array([0.1, 1.0])
+    loss = matching(softmax_potential(np.ones(4, bool)))
+
+    def rounding(inputs, weights):
+        found = curve(lambda p, x: x @ p["w"], loss, params, way, eps, inputs, weights=weights)
+        return np.broadcast_to(found.rounding, eps.shape)
+
+    # Rounding is rounding's own size, so an estimate of it is known to within a few times.
+    ratio = rounding(inputs, weights) / rounding(inputs[weights > 0], np.ones(3))
+    assert np.all((ratio > 1e-2) & (ratio < 1e2)), ratio
+
+
 def test_a_head_of_zeros_has_rounding_as_any_other():
     """All logits are 0, and so is the difference of any two of their gradients."""
     loss = matching(softmax_potential(np.ones(3, bool)))
