@@ -108,13 +108,22 @@ class DecoderModel:
         prompts = encode_prompts(tuple(chats), self.encoding)
         of = np.array([places[example.prompt] for example in examples])
         batch = encode_answers([example.completion for example in examples], self.encoding)
-        found = self._scored(prompts, of, batch)
+        found = []
+        # Brought to the device once, not with every part.
+        params = jax.device_put(self.params)
+        for of_part, part in _chunks(of, batch, size=_SCORED):
+            # Each prompt is read in a few passes at most, not in all of them.
+            read, place = np.unique(of_part, return_inverse=True)
+            room = -(-len(read) // _READ) * _READ
+            some = prompts[np.pad(read, (0, room - len(read)), mode="edge")]
+            found.append(_log_probabilities(self.config, params, some, place, part))
+        each = np.concatenate([np.asarray(part) for part in found])[: len(of)]
         completions = [example.completion for example in examples]
         # Many questions have the same few answers.
         sayable = {text: self.encoding.reads(text) for text in set(completions)}
         return np.where(
             [sayable[text] for text in completions],
-            found.astype(np.float64),
+            each.astype(np.float64),
             -np.inf,
         )
 
@@ -130,32 +139,33 @@ class DecoderModel:
         rows = [tokens for forms in spelt for tokens in forms]
         if not rows:
             return np.full((len(chats), len(words)), -np.inf)
-        of = np.repeat(np.arange(len(chats)), len(rows))
-        batch = np.tile(padded_rows(rows), (len(chats), 1))
-        found = self._scored(encode_prompts(tuple(chats), self.encoding), of, batch)
-        each = found.reshape(len(chats), len(rows)).astype(np.float64)
+        # Many spellings begin alike, and the last token of none needs to be read.
+        begun = sorted({row[:-1] for row in rows})
+        read = [
+            one for one in begun if not any(one == other[: len(one)] != other for other in begun)
+        ]
+        within = [
+            next(i for i, one in enumerate(read) if row[:-1] == one[: len(row) - 1]) for row in rows
+        ]
+        # Behind each is a place that is not read, whose logits say how it goes on.
+        beginnings = np.zeros((len(read), max(map(len, read)) + 1), np.int32)
+        for place, one in enumerate(read):
+            beginnings[place, : len(one)] = one
+        tokens, place_of = padded_rows(rows), np.array(within)
+        prompts = encode_prompts(tuple(chats), self.encoding)
+        # Brought to the device once, not with every part.
+        params = jax.device_put(self.params)
+        size = min(len(chats), _READ, max(1, _SCORED // len(read)))
+        found = [
+            _spelling_log_probabilities(self.config, params, part, beginnings, place_of, tokens)
+            for (part,) in _chunks(prompts, size=size)
+        ]
+        each = np.concatenate([np.asarray(part) for part in found])[: len(chats)]
+        each = each.astype(np.float64)
         ends = np.cumsum([len(forms) for forms in spelt])
         parts = [each[:, end - len(forms) : end] for forms, end in zip(spelt, ends, strict=True)]
         summed = [np.logaddexp.reduce(part, axis=1, initial=-np.inf) for part in parts]
         return np.stack(summed, axis=1)
-
-    def _scored(
-        self,
-        prompts: Int[np.ndarray, "prompts time"],
-        of: Int[np.ndarray, " answers"],
-        answers: Int[np.ndarray, "answers places"],
-    ) -> Float[np.ndarray, " answers"]:
-        """log p of the tokens of answers to prompts, `of` which each is."""
-        found = []
-        # Brought to the device once, not with every part.
-        params = jax.device_put(self.params)
-        for of_part, part in _chunks(of, answers, size=_SCORED):
-            # Each prompt is read in a few passes at most, not in all of them.
-            read, place = np.unique(of_part, return_inverse=True)
-            room = -(-len(read) // _READ) * _READ
-            some = prompts[np.pad(read, (0, room - len(read)), mode="edge")]
-            found.append(_log_probabilities(self.config, params, some, place, part))
-        return np.concatenate([np.asarray(part) for part in found])[: len(of)]
 
     def fine_tune(
         self, examples: Sequence[Example], tuning: Tuning, progress: Progress | None = None
@@ -394,6 +404,19 @@ def part_of(progress: Progress | None, done: float, share: float) -> Progress | 
     if progress is None:
         return None
     return lambda part: progress(done + share * part)
+
+
+@partial(jax.jit, static_argnames="config")
+def _spelling_log_probabilities(config, params, prompts, beginnings, within, tokens):
+    """log p of spellings (`tokens`), each of which goes on from `within` one of `beginnings`."""
+    chats, read = prompts.shape[0], beginnings.shape[0]
+    of = jnp.repeat(jnp.arange(chats), read)
+    logits = answer_logits(config, params, prompts, of, jnp.tile(beginnings, (chats, 1)))
+    logits = logits.reshape(chats, read, *logits.shape[1:])
+    total = jax.nn.logsumexp(logits, axis=-1)
+    row, place = within[:, None], jnp.arange(tokens.shape[1])
+    picked = logits[:, row, place, tokens] - total[:, row, place]
+    return jnp.sum(picked * (tokens != 0), axis=-1)
 
 
 @partial(jax.jit, static_argnames="config")
