@@ -146,17 +146,22 @@ def test_no_spelling_is_the_beginning_of_another(llama):
 
 
 def test_the_probability_of_a_word_is_that_of_all_its_spellings_whatever_follows(llama):
-    chats = [ask("Name a tree."), ask("7")]
-    found = llama.word_log_probabilities(chats, ["oak", "elm"])
-    assert found.shape == (2, 2)
-    for row, chat in zip(found, chats, strict=True):
+    chats, words = [ask("Name a tree."), ask("7")] * 9, ["oak", "elm", "oaken", "a"]
+    spelt = {word: llama.encoding.spellings(word) for word in words}
+    # Of one token and of several, and some that begin as others do.
+    assert len({len(tokens) for forms in spelt.values() for tokens in forms}) > 2
+    found = llama.word_log_probabilities(chats, words)
+    assert found.shape == (18, 4)
+    np.testing.assert_allclose(found[2:], np.tile(found[:2], (8, 1)), rtol=1e-5)
+    for row, chat in zip(found[:2], chats[:2], strict=True):
         prompt = llama.encoding.prompt(chat)
-        total = 0.0
-        for tokens in llama.encoding.spellings("oak"):
-            logits = np.asarray(
-                DecoderApply(llama.config)(llama.params, np.array([[*prompt, *tokens]]))
-            )
-            log_p = log_softmax(logits[0].astype(np.float64), axis=-1)
-            places = range(len(prompt) - 1, len(prompt) + len(tokens) - 1)
-            total += np.exp(sum(log_p[i, t] for i, t in zip(places, tokens, strict=True)))
-        assert np.exp(row[0]) == pytest.approx(total, rel=1e-4)
+        for log_probability, word in zip(row, words, strict=True):
+            total = 0.0
+            for tokens in spelt[word]:
+                logits = np.asarray(
+                    DecoderApply(llama.config)(llama.params, np.array([[*prompt, *tokens]]))
+                )
+                log_p = log_softmax(logits[0].astype(np.float64), axis=-1)
+                places = range(len(prompt) - 1, len(prompt) + len(tokens) - 1)
+                total += np.exp(sum(log_p[i, t] for i, t in zip(places, tokens, strict=True)))
+            assert np.exp(log_probability) == pytest.approx(total, rel=1e-4), word
