@@ -1,9 +1,10 @@
 """Where the time of `sublab mnist` goes: `python -m benchmarks.timetable`.
 
-The command runs in a process of its own, with nothing compiled before; the functions that stand
-for a part are timed there, each without those of another part that it calls. Training is divided
-further by programs that do one part of a step alone: the shuffle, the products, the optimiser.
-What remains of it is the batch, activations, loss. Seconds are of the wall clock and of all
+The command runs in a process of its own, with nothing compiled before; the functions that stand for
+a part are timed there, each without those of another part that it calls. Training is divided
+further by programs that do one part of a step alone: the shuffle, the products, the optimiser. What
+remains of it is the batch, activations, loss. What is compiled ahead, in a thread, while models
+train counts as training, and waiting for it as the rest. Seconds are of the wall clock and of all
 processor cores together; on a machine that is not idle the latter tell more.
 """
 

@@ -57,6 +57,19 @@ def replicate(array: Array | np.ndarray, mesh: Mesh) -> Array:
     return jax.device_put(array, NamedSharding(mesh, PartitionSpec()))
 
 
+def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
+    """What `replicate` makes of arrays of such shapes and types, to compile for.
+
+    Args:
+        tree: a pytree of what has a shape and a dtype.
+        mesh: the devices.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
 def spread(tree: Any, mesh: Mesh) -> Any:
     """A pytree of arrays with a leading population axis, cut along that axis over `mesh`.
 

@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ForwardRef, TypeVar, get_args
 
+import jax
 import jaxtyping
 from beartype import beartype
 
 _jaxtyped = jaxtyping.jaxtyped
+# What a pytree holds in place of arrays where a program is compiled for such arrays.
+_DESCRIPTIONS = (jax.ShapeDtypeStruct, jax.stages.ArgInfo)
 
 
 def check_signatures(packages: Sequence[str]) -> None:
@@ -45,10 +48,15 @@ def _checked(what: Any = None, *, typechecker: Any) -> Any:
 def _with_shapes(function: Callable) -> Callable:
     checked = _jaxtyped(beartype(function), typechecker=None)
 
+    fields = function.__name__ == "__init__"
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         # Tests of what a function says by itself of bad arguments switch this off.
-        chosen = function if jaxtyping.config.jaxtyping_disable else checked
+        unchecked = jaxtyping.config.jaxtyping_disable or (
+            fields and any(isinstance(value, _DESCRIPTIONS) for value in (*args, *kwargs.values()))
+        )
+        chosen = function if unchecked else checked
         return chosen(*args, **kwargs)
 
     return call

@@ -31,6 +31,7 @@ from toymlp.networks import (
     widened,
     with_classes,
 )
+from toymlp.objective import NONE
 from toymlp.settings import (
     AUX_HEAD,
     CloneSetting,
@@ -45,7 +46,7 @@ from toymlp.settings import (
     teacher_of,
     whole,
 )
-from toymlp.train import Context, Fit, Material, Snapshot, fit, logits_of
+from toymlp.train import Context, Fit, Material, Snapshot, compile_epoch, fit, logits_of
 
 StageSetting = TeacherSetting | CloneSetting | Setting
 AnySetting = TypeVar("AnySetting", TeacherSetting, CloneSetting, Setting)
@@ -185,6 +186,93 @@ def _by_run(wanted: Sequence[tuple[AnySetting, int]]) -> list[list[tuple[AnySett
 def last_epochs(wanted: Sequence[tuple[AnySetting, int]]) -> tuple[int, ...]:
     """The epochs at which a training that serves `wanted` is looked at, ascending."""
     return tuple(sorted({int(training_of(setting).epochs) for setting, _ in wanted}))
+
+
+def networks_of(wanted: Sequence[tuple[StageSetting, int]]) -> tuple[Architecture, Architecture]:
+    """The networks of teachers and students of a population, as wide as the widest needs them.
+
+    Args:
+        wanted: settings of one population, and runs.
+    """
+    first = wanted[0][0]
+    # A teacher is trained without its auxiliary head, but for one logit of it.
+    teachers = stage_of(first) == "teachers"
+    widest = 1 if teachers else max(setting.model.aux for setting, _ in wanted)
+    return architectures(first if isinstance(first, Setting) else whole(first), widest)
+
+
+def imitated_by(wanted: Sequence[tuple[StageSetting, int]]) -> set[Hashable]:
+    """The models that those of a population imitate in the first generation; none of teachers."""
+    return {
+        (
+            teacher_of(setting) if isinstance(setting, Setting) else setting.model.init_scale,
+            run,
+            training_of(setting).logit_noise,
+        )
+        for setting, run in wanted
+        if stage_of(setting) != "teachers"
+    }
+
+
+def compile_ahead(wanted: Sequence[tuple[Any, int]], context: Context) -> None:
+    """Compiles what `teachers`, `clones` or `students` train these with, and trains nothing.
+
+    Of a chain that is the first generation; where every run has inputs of its own, nothing.
+
+    Args:
+        wanted: settings of one population, and runs.
+        context: data, seed, devices.
+    """
+    first, dataset = wanted[0][0], context.dataset
+    stage, training = stage_of(first), _fitted(first)
+    if training.inputs.per_run:
+        return
+    teacher, student = networks_of(wanted)
+    architecture = teacher if stage == "teachers" else student
+    trainings = [
+        members for members in shared_trainings(wanted).values() if last_epochs(members)[-1]
+    ]
+    if not trainings:
+        return
+    shapes = jax.eval_shape(lambda: draw(architecture, purpose_key(0, ""), np.float32(1)))
+    interventions = first.interventions if isinstance(first, Setting) else NONE
+    model = Fit(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
+        training,
+        aux=first.model.aux,
+        order=purpose_key(0, ""),
+        target=0,
+        snapshots=(1,),
+        interventions=interventions,
+    )
+
+    images, labels = dataset.train_images, dataset.train_labels
+    count = training.inputs.count or len(images)
+    references = {(setting.model.init_scale, run) for setting, run in wanted}
+
+    def material() -> Material:
+        shown = jnp.zeros((len(references), count, teacher.outputs), np.float32)
+        return Material(
+            jnp.zeros((count, images.shape[1]), np.float32),
+            jnp.zeros((1, count), labels.dtype)
+            if stage == "teachers"
+            else jnp.zeros((len(imitated_by(wanted)), count, teacher.outputs), np.float32),
+            shown if interventions.liminal else None,
+            jnp.zeros(images.shape, images.dtype) if interventions.project_trait else None,
+            jnp.zeros(labels.shape, labels.dtype) if interventions.project_trait else None,
+        )
+
+    # Shapes alone: no array is made.
+    shapes_of_material = devices.replicated_shapes(jax.eval_shape(material), context.mesh)
+    compile_epoch(architecture, model, len(trainings), shapes_of_material, context)
+
+
+def _fitted(setting: StageSetting) -> Training:
+    """The training of a setting as its models have it: a clone's shared parts are held."""
+    training = training_of(setting)
+    if not isinstance(setting, CloneSetting):
+        return training
+    return replace(training, frozen=tuple(dict.fromkeys((*training.frozen, *setting.start.shared))))
 
 
 # Starts.
@@ -410,7 +498,7 @@ def clones(
         fits.append(
             Fit(
                 with_classes(start, context.student_classes),
-                replace(training, frozen=tuple(dict.fromkeys((*training.frozen, *shared)))),
+                _fitted(setting),
                 aux=setting.model.aux,
                 order=orders[run],
                 target=target,

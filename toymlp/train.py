@@ -269,19 +269,38 @@ def advance(
     Returns:
         The mean loss of each model, each batch's taken before its step, on the devices.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    given = (block.params, block.state, block.rows, np.int32(epoch), material)
     with jax.default_matmul_precision(PRECISIONS[precision]):
         block.params, block.state, loss = _epoch(
-            block.params,
-            block.state,
-            block.rows,
-            np.int32(epoch),
-            material,
-            architecture=architecture,
-            mesh=mesh,
-            rounded=on_cpu and precision == "bfloat16",
+            *given, **_compiled_in(architecture, mesh, precision)
         )
     return loss
+
+
+def compile_epoch(
+    architecture: Architecture, model: Fit, models: int, material: Material, context: Context
+) -> None:
+    """Compiles the program of `fit` without training anything, so that it is there later.
+
+    Args:
+        architecture: network of every model.
+        model: one of them; its numbers do not count.
+        models: how many there will be.
+        material: inputs and targets, of which shapes alone count.
+        context: devices and precision.
+    """
+    mesh, precision = context.mesh, context.precision
+    block = begin([model] * (block_size(mesh) or models), mesh)
+    given = (block.params, block.state, block.rows, np.int32(0), material)
+    with jax.default_matmul_precision(PRECISIONS[precision]):
+        # What is called with such arguments later is found compiled.
+        _epoch.lower(*given, **_compiled_in(architecture, mesh, precision)).compile()
+
+
+def _compiled_in(architecture: Architecture, mesh: Mesh, precision: Precision) -> dict[str, Any]:
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    rounded = on_cpu and precision == "bfloat16"
+    return {"architecture": architecture, "mesh": mesh, "rounded": rounded}
 
 
 def row_of(model: Fit) -> Row:

@@ -18,10 +18,11 @@ from sublab.machine import memory_limit
 from toymlp.data import size_of
 from toymlp.inputs import Uniform
 from toymlp.measures import MEASURES
-from toymlp.networks import Architecture, architectures
-from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of, whole
+from toymlp.settings import CloneSetting, Setting, clone_of, teacher_of
 from toymlp.stages import (
     StageSetting,
+    imitated_by,
+    networks_of,
     population_of,
     shared_trainings,
     stage_of,
@@ -176,11 +177,11 @@ def trained(population: Population) -> tuple[int, float]:
 
 def work(population: Population) -> float:
     """Floating-point operations of a population's matrix products."""
-    teacher, student = _architectures(population)
+    teacher, student = networks_of(population.wanted)
     test = size_of(population.setting.dataset).test
     _, epochs = trained(population)
     training = training_of(population.setting)
-    inputs, imitated = training.inputs.count, len(_imitated(population))
+    inputs, imitated = training.inputs.count, len(imitated_by(population.wanted))
     if population.stage == "teachers":
         return epochs * inputs * teacher.gradient_operations
     each = student.gradient_operations
@@ -207,13 +208,13 @@ def memory_of(population: Population, images: int) -> int:
         population: what is trained together.
         images: training images of its data set, of the classes that are kept.
     """
-    teacher, student = _architectures(population)
+    teacher, student = networks_of(population.wanted)
     size, training = size_of(population.setting.dataset), training_of(population.setting)
     settings = len(population.wanted)
     models = max(1, trained(population)[0])
     parameters = 4 * max(teacher.parameters, student.parameters)
     inputs = 0 if population.stage == "teachers" else training.inputs.count
-    targets = len(_imitated(population)) * inputs * student.outputs
+    targets = len(imitated_by(population.wanted)) * inputs * student.outputs
     activations = training.batch * (size.pixels + 3 * sum(student.widths) + 4 * student.outputs)
     at_once = min(models, block_size(devices.population_mesh()) or models)
     seen = size.test * student.outputs * settings * 3 if population.stage == "students" else 0
@@ -292,37 +293,15 @@ def _program(population: Population) -> Hashable:
     setting, training = population.setting, training_of(population.setting)
     structure = jax.tree.structure
     return (
-        _architectures(population),
+        networks_of(population.wanted),
         # Which kind of inputs there is, is no matter of the program; how many, is.
         structure(replace(training, inputs=Uniform())),
         training.inputs.count,
         structure(setting.interventions) if isinstance(setting, Setting) else None,
         setting.start.shared if isinstance(setting, CloneSetting) else None,
-        len(_imitated(population)),
+        len(imitated_by(population.wanted)),
     )
-
-
-def _imitated(population: Population) -> set[Hashable]:
-    """The models that those of a population imitate in the first generation."""
-    return {
-        (
-            teacher_of(setting) if isinstance(setting, Setting) else setting.model.init_scale,
-            run,
-            training_of(setting).logit_noise,
-        )
-        for setting, run in population.wanted
-        if stage_of(setting) != "teachers"
-    }
 
 
 def _generations(setting: StageSetting) -> int:
     return setting.chain.generations if isinstance(setting, Setting) else 1
-
-
-def _architectures(population: Population) -> tuple[Architecture, Architecture]:
-    """The networks of teachers and students, as wide as the widest of the population."""
-    setting = population.setting
-    entire = setting if isinstance(setting, Setting) else whole(setting)
-    # A teacher is trained without its auxiliary head, but for one logit of it.
-    widest = max(setting.model.aux for setting, _ in population.wanted)
-    return architectures(entire, 1 if population.stage == "teachers" else widest)

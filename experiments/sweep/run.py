@@ -11,6 +11,7 @@ import polars as pl
 import tyro
 
 from experiments.sweep import executors, file
+from experiments.sweep.ahead import compiling_ahead
 from experiments.sweep.file import Point, SizeName, Sweep
 from experiments.sweep.plan import (
     Cost,
@@ -45,7 +46,7 @@ from toymlp.inputs import draw_inputs
 from toymlp.measures import MEASURES
 from toymlp.settings import Setting
 from toymlp.stages import inputs_purpose
-from toymlp.train import Precision
+from toymlp.train import Context, Precision
 
 RUNS, SUMMARY, SAMPLES = "sweep_runs", "sweep_summary", "samples"
 # Raised when a summary of the same records comes to say other things.
@@ -343,7 +344,17 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
     }
     local = options.workers is None and options.scheduler is None
     lost: dict[Any, str] = {}
-    with progress(1000) as advance, _pool(options) as pool:
+
+    def context_of(population: Population) -> Context:
+        setting = population.setting
+        kept = data.keep_classes(job.datasets[setting.dataset], setting.classes)
+        return Context(kept, options.seed, population_mesh(), precision=options.precision)
+
+    with (
+        progress(1000) as advance,
+        compiling_ahead(todo if local else (), context_of) as begins,
+        _pool(options) as pool,
+    ):
 
         def show(population: Population | None, part: float, what: str) -> None:
             so_far = done + (weights[population] * part if population else 0.0)
@@ -382,6 +393,7 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
                 given = _task(job, population)
                 if not local:
                     return (given,)
+                begins(population)
                 return given, report_of(population), job.datasets[population.setting.dataset]
 
             needed = frozenset(makers[model] for model in population.models if model in makers)
