@@ -143,6 +143,14 @@ def _evidence_for(section: ClaimSection, evidence: Mapping[str, Evidence]) -> Ev
     return found
 
 
+def _cost(section: ClaimSection, seconds: float | None) -> str:
+    if seconds is None:
+        return "time not recorded"
+    # Stages of a language model that were there already are in nobody's time.
+    last = " when it was last started" if section.experiment.startswith("llm_") else ""
+    return f"took {_duration(seconds)}{last}"
+
+
 def _part(section: ClaimSection, evidence: Evidence | None) -> SectionPart:
     if section.untestable:
         statement = Statement(section.title, "", section.source, section.paper)
@@ -157,7 +165,7 @@ def _part(section: ClaimSection, evidence: Evidence | None) -> SectionPart:
         return SectionPart(
             section,
             rows,
-            cost="time not recorded" if seconds is None else f"took {_duration(seconds)}",
+            cost=_cost(section, seconds),
             seconds=seconds,
             control=_control(section, evidence),
             figure=drawn(section, evidence),
