@@ -152,9 +152,15 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
     total = sum(group.size for group in chain(*groups.values()))
     count_recorded = sum(group.size for group in recorded)
     if count_recorded:
-        say(f"{count_recorded} of {total} instances found in {options.out}, reused")
+        say(f"{count_recorded:,} of {total:,} instances found in {options.out}, reused")
     if count_recorded < total:
-        say(f"evaluating {total - count_recorded} instances; compiling takes most of it")
+        left = sum(1 for suite in groups.values() if any(group not in recorded for group in suite))
+        # More than were asked for, which are those of one step.
+        say(
+            f"evaluating {total - count_recorded:,} random instances, of one step and beyond; most "
+            f"of the time goes into compiling {left} program{'' if left == 1 else 's'}, during "
+            f"which nothing moves here"
+        )
     devices, lock, stop = jax.local_devices(), Lock(), Event()
     with progress(total, count_recorded) as advance:
 

@@ -191,7 +191,7 @@ def test_finished_groups_are_reused_and_a_damaged_one_is_made_again(tmp_path, ca
     again = verify.run(options)
     assert len(calls) == 12
     assert again.table.equals(first.table)
-    assert "4800 of 4800 instances found" in capfd.readouterr().err
+    assert "4,800 of 4,800 instances found" in capfd.readouterr().err
     damaged = records.read_all(tmp_path, verify.EXPERIMENT)[3]
     (damaged.folder / "table.parquet").write_bytes(b"")
     assert verify.run(options).table.equals(first.table)
