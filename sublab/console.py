@@ -18,6 +18,9 @@ from rich.table import Table
 
 # Seconds between two lines where there is no terminal.
 _LINE_EVERY = 2.0
+# Share of the work before which the time that is left cannot be told: starting took most of it.
+_TELLING = 0.01
+_MINUTE, _HOUR = 60, 3600
 
 Advance = Callable[[int, str], None]
 
@@ -58,11 +61,22 @@ def progress(total: int, already: int = 0) -> Iterator[Advance]:
         if now - last < _LINE_EVERY and done < total:
             return
         last = now
-        left = (total - done) * (now - start) / max(1, done - already)
-        rest = f", about {left:.0f} s left" if done < total else ""
+        share = (done - already) / max(1, total - already)
+        rest = ""
+        if _TELLING <= share < 1:
+            rest = f", about {duration((now - start) * (1 - share) / share)} left"
         say(f"[{now - start:5.0f} s] {100 * done // max(1, total):3d} %  {text}{rest}")
 
     yield advance
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: in seconds, minutes or hours."""
+    if seconds < 1.5 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 1.5 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.1f} h"
 
 
 def new_table(words: list[str], numbers: list[str]) -> Table:

@@ -28,6 +28,7 @@ from experiments.report.verdicts import (
     of_models,
     place_of,
 )
+from sublab.console import duration
 from sublab.errors import InputError
 from sublab.statistics import ENOUGH, LEVEL, VERDICT_LEVEL
 
@@ -49,7 +50,6 @@ _VERIFY_COLUMNS = (
     *("bound", "worst", "median", "low", "high", "holds"),
 )
 _TESTED = ("p_word", "containing")
-_MINUTE, _HOUR = 60, 3600
 _FIRM = "\N{NO-BREAK SPACE}"
 
 
@@ -157,7 +157,7 @@ def _part(section: ClaimSection, evidence: Evidence | None) -> SectionPart:
         return SectionPart(
             section,
             rows,
-            cost="time not recorded" if seconds is None else f"took {_duration(seconds)}",
+            cost="time not recorded" if seconds is None else f"took {duration(seconds)}",
             seconds=seconds,
             control=_control(section, evidence),
             figure=drawn(section, evidence),
@@ -235,14 +235,6 @@ def _provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
 
 def _many(count: int | str) -> str:
     return f"{count:,}" if isinstance(count, int) else count
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1.5 * _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 1.5 * _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    return f"{seconds / _HOUR:.1f} h"
 
 
 # Tables of data.

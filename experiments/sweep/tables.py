@@ -5,7 +5,7 @@ from typing import Any
 from experiments.sweep.run import DryRun
 from figures.spec import runs_in_words
 from sublab import records
-from sublab.console import new_table, print_table
+from sublab.console import duration, new_table, print_table
 from sublab.statistics import ENOUGH
 
 
@@ -83,7 +83,7 @@ def print_dry_run(forecast: DryRun) -> None:
             2, f"{forecast.again} of them were not kept and are trained again to be measured"
         )
     if cost.seconds is not None:
-        lines.append(f"expected time on this machine, in one process: {_time(cost.seconds)}")
+        lines.append(f"expected time on this machine, in one process: {duration(cost.seconds)}")
     print("\n".join(lines))
 
 
@@ -143,10 +143,6 @@ def _si(number: float | int) -> str:
         if number >= 10**power:
             return f"{number / 10**power:.3g} {prefix}"
     return f"{number:.3g} "
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _interval(row: dict[str, Any], low: str, high: str, form: str) -> str:
