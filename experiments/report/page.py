@@ -267,7 +267,9 @@ def _table(section: ClaimSection, evidence: Evidence) -> DataTable:
         )
     rows = tuple(tuple(_cell(evidence, place, column) for column in columns) for place in places)
     titles = tuple(_column(evidence, name) for name in columns)
-    return DataTable(f"{section.title}. {caption}, {evidence.name}", titles, rows)
+    # The number of rows says that there are more than the frame shows.
+    count = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+    return DataTable(f"{section.title}. {caption}, {evidence.name}; {count}", titles, rows)
 
 
 def _of_models(row: Mapping[str, Any], section: ClaimSection) -> bool:
