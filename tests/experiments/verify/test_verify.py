@@ -418,3 +418,10 @@ def test_bad_arguments_are_one_line_and_status_2(capfd, tmp_path):
         assert said.err.count("\n") == 1
         assert part in said.err
         assert not (tmp_path / "r").exists()
+
+
+def test_records_made_side_by_side_add_up_to_the_time_that_was_waited(monkeypatch):
+    now = iter([10.0, 13.0, 14.0, 20.0])
+    monkeypatch.setattr(verify.time, "monotonic", lambda: next(now))
+    lap = verify.laps()
+    assert [lap(), lap(), lap()] == [3.0, 1.0, 6.0]
