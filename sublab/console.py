@@ -81,9 +81,12 @@ def duration(seconds: float) -> str:
 
 def new_table(words: list[str], numbers: list[str]) -> Table:
     """An empty table: columns of words to the left, columns of numbers to the right."""
-    table = Table(*words)
+    table = Table()
+    for name in words:
+        # Of a word that is wider than its column nothing may be lost: it may be what is said.
+        table.add_column(name, overflow="fold")
     for name in numbers:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 

@@ -89,19 +89,20 @@ def print_dry_run(forecast: DryRun) -> None:
 
 def _print_published(rows: list[dict[str, Any]]) -> None:
     compared = any(row["equal"] for row in rows)
-    numbers = ["n", "mean", "95 % interval", "std"]
-    if compared:
-        numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"]
+    numbers = ["n", "mean", "95 % interval"]
+    # Beside the paper's values there is no room for what no verdict rests on.
+    numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"] if compared else ["std"]
     table = new_table(["condition"], numbers)
     for row in rows:
         ours = row["ours"]
-        cells = [row["name"], *["-"] * 4]
+        cells = [row["name"], *["-"] * 3]
         if ours is not None:
-            std = "-" if ours["std"] is None else f"{ours['std']:.4f}"
             interval = _interval(ours, "low", "high", ".4f")
-            cells = [row["name"], str(ours["n"]), f"{ours['mean']:.4f}", interval, std]
+            cells = [row["name"], str(ours["n"]), f"{ours['mean']:.4f}", interval]
         if compared:
             cells += _verdict(row)
+        else:
+            cells.append("-" if ours is None or ours["std"] is None else f"{ours['std']:.4f}")
         table.add_row(*cells)
     title = "Beside the published values" if compared else "Conditions"
     print_table(title, table)

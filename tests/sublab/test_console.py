@@ -35,3 +35,18 @@ def test_time_left_is_told_from_a_hundredth_on_and_of_what_was_done_now(monkeypa
         "[  100 s]  50 %  more, about 5 min left",
         "[  400 s] 100 %  all",
     ]
+
+
+def test_a_narrow_terminal_loses_no_part_of_a_table(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a terminal
+    table = console.new_table(["condition"], ["mean", "low", "high"])
+    table.add_row("cross-model,", "0.123456789", "0.1", "0.2")
+    console.print_table("", table)
+    shown = capsys.readouterr().out.splitlines()
+    cells = [line.split("│")[1:3] for line in shown if line.startswith("│")]
+    assert len(cells) > 1
+    words, numbers = (
+        "".join(cell.strip() for cell in column) for column in zip(*cells, strict=True)
+    )
+    assert (words, numbers) == ("cross-model,", "0.123456789")
