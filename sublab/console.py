@@ -16,8 +16,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-# Seconds between two lines where there is no terminal.
-_LINE_EVERY = 2.0
+# Where there is no terminal: seconds between two lines, and the share of the time so far. A log of
+# an hour is then as long as one of minutes.
+_LINE_EVERY, _LINE_SHARE = 2.0, 0.1
 # Share of the work before which the time that is left cannot be told: starting took most of it.
 _TELLING = 0.01
 _MINUTE, _HOUR = 60, 3600
@@ -58,7 +59,7 @@ def progress(total: int, already: int = 0) -> Iterator[Advance]:
     def advance(done: int, text: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < _LINE_EVERY and done < total:
+        if now - last < max(_LINE_EVERY, _LINE_SHARE * (now - start)) and done < total:
             return
         last = now
         share = (done - already) / max(1, total - already)

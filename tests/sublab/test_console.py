@@ -37,6 +37,17 @@ def test_time_left_is_told_from_a_hundredth_on_and_of_what_was_done_now(monkeypa
     ]
 
 
+def test_a_log_of_an_hour_has_few_lines(monkeypatch, capsys):
+    now = iter([0.0, *map(float, range(1, 3601))])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    with console.progress(3600) as advance:
+        for second in range(1, 3601):
+            advance(second, "work")
+    lines = capsys.readouterr().err.splitlines()
+    assert 40 < len(lines) < 90
+    assert lines[-1] == "[ 3600 s] 100 %  work"
+
+
 def test_a_narrow_terminal_loses_no_part_of_a_table(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a terminal
