@@ -352,8 +352,8 @@ def test_the_command_prints_three_tables_and_draws_four_figures(tmp_path, calls,
     assert command.main(command.OPTIONS(instances=200, out=tmp_path)) == 0
     out = capfd.readouterr().out
     for part in (
-        "lemma_1",
-        "theorem_1",
+        "Lemma 1",
+        "Theorem 1: fall",
         "holds",
         "order of the remainder",
         "ReLU",
