@@ -378,10 +378,6 @@ def stages_of(
         store = Store(options.out / STAGES)
         if options.embedded:
             how = pretraining or pretraining_of(options)
-            # The first stage shows nothing of itself until it is compiled.
-            say(
-                f"stages are kept in {options.out / STAGES}; those that are there are not made again"
-            )
             # Behaviour is matched on more documents than a reference reads.
             matching = replace(how, steps=2 * how.steps)
             yield Stages(Embedded(how, matching), store, report)
