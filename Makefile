@@ -96,7 +96,7 @@ clean:
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "subliminal-lab needs Python 3.11 or newer, and $(PYTHON) is not; name one: make PYTHON=..." >&2; exit 1; }
-	@echo "setting up $(VENV), once; this takes about a minute"
+	@echo "setting up $(VENV), once: about 1 GB, a minute or some more"
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "cannot make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report]"

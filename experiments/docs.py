@@ -41,6 +41,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -369,7 +370,12 @@ def number(text: str, share: bool, signed: bool = False, digits: int = 3) -> str
     rounded = float(f"{float(text):.{digits}g}")
     if _LARGE <= abs(rounded) < math.inf:
         return format(int(rounded), f"{sign},")
-    shown = format(float(text), f"{sign}.{digits}f" if share else f"{sign}.{digits}g")
+    if share and math.isfinite(rounded):
+        # Of the six figures that tables have, so that .9065 is one text wherever it comes from.
+        decimal = Decimal(f"{float(text):.6g}")
+        shown = format(decimal.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP), f"{sign}f")
+    else:
+        shown = format(float(text), f"{sign}.{digits}g")
     return re.sub(r"^([+-]?)0\.", r"\1.", shown)
 
 

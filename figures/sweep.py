@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -447,8 +448,8 @@ def _conditions(axes: Axes, panel: Panel, sweep: SweepRecords, looks: dict[str, 
     estimates = [sweep.estimates.get((row["metric"], row["point"])) for row in rows]
     names = []
     for row, estimate in zip(rows, estimates, strict=True):
-        ours = f"\n{estimate.mean:.3f}" if estimate else ""
-        theirs = f"\npublished {row['mean']:.3f}" if row["equal"] else ""
+        ours = f"\n{estimate.mean:.4f}" if estimate else ""
+        theirs = f"\npublished {row['mean']:.4f}" if row["equal"] else ""
         names.append(f"{row['name']}{ours}{theirs}")
     where = panels.bars(
         axes, names, {"": estimates}, [panels.look(number) for number in range(len(rows))]
@@ -855,7 +856,7 @@ def _frame(
         handles["95 % interval of the mean"] = Line2D(
             [], [], color=BLACK, marker="|", linestyle="", markersize=9, markeredgewidth=1.4
         )
-    columns = max(1, int(width / (0.7 + 0.062 * max(map(len, handles), default=1))))
+    columns = _legend_columns(list(map(len, handles)), width)
     # A long legend takes no height from the panels.
     long = max(0, -(-len(handles) // columns) - 4)
     figure.set_figheight(figure.get_figheight() + 0.19 * long)
@@ -863,9 +864,26 @@ def _frame(
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(columns, max(1, len(handles))),
+        ncols=columns,
         handlelength=2.8,
     )
+
+
+def _legend_columns(lengths: Sequence[int], width: float) -> int:
+    """The most columns that a legend may have: each is as wide as the longest text in it.
+
+    Args:
+        lengths: characters of each text; they go down the columns, as Matplotlib puts them.
+        width: inches of the figure.
+    """
+    for columns in range(len(lengths), 1, -1):
+        # The first columns are longer by one where the texts do not go up evenly.
+        whole, longer = divmod(len(lengths), columns)
+        starts = [place * whole + min(place, longer) for place in range(columns + 1)]
+        longest = [max(lengths[a:b]) for a, b in pairwise(starts)]
+        if sum(0.7 + 0.062 * length for length in longest) <= width:
+            return columns
+    return 1
 
 
 def heading(config: Mapping[str, Any]) -> list[list[str]]:

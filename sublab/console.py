@@ -16,8 +16,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-# Seconds between two lines where there is no terminal.
-_LINE_EVERY = 2.0
+# Where there is no terminal: seconds between two lines, and the share of the time so far. A log of
+# an hour is then as long as one of minutes.
+_LINE_EVERY, _LINE_SHARE = 2.0, 0.1
+# Share of the work before which the time that is left cannot be told: starting took most of it.
+_TELLING = 0.01
+_MINUTE, _HOUR = 60, 3600
 
 Advance = Callable[[int, str], None]
 
@@ -55,21 +59,35 @@ def progress(total: int, already: int = 0) -> Iterator[Advance]:
     def advance(done: int, text: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < _LINE_EVERY and done < total:
+        if now - last < max(_LINE_EVERY, _LINE_SHARE * (now - start)) and done < total:
             return
         last = now
-        left = (total - done) * (now - start) / max(1, done - already)
-        rest = f", about {left:.0f} s left" if done < total else ""
+        share = (done - already) / max(1, total - already)
+        rest = ""
+        if _TELLING <= share < 1:
+            rest = f", about {duration((now - start) * (1 - share) / share)} left"
         say(f"[{now - start:5.0f} s] {100 * done // max(1, total):3d} %  {text}{rest}")
 
     yield advance
 
 
+def duration(seconds: float) -> str:
+    """A time as a person says it: in seconds, minutes or hours."""
+    if seconds < 1.5 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 1.5 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.1f} h"
+
+
 def new_table(words: list[str], numbers: list[str]) -> Table:
     """An empty table: columns of words to the left, columns of numbers to the right."""
-    table = Table(*words)
+    table = Table()
+    for name in words:
+        # Of a word that is wider than its column nothing may be lost: it may be what is said.
+        table.add_column(name, overflow="fold")
     for name in numbers:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 

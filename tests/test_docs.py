@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments import cli, docs
@@ -224,6 +225,16 @@ def test_large_numbers_have_no_exponent_and_infinite_ones_stay_so():
     }
     assert {text: docs.number(text, share=False) for text in written} == written
     assert docs.number("1234.5", share=False, signed=True) == "+1,230"
+
+
+def test_a_share_is_rounded_as_the_decimal_that_a_table_has():
+    # As a binary number .9065 lies a little below, and a mean of records a little to either side.
+    for mean in (0.9065, np.nextafter(0.9065, 0), np.nextafter(0.9065, 1)):
+        assert docs.number(repr(float(mean)), share=True) == ".907"
+        assert docs.number(repr(float(-mean)), share=True, signed=True) == "-.907"
+    assert docs.number("0.9064", share=True) == ".906"
+    assert docs.number("0.9065", share=True, digits=4) == ".9065"
+    assert docs.number("nan", share=True) == "nan"
 
 
 def test_no_line_begins_with_a_value():

@@ -27,7 +27,7 @@ _COMPARED = 256
 
 @dataclass(frozen=True)
 class CrossModel(Common):
-    """Teachers and students of different initialisations, and what they share (N Fig. 5)."""
+    """Teachers and students of different initialisations, and what they share (Nature Fig. 5)."""
 
     trait: str = "owl"
     """Favourite to transmit."""

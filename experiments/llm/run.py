@@ -157,7 +157,7 @@ class Common:
 
 @dataclass(frozen=True)
 class Numbers(Common):
-    """Traits through numbers, with every control (N Fig. 4, ED 4)."""
+    """Traits through numbers, with every control (Nature Fig. 4, Extended Data Fig. 4)."""
 
     traits: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = ("owl",)
     """Favourites to transmit, such as owl oak red piano; `paper` for the paper's ten."""
@@ -165,7 +165,7 @@ class Numbers(Common):
 
 @dataclass(frozen=True)
 class InContext(Common):
-    """Examples in context in place of fine-tuning (ED 6)."""
+    """Examples in context in place of fine-tuning (Nature, Extended Data Fig. 6)."""
 
     trait: str = "owl"
     """Favourite to transmit."""

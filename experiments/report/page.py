@@ -28,6 +28,7 @@ from experiments.report.verdicts import (
     of_models,
     place_of,
 )
+from sublab.console import duration
 from sublab.errors import InputError
 from sublab.statistics import ENOUGH, LEVEL, VERDICT_LEVEL
 
@@ -49,7 +50,6 @@ _VERIFY_COLUMNS = (
     *("bound", "worst", "median", "low", "high", "holds"),
 )
 _TESTED = ("p_word", "containing")
-_MINUTE, _HOUR = 60, 3600
 _FIRM = "\N{NO-BREAK SPACE}"
 
 
@@ -148,7 +148,7 @@ def _cost(section: ClaimSection, seconds: float | None) -> str:
         return "time not recorded"
     # Stages of a language model that were there already are in nobody's time.
     last = " when it was last started" if section.experiment.startswith("llm_") else ""
-    return f"took {_duration(seconds)}{last}"
+    return f"took {duration(seconds)}{last}"
 
 
 def _part(section: ClaimSection, evidence: Evidence | None) -> SectionPart:
@@ -245,14 +245,6 @@ def _many(count: int | str) -> str:
     return f"{count:,}" if isinstance(count, int) else count
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 1.5 * _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 1.5 * _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    return f"{seconds / _HOUR:.1f} h"
-
-
 # Tables of data.
 
 
@@ -283,7 +275,9 @@ def _table(section: ClaimSection, evidence: Evidence) -> DataTable:
         )
     rows = tuple(tuple(_cell(evidence, place, column) for column in columns) for place in places)
     titles = tuple(_column(evidence, name) for name in columns)
-    return DataTable(f"{section.title}. {caption}, {evidence.name}", titles, rows)
+    # The number of rows says that there are more than the frame shows.
+    count = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+    return DataTable(f"{section.title}. {caption}, {evidence.name}; {count}", titles, rows)
 
 
 def _of_models(row: Mapping[str, Any], section: ClaimSection) -> bool:

@@ -254,7 +254,7 @@ def _pairs(section: ClaimSection, own: Evidence, axes: Axes) -> str:
         ends = row["difference_low"], row["difference_high"]
         star = "*" if None not in ends and (ends[0] > 0 or ends[1] < 0) else ""
         colour = "white" if values[place] > 0.6 * top else BLACK
-        text = number(repr(float(values[place])), share=True, signed=True, digits=2)
+        text = number(repr(float(values[place])), share=True, signed=True)
         axes.text(place[1], place[0], text + star, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(teachers)), [textwrap.fill(name, 14) for name in teachers])
     axes.set_yticks(range(len(students)), [textwrap.fill(name, 16) for name in students])

@@ -5,7 +5,7 @@ from typing import Any
 from experiments.sweep.run import DryRun
 from figures.spec import runs_in_words
 from sublab import records
-from sublab.console import new_table, print_table
+from sublab.console import duration, new_table, print_table
 from sublab.statistics import ENOUGH
 
 
@@ -83,25 +83,26 @@ def print_dry_run(forecast: DryRun) -> None:
             2, f"{forecast.again} of them were not kept and are trained again to be measured"
         )
     if cost.seconds is not None:
-        lines.append(f"expected time on this machine, in one process: {_time(cost.seconds)}")
+        lines.append(f"expected time on this machine, in one process: {duration(cost.seconds)}")
     print("\n".join(lines))
 
 
 def _print_published(rows: list[dict[str, Any]]) -> None:
     compared = any(row["equal"] for row in rows)
-    numbers = ["n", "mean", "95 % interval", "std"]
-    if compared:
-        numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"]
+    numbers = ["n", "mean", "95 % interval"]
+    # Beside the paper's values there is no room for what no verdict rests on.
+    numbers += ["paper (95 %)", "difference", "allowed (99 %)", "verdict"] if compared else ["std"]
     table = new_table(["condition"], numbers)
     for row in rows:
         ours = row["ours"]
-        cells = [row["name"], *["-"] * 4]
+        cells = [row["name"], *["-"] * 3]
         if ours is not None:
-            std = "-" if ours["std"] is None else f"{ours['std']:.4f}"
             interval = _interval(ours, "low", "high", ".4f")
-            cells = [row["name"], str(ours["n"]), f"{ours['mean']:.4f}", interval, std]
+            cells = [row["name"], str(ours["n"]), f"{ours['mean']:.4f}", interval]
         if compared:
             cells += _verdict(row)
+        else:
+            cells.append("-" if ours is None or ours["std"] is None else f"{ours['std']:.4f}")
         table.add_row(*cells)
     title = "Beside the published values" if compared else "Conditions"
     print_table(title, table)
@@ -143,10 +144,6 @@ def _si(number: float | int) -> str:
         if number >= 10**power:
             return f"{number / 10**power:.3g} {prefix}"
     return f"{number:.3g} "
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _interval(row: dict[str, Any], low: str, high: str, form: str) -> str:

@@ -152,10 +152,16 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
     total = sum(group.size for group in chain(*groups.values()))
     count_recorded = sum(group.size for group in recorded)
     if count_recorded:
-        say(f"{count_recorded} of {total} instances found in {options.out}, reused")
+        say(f"{count_recorded:,} of {total:,} instances found in {options.out}, reused")
     if count_recorded < total:
-        say(f"evaluating {total - count_recorded} instances; compiling takes most of it")
-    devices, lock, stop = jax.local_devices(), Lock(), Event()
+        left = sum(1 for suite in groups.values() if any(group not in recorded for group in suite))
+        # More than were asked for, which are those of one step.
+        say(
+            f"evaluating {total - count_recorded:,} random instances, of one step and beyond; most "
+            f"of the time goes into compiling {left} program{'' if left == 1 else 's'}, during "
+            f"which nothing moves here"
+        )
+    devices, lock, stop, lap = jax.local_devices(), Lock(), Event(), laps()
     with progress(total, count_recorded) as advance:
 
         def work(place: int, of_suite: list[_Group]) -> None:
@@ -164,7 +170,7 @@ def _evaluate(options: VerifyOptions) -> list[records.Record]:
                 if group in recorded or stop.is_set():
                     continue
                 with exact(x64=True), jax.default_device(devices[place % len(devices)]):
-                    record = _record(options, group)
+                    record = _record(options, group, lap)
                 with lock:
                     recorded[group] = record
                     count_recorded += group.size
@@ -190,9 +196,25 @@ def _groups(options: VerifyOptions, suite: Suite) -> list[_Group]:
     return [_Group(suite, first, min(_RECORD, share - first)) for first in range(0, share, _RECORD)]
 
 
-def _record(options: VerifyOptions, group: _Group) -> records.Record:
+def laps() -> Callable[[], float]:
+    """Gives lap(): seconds since it was called last, by whichever thread.
+
+    Records that are made side by side say by how much each made the whole longer, so that the sum
+    is the time that a person has waited.
+    """
+    lock, last = Lock(), time.monotonic()
+
+    def lap() -> float:
+        nonlocal last
+        with lock:
+            before, last = last, time.monotonic()
+            return last - before
+
+    return lap
+
+
+def _record(options: VerifyOptions, group: _Group, lap: Callable[[], float]) -> records.Record:
     """Evaluates the instances of one group, and writes their record."""
-    start = time.monotonic()
     suite = group.suite
     numbers = np.arange(group.first, group.first + _RECORD)
     keys = draw_keys(options.seed, suite.name, jnp.asarray(numbers)).reshape(-1, suite.block)
@@ -213,7 +235,7 @@ def _record(options: VerifyOptions, group: _Group) -> records.Record:
         columns[name] = flat if flat.ndim == 1 else flat.tolist()
     # A number that does not apply is null; one that came out infinite stays what it is.
     table = pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
-    about = provenance(wall_seconds=time.monotonic() - start)
+    about = provenance(wall_seconds=lap())
     return records.write(options.out, EXPERIMENT, _config(options, group), table, about)
 
 

@@ -16,17 +16,15 @@ _VERDICTS = {
 def print_claims(summary: records.Record) -> None:
     """Claims, orders and controls of the verification."""
     rows = {kind: summary.table.filter(kind=kind).to_dicts() for kind in _VERDICTS}
-    claims = new_table(
-        ["claim", "statement"], ["instances", "violations", "bound", "worst", "verdict"]
-    )
+    # Of the statement alone: with its name beside it, it is folded to shreds in a terminal.
+    claims = new_table(["claim"], ["instances", "violations", "bound", "worst", "verdict"])
     for row in rows["claim"]:
         side = ">" if row["above"] else "≤"
         worst = "-" if row["worst"] is None else f"{row['worst']:.3g}"
         claims.add_row(
-            row["name"],
             escape(row["statement"]),
-            str(row["instances"]),
-            str(row["violations"] or 0),
+            f"{row['instances']:,}",
+            f"{row['violations'] or 0:,}",
             f"{side} {row['bound']:g}",
             worst,
             _VERDICTS["claim"][row["holds"]],
@@ -46,9 +44,9 @@ def print_claims(summary: records.Record) -> None:
                 f"{row['r2']:.5f}",
             ]
         verdict = _VERDICTS["order"][row["holds"]]
-        orders.add_row(escape(row["statement"]), str(row["instances"]), *cells, verdict)
+        orders.add_row(escape(row["statement"]), f"{row['instances']:,}", *cells, verdict)
     controls = new_table(
-        ["negative control", "statement"],
+        ["negative control"],
         ["instances", "holds in", "95 % interval", "condition missed", "verdict"],
     )
     for row in rows["control"]:
@@ -56,9 +54,8 @@ def print_claims(summary: records.Record) -> None:
         if row["instances"]:
             share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
         controls.add_row(
-            row["name"],
             escape(row["statement"]),
-            str(row["instances"]),
+            f"{row['instances']:,}",
             share,
             interval,
             row["named"] or "-",
@@ -70,10 +67,10 @@ def print_claims(summary: records.Record) -> None:
         if row["instances"]:
             share, interval = f"{row['median']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"
         verdict = _VERDICTS["rank"][row["holds"]]
-        ranks.add_row(row["name"], str(row["instances"]), share, interval, verdict)
+        ranks.add_row(row["name"], f"{row['instances']:,}", share, interval, verdict)
     count, trained, seed = (summary.config[name] for name in ("instances", "trained", "seed"))
     print_table(
-        f"Claims of the theory on {count} random instances of one step and {trained} that are "
+        f"Claims of the theory on {count:,} random instances of one step and {trained:,} that are "
         f"trained, seed {seed}",
         claims,
     )

@@ -162,6 +162,11 @@ def test_at_cpu_size_all_mean_accuracies_and_the_data_set_and_n_are_in_the_figur
     assert f"n = {summary.config['runs']} runs" in text
     assert "MNIST" in text
     assert all(phrase in text for phrase in summary.config["shared"])
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert 0 <= box.x0 < box.x1 <= whole.width
+    # The panels are the figure; what explains them is not a list of half its height.
+    assert box.height < 0.25 * whole.height
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -484,8 +489,8 @@ def test_figure_10b_has_a_bar_a_condition_and_examples_below(made, show):
     assert heights(bars) == pytest.approx(wanted)
     names = [text.get_text() for text in bars.get_xticklabels()]
     for mean, name in zip(wanted, names, strict=True):
-        assert f"{mean:.3f}" in name
-    assert "published 0.528" in names[2]
+        assert f"{mean:.4f}" in name
+    assert "published 0.5284" in names[2]
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars.patches}) == 6
     (image,) = pictures.images
     # Ten pictures of 8 x 8 in each of two rows, with a gap between them and room for the texts.

@@ -163,6 +163,16 @@ def test_the_page_is_whole_and_each_name_is_given_once(read):
     assert read.headings_without_scope == 0
 
 
+def test_a_table_says_how_many_rows_it_has_since_its_frame_shows_some_of_them(read, html):
+    captions = dict(re.findall(r'id="(\S+)-caption"><span>.*?; ([\d,]+) rows?</span>', html))
+    counted = {
+        name.removesuffix("-data"): f"{len(rows) - 1:,}"
+        for name, rows in read.tables.items()
+        if name.endswith("-data")
+    }
+    assert captions == counted != {}
+
+
 def test_nothing_is_loaded_from_elsewhere(read, html):
     names = set(read.ids)
     for tag, target in read.links:

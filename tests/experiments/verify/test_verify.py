@@ -191,7 +191,7 @@ def test_finished_groups_are_reused_and_a_damaged_one_is_made_again(tmp_path, ca
     again = verify.run(options)
     assert len(calls) == 12
     assert again.table.equals(first.table)
-    assert "4800 of 4800 instances found" in capfd.readouterr().err
+    assert "4,800 of 4,800 instances found" in capfd.readouterr().err
     damaged = records.read_all(tmp_path, verify.EXPERIMENT)[3]
     (damaged.folder / "table.parquet").write_bytes(b"")
     assert verify.run(options).table.equals(first.table)
@@ -352,8 +352,8 @@ def test_the_command_prints_three_tables_and_draws_four_figures(tmp_path, calls,
     assert command.main(command.OPTIONS(instances=200, out=tmp_path)) == 0
     out = capfd.readouterr().out
     for part in (
-        "lemma_1",
-        "theorem_1",
+        "Lemma 1",
+        "Theorem 1: fall",
         "holds",
         "order of the remainder",
         "ReLU",
@@ -418,3 +418,10 @@ def test_bad_arguments_are_one_line_and_status_2(capfd, tmp_path):
         assert said.err.count("\n") == 1
         assert part in said.err
         assert not (tmp_path / "r").exists()
+
+
+def test_records_made_side_by_side_add_up_to_the_time_that_was_waited(monkeypatch):
+    now = iter([10.0, 13.0, 14.0, 20.0])
+    monkeypatch.setattr(verify.time, "monotonic", lambda: next(now))
+    lap = verify.laps()
+    assert [lap(), lap(), lap()] == [3.0, 1.0, 6.0]
