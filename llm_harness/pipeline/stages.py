@@ -622,6 +622,8 @@ class Stages:
             def told(share: float, start=start, block=block) -> None:
                 self.report(what, (start + share * len(block)) / len(missing))
 
+            # Before anything is compiled, which nothing else would speak of.
+            told(0.0)
             yield block, told
 
     def _find_lists(self, key: Any) -> FilteredLists:

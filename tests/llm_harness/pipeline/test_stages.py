@@ -345,5 +345,8 @@ def test_what_is_done_is_reported_up_to_all_of_it(tmp_path):
     provider.sample = lambda jobs, progress: (progress(0.5), progress(1.0), sample(jobs))[2]
     made = Stages(provider, Store(tmp_path), lambda what, share: told.append((what, share)))
     inquiries = [Inquiry(reference(made, seed), OWL) for seed in range(5)]
+    # Every stage is named as it begins, before anything is compiled for it.
+    assert told[0][1] == 0
+    told.clear()
     made.answered("answers", inquiries, ONCE)
-    assert told == [("answers", pytest.approx(share)) for share in (0.4, 0.8, 0.9, 1.0)]
+    assert told == [("answers", pytest.approx(share)) for share in (0, 0.4, 0.8, 0.8, 0.9, 1.0)]
