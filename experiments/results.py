@@ -51,8 +51,8 @@ class ExportOptions:
 
     out: Path = Path("results")
     """Folder with the records."""
-    to: Path = DATA
-    """Folder for the tables."""
+    to: Path | None = None
+    """Folder for the tables (tables in the folder with the records)."""
     figures: Path | None = None
     """Folder for the figures of the same records, which `sublab figures` has drawn, as PNG."""
     smoke: bool = False
@@ -110,6 +110,7 @@ def export(options: ExportOptions) -> list[Path]:
         InputError: there is nothing to export.
         RecordError: a record is damaged, or a folder cannot be written.
     """
+    folder = options.to or options.out / "tables"
     summaries = _latest(options)
     if not summaries:
         raise InputError(
@@ -124,8 +125,8 @@ def export(options: ExportOptions) -> list[Path]:
         else:
             columns, rows, about = _of_table(summary)
         try:
-            options.to.mkdir(parents=True, exist_ok=True)
-            path = options.to / f"{name}.csv"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.csv"
             path.write_text(_csv(columns, rows), "utf-8")
             about = about | _circumstances(summary)
             text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
