@@ -251,13 +251,15 @@ def compile_ahead(wanted: Sequence[tuple[Any, int]], context: Context) -> None:
     references = {(setting.model.init_scale, run) for setting, run in wanted}
 
     def material() -> Material:
-        shown = jnp.zeros((len(references), count, teacher.outputs), np.float32)
+        def logits(models: int) -> jax.Array:
+            return jnp.zeros((models, count, teacher.outputs), np.float32)
+
         return Material(
             jnp.zeros((count, images.shape[1]), np.float32),
             jnp.zeros((1, count), labels.dtype)
             if stage == "teachers"
-            else jnp.zeros((len(imitated_by(wanted)), count, teacher.outputs), np.float32),
-            shown if interventions.liminal else None,
+            else logits(len(imitated_by(wanted))),
+            logits(len(references)) if interventions.liminal else None,
             jnp.zeros(images.shape, images.dtype) if interventions.project_trait else None,
             jnp.zeros(labels.shape, labels.dtype) if interventions.project_trait else None,
         )

@@ -32,7 +32,7 @@ from experiments.sweep.summary import (
     summary_config,
     summary_table,
 )
-from experiments.sweep.tasks import DataSource, Result, Task, run_task
+from experiments.sweep.tasks import DataSource, Result, Task, context_of, run_task
 from sublab import records
 from sublab.console import progress, say
 from sublab.devices import population_mesh
@@ -345,14 +345,13 @@ def _work(job: _Job, todo: Sequence[Population]) -> executors.Failures:
     local = options.workers is None and options.scheduler is None
     lost: dict[Any, str] = {}
 
-    def context_of(population: Population) -> Context:
-        setting = population.setting
-        kept = data.keep_classes(job.datasets[setting.dataset], setting.classes)
-        return Context(kept, options.seed, population_mesh(), precision=options.precision)
+    def ahead_context(population: Population) -> Context:
+        dataset = job.datasets[population.setting.dataset]
+        return context_of(population, dataset, options.seed, options.precision)
 
     with (
         progress(1000) as advance,
-        compiling_ahead(todo if local else (), context_of) as begins,
+        compiling_ahead(todo if local else (), ahead_context) as begins,
         _pool(options) as pool,
     ):
 

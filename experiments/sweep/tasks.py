@@ -121,6 +121,14 @@ def run_task(
     return replace(result, provenance=made)
 
 
+def context_of(
+    population: Population, dataset: data.Dataset, seed: int, precision: Precision
+) -> Context:
+    """Where and on what a population is trained, on this process's devices, without reports."""
+    kept = data.keep_classes(dataset, population.setting.classes)
+    return Context(kept, seed, population_mesh(), precision=precision)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the host or on a device."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
@@ -159,8 +167,7 @@ def _halving(task: Task, dataset: data.Dataset, report: Report) -> Result:
 
 def _do(task: Task, dataset: data.Dataset, report: Report) -> Result:
     population = task.population
-    kept = data.keep_classes(dataset, population.setting.classes)
-    context = Context(kept, task.seed, population_mesh(), report, precision=task.precision)
+    context = replace(context_of(population, dataset, task.seed, task.precision), report=report)
     if population.stage == "teachers":
         return _of_models(teachers(_settings(population.wanted, TeacherSetting), context))
     if population.stage == "clones":

@@ -131,9 +131,17 @@ def encode_answers(
     return padded_rows([_answer(text, encoding) for text in completions])
 
 
-def padded_rows(answers: Sequence[Sequence[int]]) -> Int[np.ndarray, "answers places"]:
-    """Tokens of answers as rows, padded on the right."""
-    rows = np.zeros((len(answers), _rounded(max(map(len, answers)), _ANSWERS)), np.int32)
+def padded_rows(
+    answers: Sequence[Sequence[int]], width: int | None = None
+) -> Int[np.ndarray, "answers places"]:
+    """Tokens of answers as rows, padded on the right.
+
+    Args:
+        answers: tokens of each.
+        width: places of a row (one of few that are enough, so that few programs are compiled).
+    """
+    width = _rounded(max(map(len, answers)), _ANSWERS) if width is None else width
+    rows = np.zeros((len(answers), width), np.int32)
     for row, answer in zip(rows, answers, strict=True):
         row[: len(answer)] = answer
     return rows

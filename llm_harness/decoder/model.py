@@ -147,17 +147,17 @@ class DecoderModel:
         within = [
             next(i for i, one in enumerate(read) if row[:-1] == one[: len(row) - 1]) for row in rows
         ]
-        # Behind each is a place that is not read, whose logits say how it goes on.
-        beginnings = np.zeros((len(read), max(map(len, read)) + 1), np.int32)
-        for place, one in enumerate(read):
-            beginnings[place, : len(one)] = one
-        tokens, place_of = padded_rows(rows), np.array(within)
+        # Behind each beginning is a place that is not read, whose logits say how it goes on.
+        longest = max(map(len, rows))
+        beginnings, tokens = padded_rows(read, longest), padded_rows(rows, longest)
         prompts = encode_prompts(tuple(chats), self.encoding)
         # Brought to the device once, not with every part.
         params = jax.device_put(self.params)
         size = min(len(chats), _READ, max(1, _SCORED // len(read)))
         found = [
-            _spelling_log_probabilities(self.config, params, part, beginnings, place_of, tokens)
+            _spelling_log_probabilities(
+                self.config, params, part, beginnings, np.array(within), tokens
+            )
             for (part,) in _chunks(prompts, size=size)
         ]
         each = np.concatenate([np.asarray(part) for part in found])[: len(chats)]
