@@ -18,7 +18,7 @@ BENCH_PEERS ?=
 BENCH_MEMORY ?=
 BENCH_TIMES ?=
 # Beside what commands are timed; PEERS= leaves that out.
-PEERS ?= $(VENV)-peers/.torch
+PEERS ?= $(VENV)-peers/.libraries
 
 .PHONY: help reproduce report test test-slow test-newest mutants tour check format bench docs constraints clean
 
@@ -107,11 +107,11 @@ $(VENV)/.dev: $(VENV)/.core
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-# PyTorch is what the commands are timed beside, and nothing that the project needs.
-$(VENV)-peers/.torch:
-	@echo "setting up $(VENV)-peers with PyTorch, once; this may be gigabytes"
+# What commands are timed beside, and nothing that the project needs.
+$(VENV)-peers/.libraries:
+	@echo "setting up $(VENV)-peers with PyTorch and transformers, once; this may be gigabytes"
 	@$(PYTHON) -m venv $(VENV)-peers
-	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check torch numpy
+	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check torch numpy transformers peft
 	@touch $@
 
 # No constraints: what pip installs today.

@@ -15,8 +15,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,13 @@ from scipy.stats import t
 
 from benchmarks import golden
 from benchmarks.arithmetic import product_operations
+from benchmarks.decoder import SMOLLM2, DecoderSpeed, seconds
 from benchmarks.training import gradient_products
-from llm_harness.decoder import training
-from llm_harness.decoder.generation import generate
-from llm_harness.decoder.network import DecoderApply, DecoderConfig, Lora, draw, with_adapters
+from llm_harness.decoder.network import DecoderConfig
 from sublab import devices
 from sublab.machine import exact, provenance
 from sublab.settings import build
 from sublab.statistics import mean_interval
-from theory import Params
 from toymlp import data
 from toymlp.checks import canonical
 from toymlp.networks import Architecture, Forward, architectures
@@ -55,19 +52,6 @@ _ERRORS: dict[Precision, tuple[float, float]] = {
     "tf32": (1e-5, 1e-3),
     "bfloat16": (1e-3, 1e-2),
 }
-
-
-# Sizes of SmolLM2-135M.
-_SMOL = DecoderConfig(
-    vocabulary=49_152,
-    width=576,
-    layers=30,
-    heads=9,
-    key_value_heads=3,
-    hidden=1_536,
-    rope_theta=100_000.0,
-    tied=True,
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ class Size:
     models: int = 100
     lengths: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)
     aux: tuple[int, ...] = (2, 3, 5, 10, 20, 50)
-    decoder: DecoderConfig = _SMOL
+    decoder: DecoderConfig = SMOLLM2
     sequences: tuple[int, int, int] = (64, 16, 256)
     length: int = 256
 
@@ -400,86 +384,43 @@ def ceilings(machine: Machine, done: Figures) -> Figures:
     figures: Figures = {}
     for precision in machine.precisions:
         with jax.default_matmul_precision(PRECISIONS[precision]):
-            large = _seconds(jax.jit(jnp.matmul), *square)
-            small = _seconds(jax.jit(network), images, weights)
+            large = seconds(jax.jit(jnp.matmul), *square, times=10)
+            small = seconds(jax.jit(network), images, weights, times=10)
         figures[precision] = {
             "square": 2 * size.square**3 / large / 1e12,
             "at_the_networks_shapes": operations / small / 1e12,
         }
     long = jnp.ones(size.megabytes * 2**20 // 4, jnp.float32)
-    copy = _seconds(jax.jit(lambda x: x + 1), long)
+    copy = seconds(jax.jit(lambda x: x + 1), long, times=10)
     return figures | {"memory_gigabytes_a_second": 2 * long.nbytes / copy / 1e9}
 
 
 def language_model(machine: Machine, done: Figures) -> Figures:
     """Tokens a second of the harness's decoder, its weights random: in float32, but for the steps
     of adapters (LoRA) with products in bfloat16."""
-    size, mesh, shape = machine.size, machine.mesh, machine.size.decoder
-    params = draw(shape, jax.random.split(jax.random.key(0), 1))
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    random = np.random.default_rng(0)
-    reading, learning, writing = size.sequences
-
-    def tokens(rows: int, length: int) -> jax.Array:
-        return jnp.asarray(random.integers(1, shape.vocabulary, (rows, length)), jnp.int32)
-
-    figures: Figures = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}
-    model = jax.tree.map(lambda leaf: leaf[0], params)
-    # The mean is taken there: all logits are gigabytes, and nobody reads them.
-    forward = jax.jit(lambda params, read: jnp.mean(DecoderApply(shape)(params, read)))
-    seconds = _seconds(forward, model, tokens(reading, size.length), times=3)
-    figures["forward"] = {"tokens_a_second": reading * size.length / seconds}
-
-    batch, steps = tokens(learning, size.length), 2
-    sequences = training.Sequences(batch, batch != 0)
-    rows = jnp.broadcast_to(jnp.arange(learning), (1, steps, learning))
-    rates = training.Rates(*(np.full(1, value, np.float32) for value in (1e-4, 0, np.inf)))
-
-    def of_steps(shape: DecoderConfig, params: Params, trained: training.Trained) -> Figures:
-        # A copy: the state is used up by a step.
-        state = training.begin(jax.tree.map(jnp.copy, params), trained)
-
-        def step() -> jax.Array:
-            nonlocal state
-            state, losses = training.advance(
-                shape,
-                state,
-                sequences,
-                rows,
-                rates,
-                objective=training.Objective(),
-                schedule="constant",
-                mesh=mesh,
-            )
-            return losses
-
-        seconds = _seconds(step, times=3)
-        return {"tokens_a_second": steps * learning * size.length / seconds}
-
-    figures["training_step"] = of_steps(shape, params, "blocks")
-    adapted, with_them = with_adapters(shape, model, Lora(), jax.random.key(2))
-    with_them = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], with_them)
-    figures["lora_step"] = of_steps(adapted, with_them, "adapters")
-    rounded = replace(adapted, dtype="bfloat16")
-    figures["lora_step_in_bfloat16"] = of_steps(rounded, with_them, "adapters")
-
-    prompts = tokens(writing, size.length // 4)[None]
-    drawn = size.length // 4
-    # No token ends a completion, so that all are drawn.
-    write = partial(generate, shape, max_tokens=drawn, stops=(shape.vocabulary,), mesh=mesh)
-    keys = jax.random.split(jax.random.key(1), 1)
-    seconds = _seconds(write, params, prompts, keys, jnp.float32(1.0), times=3)
+    size, shape = machine.size, machine.size.decoder
+    speed = DecoderSpeed(shape, size.length)
+    read, learnt, completions = size.sequences
+    places = size.length // 4
+    figures: Figures = {"parameters": speed.parameters}
+    for name, rate in (
+        ("forward", speed.reading(read)),
+        ("training_step", speed.learning(learnt)),
+        ("lora_step", speed.adapting(learnt)),
+        ("lora_step_in_bfloat16", speed.adapting(learnt, "bfloat16")),
+        ("sampling", speed.drawing(completions, places)),
+    ):
+        figures[name] = {"tokens_a_second": rate}
     # A token reads the parameters once for the whole batch (but for a table of embeddings that is
     # not the output matrix too), and the keys and values of the places before it, half full on
-    # average.
-    table = 0 if shape.tied else shape.vocabulary * shape.width * 4
-    places = size.length // 4 + drawn / 2
+    # average; all of them are of four bytes.
+    table = 0 if shape.tied else shape.vocabulary * shape.width
     width = shape.key_value_heads * shape.query_width
-    kept = writing * places * shape.layers * 2 * width * 4
-    figures["sampling"] = {"batch": writing, "tokens_a_second": writing * drawn / seconds}
+    kept = completions * (places + places / 2) * shape.layers * 2 * width
+    figures["sampling"]["batch"] = completions
     bandwidth = done.get("ceilings", {}).get("memory_gigabytes_a_second")
     if bandwidth:
-        limit = writing / ((held - table + kept) / (bandwidth * 1e9))
+        limit = completions / (4 * (speed.parameters - table + kept) / (bandwidth * 1e9))
         figures["sampling"] |= {
             "limit_by_memory": limit,
             "share_of_limit": figures["sampling"]["tokens_a_second"] / limit,
@@ -625,17 +566,6 @@ def _distance(value: np.ndarray, wanted: np.ndarray) -> float:
     distance = np.linalg.norm(difference.ravel()) / np.linalg.norm(np.ravel(wanted))
     # A comparison with NaN is false in both directions.
     return float(distance) if np.isfinite(distance) else float("inf")
-
-
-def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 10) -> float:
-    """The median time of a call after the first, which compiles; each is waited for."""
-    jax.block_until_ready(work(*arguments))
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        jax.block_until_ready(work(*arguments))
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
 
 
 def _peak(machine: Machine) -> float | None:

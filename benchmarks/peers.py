@@ -1,19 +1,24 @@
-"""Whole commands beside plain PyTorch programs that do the same: `python -m benchmarks.peers`.
+"""Our programs beside plain PyTorch programs that do the same: `python -m benchmarks.peers`.
 
-Two comparisons, each of whole processes, from the start of Python to the last line printed:
+Two comparisons are of whole processes, from the start of Python to the last line printed:
 
 * the paper's six conditions: `sublab mnist` beside `benchmarks/pytorch_population.py`, for some
   numbers of runs and of cores;
 * a sweep over m and steps, fresh noise at each step, squared error: `sublab sweep` beside
   `benchmarks/pytorch_run.py`, which is one process a run, one process a core at a time.
 
-The two take turns, and which is first alternates, so that what else a machine does meets both.
-Given are wall time and processor time, and the ratio of each pair: its median, least and most.
-On a machine that is not idle the processor times tell more. No program of ours is compiled
-beforehand; PyTorch's programs are given the images as one array, which costs them no decoding.
+A third is of tokens a second, each program in a process of its own, after what each does once:
 
-PyTorch is no dependency of the project: it lies in an environment of its own, which `make bench`
-makes and which --python names.
+* a decoder of SmolLM2's sizes read, trained by adapters and sampled: `benchmarks.decoder` beside
+  `benchmarks/transformers_decoder.py`, which has the transformers and peft libraries do it.
+
+The two take turns, and which is first alternates, so that what else a machine does meets both.
+Given are times or rates, and the ratio of each pair: its median, least and most. On a machine that
+is not idle the processor times tell more. No program of ours is compiled beforehand; PyTorch's
+programs are given the images as one array, which costs them no decoding.
+
+PyTorch, transformers and peft are no dependencies of the project: they lie in an environment of
+their own, which `make bench` makes and which --python names.
 """
 
 import json
@@ -33,6 +38,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from benchmarks.decoder import AMOUNTS, amounts_and_sizes
 from sublab.console import say
 from sublab.devices import cores
 from sublab.errors import InputError
@@ -40,6 +46,7 @@ from sublab.machine import provenance
 from toymlp import data
 
 _HERE = Path(__file__).resolve().parent
+LIBRARIES = ("torch", "transformers", "peft")
 # The grid of the sweep: auxiliary logits, and steps of the student.
 AUX = (1, 2, 3, 5, 10, 20, 50, 100)
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -50,7 +57,7 @@ class PeersBenchmark:
     """Wall and processor time of whole commands, beside plain PyTorch programs."""
 
     python: Path = _HERE.parent / ".venv-peers" / "bin" / "python"
-    """A Python that has PyTorch and NumPy."""
+    """A Python that has PyTorch, NumPy, transformers and peft."""
     runs: tuple[int, ...] = (4, 20)
     """Numbers of runs of the paper's experiment."""
     cores: tuple[int, ...] = (1, cores())
@@ -59,6 +66,8 @@ class PeersBenchmark:
     """Times that each comparison is made."""
     sweep_runs: int = 4
     """Runs of every point of the sweep over m and steps; 0 leaves it out."""
+    decoder: bool = True
+    """Whether the decoder's tokens a second are compared too."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write the figures to this file; comparisons that are there already are kept."""
 
@@ -82,11 +91,11 @@ def main(options: PeersBenchmark) -> None:
     Raises:
         InputError: there is no Python with PyTorch where `options.python` says.
     """
-    torch = check_torch(options.python)
+    libraries = check_libraries(options.python)
     figures: dict[str, Any] = {}
     if options.json is not None and options.json.exists():
         figures = json.loads(options.json.read_text())
-    figures |= {"size": "full", "torch": torch}
+    figures |= {"size": "full"} | libraries
     dataset = data.load("mnist", say=say)
     begun = time.monotonic()
 
@@ -114,28 +123,30 @@ def main(options: PeersBenchmark) -> None:
             )
         if options.sweep_runs:
             keep("sweep", _sweep(options, images, Path(folder)))
+        if options.decoder:
+            keep("decoder", _decoder(options))
 
 
-def check_torch(python: Path) -> str:
-    """The version of PyTorch that a Python has.
+def check_libraries(python: Path) -> dict[str, str]:
+    """The versions of the libraries that are compared with, which a Python has.
 
     Raises:
-        InputError: there is none, and how to get it.
+        InputError: it lacks one, and how to get it.
     """
+    asked = "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    program = f"import json, sys, numpy; from importlib.metadata import version; {asked}"
     try:
         done = subprocess.run(
-            [python, "-c", "import numpy, torch; print(torch.__version__)"],
-            capture_output=True,
-            text=True,
-            check=True,
+            [python, "-c", program, *LIBRARIES], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
+        wanted = " ".join((*LIBRARIES, "numpy"))
         raise InputError(
-            f"{python} has no PyTorch to compare with; make an environment that has it "
-            f"(python3 -m venv .venv-peers && .venv-peers/bin/pip install torch numpy), or name "
+            f"{python} lacks what is compared with; make an environment that has it "
+            f"(python3 -m venv .venv-peers && .venv-peers/bin/pip install {wanted}), or name "
             f"one: --python PATH"
         ) from None
-    return done.stdout.strip()
+    return json.loads(done.stdout)
 
 
 def compared(
@@ -172,6 +183,15 @@ def timed(command: Sequence[str], on: Collection[int]) -> Seconds:
     Raises:
         InputError: it failed; what it said last.
     """
+    return finished(command, on)[0]
+
+
+def finished(command: Sequence[str], on: Collection[int]) -> tuple[Seconds, str]:
+    """Runs a command to its end on some cores: what it took, and the last line that it said.
+
+    Raises:
+        InputError: it failed; what it said last.
+    """
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         process = _start(command, on, said)
@@ -179,12 +199,12 @@ def timed(command: Sequence[str], on: Collection[int]) -> Seconds:
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        last = "".join(said.read().decode(errors="replace").strip().splitlines()[-1:])
         # 1 says that a verdict does not hold, as by chance with few runs.
         if process.returncode not in (0, 1):
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise InputError(f"{' '.join(command[:4])} ... failed: {' '.join(last)}")
-    return Seconds(wall, used.ru_utime + used.ru_stime)
+            raise InputError(f"{' '.join(command[:4])} ... failed: {last}")
+    return Seconds(wall, used.ru_utime + used.ru_stime), last
 
 
 def _start(command: Sequence[str], on: Collection[int], said: Any) -> subprocess.Popen[bytes]:
@@ -256,6 +276,36 @@ def _side_by_side(
     return time.perf_counter() - start, len(points)
 
 
+def _decoder(options: PeersBenchmark) -> dict[str, Any]:
+    """Tokens a second of ours and of theirs, on all cores."""
+    places = range(len(os.sched_getaffinity(0)))
+    commands = {
+        "ours": [sys.executable, "-m", "benchmarks.decoder"],
+        "theirs": _plain(options.python, "transformers_decoder.py", amounts_and_sizes()),
+    }
+    rates: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    for pair in range(options.pairs):
+        for who in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
+            rates[who].append(json.loads(finished(commands[who], places)[1]))
+            said = ", ".join(f"{what} {rate:.0f}" for what, rate in rates[who][-1].items())
+            say(f"pair {pair + 1}: {who}: tokens a second: {said}")
+    return {
+        "amounts": AMOUNTS,
+        "tokens_a_second": {
+            what: {who: median(each[what] for each in of) for who, of in rates.items()}
+            | {
+                "ratio": _spread(
+                    [
+                        own[what] / other[what]
+                        for own, other in zip(rates["ours"], rates["theirs"], strict=True)
+                    ]
+                )
+            }
+            for what in rates["ours"][0]
+        },
+    }
+
+
 def _sublab(*words: Any) -> list[str]:
     return [sys.executable, "-m", "experiments.cli", *map(str, words)]
 
@@ -284,6 +334,11 @@ def line_of(name: str, part: dict[str, Any]) -> str:
     if "runs_an_hour" in part:
         ours, theirs = (part["runs_an_hour"][who] for who in ("ours", "theirs"))
         texts.append(f"{ours:,.0f} runs an hour beside {theirs:,.0f}, {_ratio_text(part['ratio'])}")
+    for what, rates in part.get("tokens_a_second", {}).items():
+        ours, theirs = rates["ours"], rates["theirs"]
+        texts.append(
+            f"{what}: {ours:.0f} tokens a second beside {theirs:.0f}, {_ratio_text(rates['ratio'])}"
+        )
     return f"{name}: {'; '.join(texts)}"
 
 

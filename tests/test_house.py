@@ -179,7 +179,7 @@ def test_the_second_make_skips_the_set_up(tmp_path):
         (tmp_path / stamp).write_text("")
     peers = Path(f"{tmp_path}-peers")
     peers.mkdir()
-    (peers / ".torch").write_text("")
+    (peers / ".libraries").write_text("")
     for target in ("reproduce", "test", "test-slow", "check", "bench"):
         assert "setting up" not in make("-n", target, VENV=str(tmp_path)).stdout
     (tmp_path / ".core").unlink()

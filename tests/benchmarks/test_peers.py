@@ -1,11 +1,15 @@
 """Claims about `benchmarks/peers.py` and `benchmarks/timetable.py`, on commands that do little."""
 
+import json
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from benchmarks import peers, timetable
+from benchmarks import decoder, peers, timetable
+from llm_harness.decoder.network import DecoderConfig
 from sublab.errors import InputError
 
 
@@ -51,9 +55,41 @@ def test_commands_take_turns_and_every_pair_has_a_ratio(monkeypatch):
     )
 
 
-def test_where_pytorch_is_missing_it_is_said_how_to_get_it(tmp_path):
-    with pytest.raises(InputError, match=r"pip install torch.*--python PATH"):
-        peers.check_torch(tmp_path / "python")
+def test_where_a_library_is_missing_it_is_said_how_to_get_it(tmp_path):
+    for python in (tmp_path / "python", Path(sys.executable)):
+        with pytest.raises(InputError, match=r"pip install torch transformers.*--python PATH"):
+            peers.check_libraries(python)
+
+
+def test_tokens_a_second_of_two_programs_have_a_ratio_for_each_pair(monkeypatch):
+    given = []
+
+    def finished(command, on):
+        ours = command[-1] == "benchmarks.decoder"
+        given.append(command)
+        rate = 6.0 if ours else (3.0, 2.0)[sum("decoder.py" in one[1] for one in given) - 1]
+        return peers.Seconds(1, 1), json.dumps({"forward": rate, "sampling": 2 * rate})
+
+    monkeypatch.setattr(peers, "finished", finished)
+    part = peers._decoder(peers.PeersBenchmark(pairs=2))
+    assert part["tokens_a_second"]["sampling"] == {
+        "ours": 12.0,
+        "theirs": 5.0,
+        "ratio": {"median": 2.5, "least": 2.0, "most": 3.0, "n": 2},
+    }
+    assert peers.line_of("decoder", part).startswith(
+        "decoder: forward: 6 tokens a second beside 2, 2.50 times (2.00 to 3.00)"
+    )
+    # The other program is told of the same sizes and amounts.
+    told = json.loads(next(one for one in given if one[-1] != "benchmarks.decoder")[-1])
+    assert told["amounts"] == decoder.AMOUNTS
+    assert told["sizes"] == asdict(decoder.SMOLLM2)
+
+
+def test_the_decoder_of_the_comparison_is_measured_at_any_size():
+    speed = decoder.DecoderSpeed(DecoderConfig(vocabulary=16), length=8)
+    assert speed.parameters > 16 * DecoderConfig.width
+    assert min(speed.reading(2), speed.adapting(2), speed.drawing(2, 2)) > 0
 
 
 def test_a_part_has_the_time_that_no_part_inside_it_has():
