@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from scipy.stats import t
 
 from benchmarks import golden
 from benchmarks.arithmetic import product_operations
 from benchmarks.decoder import SMOLLM2, DecoderSpeed, seconds
+from benchmarks.equivalence import equivalence
 from benchmarks.training import gradient_products
 from llm_harness.decoder.network import DecoderConfig
 from sublab import devices
@@ -43,9 +43,6 @@ from toymlp.stages import Student, TrainedModel, clones, population_of, students
 from toymlp.train import PRECISIONS, Context, Precision, logits_of
 
 Figures = dict[str, Any]
-# What may not differ by more between float32 and another precision, paired by run (said
-# beforehand, not taken from what was measured).
-MARGINS = {"teacher": 0.002, "student": 0.03, "cross-model": 0.02}
 # Relative errors of a product of random matrices, far apart: 23, 10 and 7 bits of mantissa.
 _ERRORS: dict[Precision, tuple[float, float]] = {
     "float32": (0.0, 1e-5),
@@ -264,7 +261,7 @@ def fig10b(machine: Machine, done: Figures) -> Figures:
     exact_sample = samples["float32"]
     for precision in machine.precisions[1:]:
         figures[precision]["equivalence"] = {
-            name: _equivalence(np.subtract(sample, exact_sample[name]), _margin(name))
+            name: equivalence(name, np.subtract(sample, exact_sample[name]))
             for name, sample in samples[precision].items()
         }
     return figures
@@ -541,23 +538,6 @@ def _summary(sample: Sequence[float]) -> Figures:
         "high": mean.high,
         "n": mean.n,
         "runs": list(sample),
-    }
-
-
-def _margin(name: str) -> float:
-    return MARGINS[name.split(",", maxsplit=1)[0]]
-
-
-def _equivalence(differences: np.ndarray, margin: float) -> Figures:
-    """Two one-sided tests: whether the 90 % interval of the mean lies within the margin."""
-    mean = float(np.mean(differences))
-    error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5
-    half = float(t.ppf(0.95, len(differences) - 1)) * error
-    return {
-        "difference": mean,
-        "half_width": half,
-        "margin": margin,
-        "within": abs(mean) + half < margin,
     }
 
 

@@ -12,6 +12,10 @@ A third is of tokens a second, each program in a process of its own, after what 
 * a decoder of SmolLM2's sizes read, trained by adapters and sampled: `benchmarks.decoder` beside
   `benchmarks/transformers_decoder.py`, which has the transformers and peft libraries do it.
 
+And one is of our own program with itself: the paper's six conditions with the factors of products
+rounded to bfloat16 beside float32, and whether the accuracies are the same within the margins of
+`benchmarks.equivalence`. Only on cores with products of bfloat16 (AMX) can that be faster.
+
 The two take turns, and which is first alternates, so that what else a machine does meets both.
 Given are times or rates, and the ratio of each pair: its median, least and most. On a machine that
 is not idle the processor times tell more. No program of ours is compiled beforehand; PyTorch's
@@ -23,11 +27,12 @@ their own, which `make bench` makes and which --python names.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -39,6 +44,8 @@ import numpy as np
 import tyro
 
 from benchmarks.decoder import AMOUNTS, amounts_and_sizes
+from benchmarks.equivalence import equivalence
+from sublab import records
 from sublab.console import say
 from sublab.devices import cores
 from sublab.errors import InputError
@@ -68,6 +75,8 @@ class PeersBenchmark:
     """Runs of every point of the sweep over m and steps; 0 leaves it out."""
     decoder: bool = True
     """Whether the decoder's tokens a second are compared too."""
+    rounded_runs: int = 20
+    """Runs in bfloat16 and in float32; 0 leaves them out."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write the figures to this file; comparisons that are there already are kept."""
 
@@ -89,8 +98,11 @@ def main(options: PeersBenchmark) -> None:
     """Measures, prints a line for each comparison, and writes the figures where asked.
 
     Raises:
-        InputError: there is no Python with PyTorch where `options.python` says.
+        InputError: there is no Python with PyTorch where `options.python` says; or one run alone is
+            to be compared with itself in bfloat16.
     """
+    if options.rounded_runs == 1:
+        raise InputError("--rounded-runs: an interval needs two runs; 0 leaves them out")
     libraries = check_libraries(options.python)
     figures: dict[str, Any] = {}
     if options.json is not None and options.json.exists():
@@ -125,6 +137,8 @@ def main(options: PeersBenchmark) -> None:
             keep("sweep", _sweep(options, images, Path(folder)))
         if options.decoder:
             keep("decoder", _decoder(options))
+        if options.rounded_runs:
+            keep(f"bfloat16, {options.rounded_runs} runs", _rounded(options))
 
 
 def check_libraries(python: Path) -> dict[str, str]:
@@ -150,7 +164,11 @@ def check_libraries(python: Path) -> dict[str, str]:
 
 
 def compared(
-    ours: Sequence[str], theirs: Sequence[str], on: Collection[int], pairs: int
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    on: Collection[int],
+    pairs: int,
+    kept: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Times two commands that take turns.
 
@@ -159,13 +177,20 @@ def compared(
         theirs: the other command.
         on: places of the cores that they may use, among those of this process.
         pairs: times that each is run.
+        kept: results folders of both, where both write results; each time anew.
     """
+    commands = {"ours": ours, "theirs": theirs}
     taken: dict[str, list[Seconds]] = {"ours": [], "theirs": []}
     for pair in range(pairs):
         for who in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
-            with tempfile.TemporaryDirectory() as out:
-                command = [*ours, "--out", out] if who == "ours" else theirs
-                taken[who].append(timed(command, on))
+            with tempfile.TemporaryDirectory() as new:
+                words: list[str] = []
+                if kept is not None or who == "ours":
+                    out = Path(new) if kept is None else kept[who]
+                    # What is there would be reused.
+                    shutil.rmtree(out, ignore_errors=True)
+                    words = ["--out", str(out)]
+                taken[who].append(timed([*commands[who], *words], on))
             say(f"pair {pair + 1}: {who}: {taken[who][-1].wall:.0f} s")
     return {
         kind: {
@@ -306,6 +331,44 @@ def _decoder(options: PeersBenchmark) -> dict[str, Any]:
     }
 
 
+def _rounded(options: PeersBenchmark, size: str = "cpu") -> dict[str, Any]:
+    """The six conditions in bfloat16 ("ours") beside float32 ("theirs"), on all cores."""
+    command = _sublab("mnist", "--runs", options.rounded_runs, "--size", size)
+    places = range(len(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory() as kept:
+        outs = {precision: Path(kept) / precision for precision in ("float32", "bfloat16")}
+        part = compared(
+            [*command, "--precision", "bfloat16"],
+            command,
+            places,
+            options.pairs,
+            {"ours": outs["bfloat16"], "theirs": outs["float32"]},
+        )
+        samples = {precision: accuracies(out) for precision, out in outs.items()}
+    return part | {
+        "equivalence": {
+            name: equivalence(name, np.subtract(samples["bfloat16"][name], sample))
+            for name, sample in samples["float32"].items()
+        }
+    }
+
+
+def accuracies(out: Path) -> dict[str, list[float]]:
+    """Test accuracies of trained models by condition, in the order of the runs.
+
+    Args:
+        out: results of `sublab mnist`.
+    """
+    table = records.scan(out).sort("run").collect()
+    found: dict[str, list[float]] = {}
+    for row in table.iter_rows(named=True):
+        who = "student" if row["start"] == "reference" else "cross-model"
+        found.setdefault(f"{who}, {row['student.logits']} logits", []).append(row["accuracy"])
+        if (who, row["student.logits"]) == ("student", "aux"):
+            found.setdefault("teacher", []).append(row["teacher_accuracy"])
+    return found
+
+
 def _sublab(*words: Any) -> list[str]:
     return [sys.executable, "-m", "experiments.cli", *map(str, words)]
 
@@ -334,6 +397,12 @@ def line_of(name: str, part: dict[str, Any]) -> str:
     if "runs_an_hour" in part:
         ours, theirs = (part["runs_an_hour"][who] for who in ("ours", "theirs"))
         texts.append(f"{ours:,.0f} runs an hour beside {theirs:,.0f}, {_ratio_text(part['ratio'])}")
+    for what, verdict in part.get("equivalence", {}).items():
+        within = "within" if verdict["within"] else "not within"
+        texts.append(
+            f"{what} {verdict['difference']:+.4f} ± {verdict['half_width']:.4f}, "
+            f"{within} {verdict['margin']}"
+        )
     for what, rates in part.get("tokens_a_second", {}).items():
         ours, theirs = rates["ours"], rates["theirs"]
         texts.append(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import golden, gpu
+from benchmarks.equivalence import equivalence
 from toymlp.train import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
@@ -106,9 +107,9 @@ def test_what_must_be_true_decides_the_exit_status(tmp_path, monkeypatch):
 
 def test_equivalence_asks_for_the_whole_interval_within_the_margin():
     few = np.array([0.01, -0.01, 0.02, 0.0])
-    assert not gpu._equivalence(few, 0.01)["within"]
-    assert gpu._equivalence(few, 0.03)["within"]
-    assert not gpu._equivalence(few + 0.03, 0.03)["within"]
+    assert not equivalence("teacher", few)["within"]
+    assert equivalence("student, all logits", few)["within"]
+    assert not equivalence("student, all logits", few + 0.03)["within"]
 
 
 def test_a_precision_that_is_not_equivalent_is_not_the_fastest():

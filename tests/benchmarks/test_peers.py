@@ -86,6 +86,19 @@ def test_tokens_a_second_of_two_programs_have_a_ratio_for_each_pair(monkeypatch)
     assert told["sizes"] == asdict(decoder.SMOLLM2)
 
 
+@pytest.mark.slow
+def test_two_precisions_are_compared_in_time_and_in_what_they_measure():
+    part = peers._rounded(peers.PeersBenchmark(rounded_runs=2, pairs=1), "smoke")
+    assert part["wall"]["ratio"]["n"] == 1
+    conditions = ("student, aux logits", "student, all logits")
+    crossed = ("cross-model, aux logits", "cross-model, all logits")
+    assert part["equivalence"].keys() == {"teacher", *conditions, *crossed}
+    assert part["equivalence"]["teacher"]["margin"] == 0.002
+    assert "within 0.002" in peers.line_of("bfloat16", part)
+    with pytest.raises(InputError, match="two runs"):
+        peers.main(peers.PeersBenchmark(rounded_runs=1))
+
+
 def test_the_decoder_of_the_comparison_is_measured_at_any_size():
     speed = decoder.DecoderSpeed(DecoderConfig(vocabulary=16), length=8)
     assert speed.parameters > 16 * DecoderConfig.width
