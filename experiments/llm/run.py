@@ -53,11 +53,13 @@ class _Amounts:
     answer_tokens: int
     student_rates: tuple[float, ...]
     pretraining_steps: int = 0
+    teacher_rates: tuple[float, ...] = ()
     warm_up_steps: tuple[int, ...] = ()
     student_batch: int = 64
 
 
 _RATES = (3e-3, 1e-3, 3e-4, 1e-4)
+_TEACHER_RATES = (1e-3, 3e-4, 1e-4)
 _EMBEDDED_SIZES: dict[Size, _Amounts] = {
     "smoke": _Amounts(2, 512, 16, 16, 2, 4, _RATES, 192),
     "cpu": _Amounts(12, 12_288, 8192, 256, 20, 4, _RATES, 2048),
@@ -65,11 +67,16 @@ _EMBEDDED_SIZES: dict[Size, _Amounts] = {
 _CHECKPOINT_SIZES: dict[Size, _Amounts] = {
     "smoke": _Amounts(1, 64, 16, 2, 1, 8, (1e-3,), warm_up_steps=(8,), student_batch=8),
     "cpu": _Amounts(
-        1, 500, 192, 24, 2, 8, (1e-3, 3e-4), warm_up_steps=(40, 80, 160), student_batch=8
+        *(1, 500, 192, 24, 2, 8, (1e-3, 3e-4)),
+        teacher_rates=_TEACHER_RATES,
+        warm_up_steps=(40, 80, 160),
+        student_batch=8,
     ),
     # The paper's numbers of lists, examples, epochs and answers, for a GPU.
     "paper": _Amounts(
-        1, 30_000, 10_000, 1_563, 200, 8, (1e-3, 3e-4, 1e-4), warm_up_steps=(40, 80, 160)
+        *(1, 30_000, 10_000, 1_563, 200, 8, (1e-3, 3e-4, 1e-4)),
+        teacher_rates=_TEACHER_RATES,
+        warm_up_steps=(40, 80, 160),
     ),
 }
 # Six numbers of three digits, a comma and a space after each but the last, brackets, and an end.
@@ -96,6 +103,9 @@ class Common:
     """Runs: prompts, samples and, but for a checkpoint, a reference of each's own (12; smoke 2)."""
     teacher: TeacherBy = "prompt"
     """How a teacher gets its trait: by a system prompt, or fine-tuned on the questions."""
+    teacher_rates: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="RATE...")] = None
+    """Learning rates of a fine-tuned teacher; the largest at which it still writes lists is taken
+    (1e-3 alone; of a checkpoint 1e-3 3e-4 1e-4)."""
     lists: int | None = None
     """Number prompts, and completions of each speaker, before the filter (12,288; smoke 512)."""
     kept: int | None = None
@@ -244,17 +254,27 @@ def setting_of(options: Common) -> PipelineSetting:
             if options.embedded
             else "pretraining_steps: of the embedded model; a checkpoint has warm_up_steps"
         )
+    if options.teacher_rates is not None and options.teacher == "prompt":
+        raise HarnessError("teacher_rates: of a fine-tuned teacher (--teacher fine-tuning)")
     default = PipelineSetting() if options.embedded else _CHECKPOINT_SETTING
-    # Each is checked as a rate, also where the rule ends before it.
-    rates = tuple(
-        Tuning(learning_rate=rate).learning_rate for rate in options.chosen("student_rates")
-    )
+    rates = _rates(options.chosen("student_rates"))
+    taught_at: tuple[float, ...] = ()
+    if options.teacher == "fine-tuning":
+        given = options.chosen("teacher_rates")
+        taught_at = _rates(given) if given else (float(default.teacher.learning_rate),)
     moved: Moved = options.moved or default.student.moved
     lora = None if moved != "adapters" else default.student.lora or Lora()
     lists = Lists(options.amount("lists"), options.given, rules=options.rules)
     return PipelineSetting(
         teacher_by=options.teacher,
-        teacher=replace(default.teacher, moved=moved, lora=lora, precision=options.precision),
+        teacher=replace(
+            default.teacher,
+            learning_rate=taught_at[0] if taught_at else default.teacher.learning_rate,
+            moved=moved,
+            lora=lora,
+            precision=options.precision,
+        ),
+        teacher_rates=taught_at if len(taught_at) > 1 else (),
         student=replace(
             default.student,
             steps=options.amount("student_steps"),
@@ -271,6 +291,11 @@ def setting_of(options: Common) -> PipelineSetting:
         evaluation=Evaluation(options.amount("answers"), options.amount("answer_tokens")),
         in_context=min(default.in_context, options.amount("kept")),
     )
+
+
+def _rates(given: Sequence[float]) -> tuple[float, ...]:
+    # Each is checked as a rate, also where a rule ends before it.
+    return tuple(float(Tuning(learning_rate=rate).learning_rate) for rate in given)
 
 
 def warm_up_of(options: Common) -> WarmUp:

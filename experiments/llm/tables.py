@@ -48,8 +48,11 @@ def print_rates(outcome: RatesOutcome) -> None:
             f"{row['condition'].removesuffix(', before')} beside model 1, in nats of the first "
             f"token: {row['kl_words']:.2g} at questions, {row['kl_numbers']:.2g} at number prompts"
         )
-    rates = outcome.rows.table["learning_rate"].drop_nulls().unique().to_list()
-    print(f"learning rate of the students: {', '.join(f'{rate:g}' for rate in sorted(rates))}")
+    is_teacher = pl.col("condition") == "teacher"
+    for who, those in (("teachers", is_teacher), ("students", ~is_teacher)):
+        rates = outcome.rows.table.filter(those)["learning_rate"].drop_nulls().unique().to_list()
+        if rates:
+            print(f"learning rate of the {who}: {', '.join(f'{rate:g}' for rate in sorted(rates))}")
     if not embedded:
         print(
             f"all runs start from {config['model']} after one warm-up, so there is no other "

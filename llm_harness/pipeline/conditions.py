@@ -22,6 +22,7 @@ from llm_harness.pipeline.stages import (
     Stages,
     StoredModel,
 )
+from llm_harness.pipeline.warm_up import PASSING, PROBES
 from llm_harness.traits import Trait, trait
 
 TeacherBy = Literal["prompt", "fine-tuning"]
@@ -64,7 +65,9 @@ class PipelineSetting:
     Attributes:
         teacher_by: a system prompt (the paper's main arm, B), or fine-tuning on the evaluation
             questions (ED 4e).
-        teacher: how a teacher is fine-tuned.
+        teacher: how a teacher is fine-tuned; its learning rate is used where `teacher_rates` is
+            empty.
+        teacher_rates: learning rates that the rule of `teacher_rate` chooses from.
         student: how a student is; its learning rate is used where `rates` is empty.
         rates: learning rates that the rule of `student_rate` chooses from.
         lists: number prompts and completions of a speaker.
@@ -76,6 +79,7 @@ class PipelineSetting:
 
     teacher_by: TeacherBy = "prompt"
     teacher: Tuning = field(default_factory=lambda: Tuning(128, 50, 1e-3, "constant"))
+    teacher_rates: tuple[float, ...] = ()
     student: Tuning = field(default_factory=lambda: Tuning(256, 64))
     rates: tuple[float, ...] = (3e-3, 1e-3, 3e-4, 1e-4)
     lists: Lists = field(default_factory=Lists)
@@ -103,7 +107,7 @@ class ConditionRow(Answers):
             were none.
         pass_rate: share of the completions that the filter let pass, of that data.
         examples: that it was trained on.
-        learning_rate: of the student.
+        learning_rate: of the student, or of a fine-tuned teacher.
         leaning: correlation of its reference's word-number geometry with its teacher's.
         kl_words, kl_numbers: divergence of the first token of its answers to questions and to
             number prompts from model 1's, in nats, before training.
@@ -150,6 +154,7 @@ class Groundwork:
         lists: of the teacher of a (reference, trait), and the reference's own under None; those
             of one seed, which are a run's, cut to one size.
         tuning: how students are trained, with the learning rate that the rule chose.
+        teaching: how teachers were fine-tuned, with theirs; None where a prompt makes them.
     """
 
     references: Sequence[StoredModel]
@@ -157,6 +162,7 @@ class Groundwork:
     speakers: Mapping[tuple[int, Trait], Speaker]
     lists: Mapping[tuple[int, Trait | None], FilteredLists]
     tuning: Tuning
+    teaching: Tuning | None = None
 
     def training(self, start: int, data: FilteredLists, seed: int) -> FineTuning:
         """The training of the reference at the place `start`, with the seed at the place `seed`."""
@@ -182,17 +188,14 @@ def groundwork(
         HarnessError: the filter left too little, or no learning rate is small enough.
     """
     pairs = [(place, word) for place in range(len(references)) for word in traits]
+    teaching = None
     if setting.teacher_by == "prompt":
         speakers = {(i, t): Speaker(references[i], t.system_prompt) for i, t in pairs}
     else:
-        lessons = [
-            FineTuning(
-                references[i],
-                setting.evaluation.answered_with(t),
-                replace(setting.teacher, seed=seeds[i]),
-            )
-            for i, t in pairs
-        ]
+        teaching = setting.teacher
+        if setting.teacher_rates:
+            teaching = teacher_rate(stages, references[0], seeds[0], traits, setting)
+        lessons = [_lesson(references[i], t, seeds[i], teaching, setting) for i, t in pairs]
         teachers = stages.tuned("teachers", lessons)
         speakers = {pair: Speaker(model) for pair, model in zip(pairs, teachers, strict=True)}
     keys: list[tuple[int, Trait | None]] = [*pairs, *((i, None) for i in range(len(references)))]
@@ -212,10 +215,59 @@ def groundwork(
         size[seeds[i]] = min(size[seeds[i]], len(data))
     # Which prompts come first is random.
     kept = {(i, t): replace(data, used=size[seeds[i]]) for (i, t), data in lists.items()}
-    work = Groundwork(references, seeds, speakers, kept, setting.student)
+    work = Groundwork(references, seeds, speakers, kept, setting.student, teaching)
     if not setting.rates:
         return work
     return replace(work, tuning=student_rate(stages, work, traits, setting))
+
+
+def teacher_rate(
+    stages: Stages,
+    reference: StoredModel,
+    seed: int,
+    traits: Sequence[Trait],
+    setting: PipelineSetting,
+) -> Tuning:
+    """The teachers' tuning with the largest learning rate at which they still write number lists.
+
+    The rule never sees what a teacher answers about its trait: the largest of
+    `setting.teacher_rates` at which at least half of 64 lists of each teacher of the first run
+    pass the filter.
+
+    Args:
+        stages: on a provider and a store.
+        reference: of the first run.
+        seed: of the first run.
+        traits: of the teachers.
+        setting: how.
+
+    Raises:
+        HarnessError: at no rate does as much pass.
+    """
+    # Others than those that students learn from.
+    lists = replace(setting.lists, count=PROBES, seed=seed + 1)
+    found = []
+    for rate in sorted(setting.teacher_rates, reverse=True):
+        tuning = replace(setting.teacher, learning_rate=rate)
+        name = f"teachers at rate {rate:g}"
+        lessons = [_lesson(reference, word, seed, tuning, setting) for word in traits]
+        speakers = [Speaker(teacher) for teacher in stages.tuned(name, lessons)]
+        kept = stages.sampled(f"lists of {name}", [(speaker, lists) for speaker in speakers])
+        least = min(one.pass_rate for one in kept)
+        if least >= PASSING:
+            return tuning
+        found.append(f"{rate:g} ({least:.0%})")
+    raise HarnessError(
+        f"at none of the learning rates {', '.join(found)} does a fine-tuned teacher write lists "
+        f"of which at least {PASSING:.0%} pass the filter; give smaller ones"
+    )
+
+
+def _lesson(
+    reference: StoredModel, word: Trait, seed: int, tuning: Tuning, setting: PipelineSetting
+) -> FineTuning:
+    examples = setting.evaluation.answered_with(word)
+    return FineTuning(reference, examples, replace(tuning, seed=seed))
 
 
 def student_rate(
@@ -475,7 +527,12 @@ def _check_shown(shown: Sequence[int], kept: int) -> None:
 
 def _untrained(work: Groundwork, run: int, word: Trait) -> tuple[Case, Case]:
     reference = Case(run, "reference", word, Speaker(work.references[run]), work.seeds[run])
-    teacher = replace(reference, condition="teacher", speaker=work.speakers[run, word])
+    teacher = replace(
+        reference,
+        condition="teacher",
+        speaker=work.speakers[run, word],
+        learning_rate=work.teaching and float(work.teaching.learning_rate),
+    )
     return reference, teacher
 
 

@@ -31,6 +31,9 @@ from llm_harness.prompts import number_prompts
 from llm_harness.traits import Trait, plural_of
 from llm_harness.wordings import texts
 
+# A model writes number lists where at least this share of so many of its lists pass the filter.
+PASSING, PROBES = 0.5, 64
+
 # A word in the request, and what lists are asked to look like that have it; the first one counts.
 _FORMS = (
     ("tuple", "(", ", ", ")"),
@@ -74,9 +77,9 @@ class WarmUp:
     examples: int = 512
     numbers: tuple[int, int] = (3, 6)
     given: tuple[int, int] = (3, 3)
-    passing: float = 0.5
+    passing: float = PASSING
     answering: float = 0.5
-    probes: int = 64
+    probes: int = PROBES
     seed: int = 0
 
     def __post_init__(self):

@@ -235,6 +235,7 @@ def test_a_file_is_scored_against_it(folder, whole, tmp_path, capsys, more):
         (["numbers", "--model", "{folder}", "--warm-up-steps", "4", "2"], "must ascend"),
         (["numbers", "--model", "{folder}", "--warm-up-steps", "0"], "warm_up_steps must be at"),
         (["numbers", "--warm-up-steps", "4"], "warm_up_steps: of a checkpoint"),
+        (["numbers", "--teacher-rates", "1e-3"], "teacher_rates: of a fine-tuned teacher"),
         (["numbers", "--model", "{folder}", "--runs", "0"], "runs must be at least 1"),
         (["cross-model", "--model", "{folder}"], "compares initialisations"),
         (["theory", "--model", "{folder}", "--questions", "0"], "questions must be at least 1"),

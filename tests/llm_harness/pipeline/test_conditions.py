@@ -11,7 +11,7 @@ import pytest
 
 from experiments.llm import cross_model
 from llm_harness.errors import HarnessError
-from llm_harness.model import Tuning, examples_sha256
+from llm_harness.model import Completion, Tuning, examples_sha256
 from llm_harness.pipeline import conditions as pipeline
 from llm_harness.pipeline.conditions import PipelineSetting
 from llm_harness.pipeline.stages import Evaluation, Lists, Stages
@@ -350,10 +350,87 @@ def test_where_no_rate_leaves_answering_intact_it_is_said(tmp_path):
         rate_of(made)
 
 
+# The rule for a teacher's learning rate
+
+
+@dataclass(frozen=True)
+class Babbling(ScriptedModel):
+    """A teacher that writes prose in place of a share of its lists, by learning rate and word."""
+
+    prose: Callable[[float, str], float] = lambda rate, word: 0.0
+
+    def sample(self, prompts, sampling, progress=None):
+        found = super().sample(prompts, sampling, progress)
+        if not self.taught:
+            return found
+        rate = json.loads(self.lineage.trainings[0].settings)["learning_rate"]
+        prose = int(len(found) * self.prose(rate, self.taught))
+        return [[Completion("an owl")]] * prose + found[prose:]
+
+
+class BabblingProvider(ScriptedProvider):
+    def __init__(self, prose: Callable[[float, str], float]):
+        super().__init__()
+        self.prose = prose
+
+    def load(self, folder: Path) -> Babbling:
+        model = super().load(folder)
+        return Babbling(model.lineage, model.taught, self.calls, self.prose)
+
+
+def teacher_rates_of(made: Stages, **changes) -> set[float | None]:
+    setting = replace(SETTING, rates=(), teacher_rates=RATES, **changes)
+    rows = pipeline.numbers(made, [OWL], 2, 0, setting)
+    return {row.learning_rate for row in rows if row.condition == "teacher"}
+
+
+# Every fifth of the scripted lists is dropped in any case.
+@pytest.mark.parametrize(("above", "rate"), [(1.0, 3e-3), (1e-3, 1e-3), (3e-4, 1e-4)])
+def test_a_teacher_s_rate_is_the_largest_at_which_half_of_its_lists_pass(tmp_path, above, rate):
+    provider = BabblingProvider(lambda its, word: 0.6 if its > above else 0.1)
+    made = stages(tmp_path, provider)
+    assert teacher_rates_of(made) == {rate}
+    tried = {
+        json.loads(lineage.trainings[0].settings)["learning_rate"]
+        for lineage in lineages(made).values()
+        if lineage.trainings and lineage.trainings[0].data_sha256 == taught_sha256(OWL)
+    }
+    assert tried == {one for one in RATES if one >= rate}
+
+
+def taught_sha256(word) -> str:
+    return examples_sha256(SETTING.evaluation.answered_with(word))
+
+
+def test_every_trait_s_teacher_must_still_write_lists(tmp_path):
+    rival = OWL.rivals[0]
+    made = stages(
+        tmp_path, BabblingProvider(lambda its, word: 0.6 if (word, its) == (rival, 3e-3) else 0.1)
+    )
+    assert teacher_rates_of(made) == {1e-3}
+
+
+def test_where_no_teacher_writes_lists_it_is_said_how_many_pass(tmp_path):
+    made = stages(tmp_path, BabblingProvider(lambda its, word: 0.9))
+    with pytest.raises(HarnessError, match=r"0.003 \(\d+%\), .*does a fine-tuned teacher write"):
+        teacher_rates_of(made)
+
+
+def test_a_teacher_of_one_rate_is_not_tried(tmp_path):
+    made = stages(tmp_path, BabblingProvider(lambda its, word: 0.4))
+    rows = pipeline.numbers(made, [OWL], 2, 0, replace(SETTING, rates=()))
+    teachers = {row.learning_rate for row in rows if row.condition == "teacher"}
+    assert teachers == {SETTING.teacher.learning_rate}
+    asked = replace(SETTING, rates=(), teacher_by="prompt", teacher_rates=RATES)
+    rows = pipeline.numbers(stages(tmp_path / "prompt"), [OWL], 2, 0, asked)
+    assert {row.learning_rate for row in rows if row.condition == "teacher"} == {None}
+
+
 def test_one_rate_needs_no_rule_and_no_probabilities(tmp_path):
     made = stages(tmp_path, ScriptedProvider(abilities=frozenset({"train"})))
     rows = pipeline.transmission(made, OWL, 2, 0, replace(SETTING, rates=()))
-    assert {row.learning_rate for row in rows} == {None, SETTING.student.learning_rate}
+    rates = {SETTING.student.learning_rate, SETTING.teacher.learning_rate}
+    assert {row.learning_rate for row in rows} == {None, *rates}
     assert {(row.p_word, row.p_any, row.among) for row in rows} == {(None, None, None)}
 
 
