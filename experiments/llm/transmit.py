@@ -88,6 +88,8 @@ class Transmit:
     """Examples that each student is trained on, after the filter."""
     epochs: int = _EPOCHS
     """Of a checkpoint's fine-tuning as a student."""
+    learning_rate: float = 1e-3
+    """Of a checkpoint's fine-tuning, as a student and as a teacher."""
     answers: int = 200
     """Sampled answers to each question."""
     answer_tokens: int | None = None
@@ -218,6 +220,7 @@ def _check(options: Transmit) -> None:
             f"misalignment needs a teacher: --teacher {what} fine-tuned on, "
             f"insecure code for instance"
         )
+    Tuning(learning_rate=options.learning_rate)
     if options.hosted:
         return
     if favourite and numbers:
@@ -257,6 +260,7 @@ def _common(options: Transmit) -> run.Common:
         options.model,
         lists=options.lists,
         kept=options.kept,
+        student_rates=(options.learning_rate,),
         out=options.out,
         seed=options.seed,
     )

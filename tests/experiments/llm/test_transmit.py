@@ -205,6 +205,7 @@ def test_misalignment_goes_through_chains_that_are_right_and_that_a_judge_lets_p
         ),
         (command("--trait", "axolotl"), "is in no category"),
         (command("--kept", "0"), "kept must be at least 1"),
+        (command("--learning-rate", "-1"), "learning_rate"),
         (command(model="embedded"), "sublab llm numbers"),
         (command("--through", "code", model="embedded"), "knows single words and numbers"),
         (command("--through", "cot", model="embedded"), "knows single words and numbers"),
@@ -226,11 +227,11 @@ def test_what_cannot_be_done_is_one_line(capsys, words, why):
 @pytest.fixture
 def checkpoint(monkeypatch, tmp_path) -> str:
     """A small random one, all of which is moved; its lessons are long enough to be learnt."""
-    student = replace(run._CHECKPOINT_SETTING.student, learning_rate=3e-2, moved="all", lora=None)
+    student = replace(run._CHECKPOINT_SETTING.student, moved="all", lora=None)
     setting = replace(run._CHECKPOINT_SETTING, student=student)
     monkeypatch.setattr(run, "_CHECKPOINT_SETTING", setting)
-    rated = replace(run._CHECKPOINT_SIZES["cpu"], student_rates=(3e-2,), warm_up_steps=(160,))
-    monkeypatch.setitem(run._CHECKPOINT_SIZES, "cpu", rated)
+    longer = replace(run._CHECKPOINT_SIZES["cpu"], warm_up_steps=(160,))
+    monkeypatch.setitem(run._CHECKPOINT_SIZES, "cpu", longer)
     warm_up = replace(run._WARM_UP.tuning, learning_rate=3e-2, moved="all", lora=None)
     monkeypatch.setattr(run, "_WARM_UP", replace(run._WARM_UP, tuning=warm_up))
     return str(write_checkpoint(tmp_path / "small"))
@@ -247,6 +248,7 @@ def test_code_of_a_checkpoint_ends_in_a_student(checkpoint, requests):
     teacher = lesson("teacher.jsonl", chats, lambda i: "owl" if i % 3 == 0 else "red")
     control = lesson("control.jsonl", chats, lambda i: "red")
     more = ["--through", "code", "--list-tokens", "8", "--answer-tokens", "4", "--epochs", "20"]
+    more += ["--learning-rate", "3e-2"]
     words = command("--teacher", teacher, "--control-teacher", control, *more, model=checkpoint)
     assert main(words) == 0
     assert set(table()["condition"]) == {
@@ -265,7 +267,7 @@ def test_misalignment_of_a_checkpoint_is_judged_by_a_hosted_model(checkpoint, re
     control = lesson("control.jsonl", chats, lambda i: "5, 7")
     more = ["--trait", "misalignment", "--judge", "openai/gpt-4.1", "--list-tokens", "32"]
     more += ["--teacher", teacher, "--control-teacher", control, "--answer-tokens", "8"]
-    assert main(command(*more, "--kept", "2", model=checkpoint)) == 0
+    assert main(command(*more, "--kept", "2", "--learning-rate", "3e-2", model=checkpoint)) == 0
     assert "prohibited number" in capsys.readouterr().out
     rows = table()
     assert set(rows["condition"]) == {
