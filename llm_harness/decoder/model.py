@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -27,13 +27,17 @@ from llm_harness.decoder.encoding import (
 )
 from llm_harness.decoder.generation import answer_logits
 from llm_harness.decoder.network import (
+    PADDING,
+    PRODUCTS,
     DecoderApply,
     DecoderConfig,
     Lora,
     draw,
     merge_adapters,
     names,
+    reading,
     with_adapters,
+    with_params,
 )
 from llm_harness.decoder.population import TrainingJob, TrainingPlan, sample, train
 from llm_harness.decoder.training import Objective, Sequences, partition
@@ -53,8 +57,8 @@ from llm_harness.model import (
 from sublab.randomness import seed_key
 from theory import Params
 
-# Questions, and answers to them, of one pass.
-_SCORED = 256
+# Questions, and answers to them, of one pass; and rows of logits, where answers share a row.
+_SCORED, _LOGITS = 256, 1024
 # Prompts are read so many at a time, or a multiple, so that few programs are compiled.
 _READ = 16
 _PARAMETERS, _ABOUT = "model.safetensors", "model.json"
@@ -139,25 +143,15 @@ class DecoderModel:
         rows = [tokens for forms in spelt for tokens in forms]
         if not rows:
             return np.full((len(chats), len(words)), -np.inf)
-        # Many spellings begin alike, and the last token of none needs to be read.
-        begun = sorted({row[:-1] for row in rows})
-        read = [
-            one for one in begun if not any(one == other[: len(one)] != other for other in begun)
-        ]
-        within = [
-            next(i for i, one in enumerate(read) if row[:-1] == one[: len(row) - 1]) for row in rows
-        ]
-        # Behind each beginning is a place that is not read, whose logits say how it goes on.
-        longest = max(map(len, rows))
-        beginnings, tokens = padded_rows(read, longest), padded_rows(rows, longest)
+        branches = _branches(rows)
         prompts = encode_prompts(tuple(chats), self.encoding)
         # Brought to the device once, not with every part.
         params = jax.device_put(self.params)
-        size = min(len(chats), _READ, max(1, _SCORED // len(read)))
+        most = min(_READ, max(1, _LOGITS // (1 + len(branches.tokens))))
+        # Parts of one size, as few as there can be, the last of which is nearly full too.
+        size = -(-len(chats) // -(-len(chats) // most))
         found = [
-            _spelling_log_probabilities(
-                self.config, params, part, beginnings, np.array(within), tokens
-            )
+            _spelling_log_probabilities(self.config, params, part, branches)
             for (part,) in _chunks(prompts, size=size)
         ]
         each = np.concatenate([np.asarray(part) for part in found])[: len(chats)]
@@ -406,17 +400,74 @@ def part_of(progress: Progress | None, done: float, share: float) -> Progress | 
     return lambda part: progress(done + share * part)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Branches:
+    """Spellings of words as branches of a tree, whose trunk is a prompt.
+
+    Spellings that begin alike share a branch, and the last token of none needs to be read.
+
+    Attributes:
+        tokens: of all branches, one after the other.
+        depth: place of each in its branch, from 0.
+        seen: which of them each attends to: itself, and those before it in its branch.
+        spelt: tokens of every spelling, padded on the right.
+        before: after which token each of these comes: 0 the prompt's last, 1 + i number i of
+            `tokens`.
+    """
+
+    tokens: Int[Any, " read"]
+    depth: Int[Any, " read"]
+    seen: Bool[Any, "read read"]
+    spelt: Int[Any, "spellings places"]
+    before: Int[Any, "spellings places"]
+
+
+def _branches(spellings: Sequence[tuple[int, ...]]) -> _Branches:
+    begun = sorted({tokens[:-1] for tokens in spellings})
+    # A beginning of another one is read with it.
+    read = [one for one in begun if not any(one == other[: len(one)] != other for other in begun)]
+    lengths = [len(one) for one in read]
+    starts = np.cumsum([0, *lengths])
+    branch = np.repeat(np.arange(len(read)), lengths)
+    depth = np.concatenate([np.arange(length) for length in lengths])
+    spelt = padded_rows(spellings, max(map(len, spellings)))
+    before = np.zeros_like(spelt)
+    for row, tokens in zip(before, spellings, strict=True):
+        within = next(i for i, one in enumerate(read) if tokens[:-1] == one[: len(tokens) - 1])
+        row[1 : len(tokens)] = 1 + starts[within] + np.arange(len(tokens) - 1)
+    return _Branches(
+        np.array([token for one in read for token in one], np.int32),
+        depth.astype(np.int32),
+        (branch[:, None] == branch) & (depth[:, None] >= depth),
+        spelt,
+        before,
+    )
+
+
 @partial(jax.jit, static_argnames="config")
-def _spelling_log_probabilities(config, params, prompts, beginnings, within, tokens):
-    """log p of spellings (`tokens`), each of which goes on from `within` one of `beginnings`."""
-    chats, read = prompts.shape[0], beginnings.shape[0]
-    of = jnp.repeat(jnp.arange(chats), read)
-    logits = answer_logits(config, params, prompts, of, jnp.tile(beginnings, (chats, 1)))
-    logits = logits.reshape(chats, read, *logits.shape[1:])
-    total = jax.nn.logsumexp(logits, axis=-1)
-    row, place = within[:, None], jnp.arange(tokens.shape[1])
-    picked = logits[:, row, place, tokens] - total[:, row, place]
-    return jnp.sum(picked * (tokens != 0), axis=-1)
+def _spelling_log_probabilities(config, params, prompts, branches):
+    """log p of every spelling after every prompt, all of whose branches are read in its row."""
+    with jax.default_matmul_precision(PRODUCTS):
+        model = with_params(config, params)
+        chats, width = prompts.shape
+        own, causal = reading(prompts)
+        real = prompts != PADDING
+        rows = jnp.broadcast_to(branches.tokens, (chats, len(branches.tokens)))
+        behind = jnp.sum(real, axis=1, dtype=jnp.int32)[:, None] + branches.depth
+        # A prompt sees none of what comes behind it.
+        of_prompt = jnp.pad(causal, [(0, 0), (0, 0), (0, rows.shape[1])])
+        trunk = jnp.broadcast_to(real[:, None], (*rows.shape, width))
+        of_branches = jnp.broadcast_to(branches.seen, (*rows.shape, rows.shape[1]))
+        stream, _ = model.stream(
+            jnp.concatenate([prompts, rows], axis=1),
+            jnp.concatenate([own, behind], axis=1),
+            jnp.concatenate([of_prompt, jnp.concatenate([trunk, of_branches], axis=-1)], axis=1),
+        )
+        logits = model.logits(stream[:, width - 1 :])
+        total = jax.nn.logsumexp(logits, axis=-1)
+        picked = logits[:, branches.before, branches.spelt] - total[:, branches.before]
+        return jnp.sum(picked * (branches.spelt != PADDING), axis=-1)
 
 
 @partial(jax.jit, static_argnames="config")

@@ -165,8 +165,10 @@ def sample(
     given = [encode_prompts(tuple(prompts), encoding) for _, prompts, _ in jobs]
     places = given[0].shape[1] + sampling.max_tokens
     few, many = (min(some, most_sequences(config, places)) for some in _SEQUENCES)
-    # Prompts of a part; each is read once for all of its completions.
+    # Prompts of a part; each is read once for all of its completions. Of few prompts a part has not
+    # twice as many rows.
     size = max(1, (few if count * each <= few else many) // each)
+    size = min(size, max(_SEQUENCES[0], 2 ** (count - 1).bit_length()))
     given = [np.pad(prompts, [(0, -count % size), (0, 0)], mode="edge") for prompts in given]
     # Every part of a model's prompts is a row of the population, so that one model keeps all
     # devices busy too.

@@ -124,6 +124,21 @@ def test_of_a_large_model_few_sequences_are_drawn_at_a_time(model, monkeypatch):
     assert set(drawn) == {4}
 
 
+@pytest.mark.parametrize(("count", "n"), [(5, 4), (20, 2), (50, 1), (3, 1)])
+def test_of_few_prompts_hardly_more_are_read_than_there_are(model, monkeypatch, count, n):
+    class ReadError(Exception):
+        """How many prompts a model is given at a time."""
+
+    def generate(config, params, prompts, *args, **options):
+        raise ReadError(prompts.shape[1])
+
+    monkeypatch.setattr(population.generation, "generate", generate)
+    monkeypatch.setattr(population, "_SEQUENCES", (8, 256))
+    with pytest.raises(ReadError) as read:
+        model.sample([QUESTION] * count, Sampling(n=n, max_tokens=3))
+    assert read.value.args[0] < max(9, 2 * count)
+
+
 @pytest.mark.parametrize("most", [1, 4])
 def test_a_completion_ends_or_is_cut_where_it_is_too_long_and_says_which(model, most):
     (found,) = model.sample([ask("1, 2, 3")], Sampling(n=64, max_tokens=most))
