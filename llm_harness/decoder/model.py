@@ -455,14 +455,14 @@ def _spelling_log_probabilities(config, params, prompts, branches):
         real = prompts != PADDING
         rows = jnp.broadcast_to(branches.tokens, (chats, len(branches.tokens)))
         behind = jnp.sum(real, axis=1, dtype=jnp.int32)[:, None] + branches.depth
-        # A prompt sees none of what comes behind it.
-        of_prompt = jnp.pad(causal, [(0, 0), (0, 0), (0, rows.shape[1])])
         trunk = jnp.broadcast_to(real[:, None], (*rows.shape, width))
+        # A prompt sees none of what comes behind it.
+        unseen = jnp.zeros((chats, width, rows.shape[1]), bool)
         of_branches = jnp.broadcast_to(branches.seen, (*rows.shape, rows.shape[1]))
         stream, _ = model.stream(
             jnp.concatenate([prompts, rows], axis=1),
             jnp.concatenate([own, behind], axis=1),
-            jnp.concatenate([of_prompt, jnp.concatenate([trunk, of_branches], axis=-1)], axis=1),
+            jnp.block([[causal, unseen], [trunk, of_branches]]),
         )
         logits = model.logits(stream[:, width - 1 :])
         total = jax.nn.logsumexp(logits, axis=-1)
