@@ -94,8 +94,10 @@ def over_population(
 
     def on_device(cut: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
         here = jax.tree.leaves(cut)[0].shape[0]
-        at_a_time = lanes(mesh) or here
-        return jax.lax.map(lambda model: one_model(*model, *shared), cut, batch_size=at_a_time)
+        at_a_time = min(lanes(mesh) or here, here)
+        # Batches of one would have the axis moved about, a copy of a large model at every step.
+        size = at_a_time if at_a_time > 1 else None
+        return jax.lax.map(lambda model: one_model(*model, *shared), cut, batch_size=size)
 
     axis = PartitionSpec(AXIS)
     return jax.shard_map(

@@ -259,6 +259,14 @@ class Decoder(nnx.Module):
 
         numbers = jnp.arange(self.config.layers, dtype=jnp.int32)
         unroll = self.config.layers if self.config.layers <= _UNROLLED else 1
+        if unroll == 1:
+            # A gradient keeps what the matrices made, and makes the rest anew: to write all of it
+            # for every layer costs more, in time and in memory.
+            layer = jax.checkpoint(
+                layer,
+                policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+                prevent_cse=False,
+            )
         (stream, written), fresh = jax.lax.scan(
             layer, (begun, cache), (numbers, stacked), unroll=unroll
         )
