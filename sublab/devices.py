@@ -88,15 +88,28 @@ def gather(tree: Any, size: int) -> Any:
 
 
 def over_population(
-    one_model: Callable[..., Any], mesh: Mesh, cut: tuple[Any, ...], shared: tuple[Any, ...]
+    one_model: Callable[..., Any],
+    mesh: Mesh,
+    cut: tuple[Any, ...],
+    shared: tuple[Any, ...],
+    large: bool = False,
 ) -> Any:
-    """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it."""
+    """one_model(*a model's slice of cut, *shared) for every model, on the device that holds it.
+
+    Args:
+        one_model: what is done.
+        mesh: the devices.
+        cut: pytrees with a leading population axis.
+        shared: the same for all models.
+        large: whether a model alone on its device is no batch of one. In a batch, the axis of a
+            decoder is moved about, a copy of all its weights at every step; small networks are
+            some hundredths faster in it.
+    """
 
     def on_device(cut: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
         here = jax.tree.leaves(cut)[0].shape[0]
-        at_a_time = min(lanes(mesh) or here, here)
-        # Batches of one would have the axis moved about, a copy of a large model at every step.
-        size = at_a_time if at_a_time > 1 else None
+        at_a_time = lanes(mesh) or here
+        size = None if large and min(at_a_time, here) == 1 else at_a_time
         return jax.lax.map(lambda model: one_model(*model, *shared), cut, batch_size=size)
 
     axis = PartitionSpec(AXIS)

@@ -158,12 +158,13 @@ def memory_limit() -> int:
 
 
 def provenance(
-    *, wall_seconds: float, data_sha256: str | None = None, data_origin: str | None = None
+    *, wall_seconds: float | None, data_sha256: str | None = None, data_origin: str | None = None
 ) -> dict[str, Any]:
     """Everything about the making of a record that does not decide its numbers.
 
     Args:
-        wall_seconds: seconds that the record took, compilation included.
+        wall_seconds: seconds that the record took, compilation included; None where not all of
+            it was made at one time.
         data_sha256: SHA-256 of the dataset; None where there is none.
         data_origin: folder that the dataset was read from.
     """
@@ -180,7 +181,7 @@ def provenance(
         },
         "git": _git_revision(),
         "data": {"sha256": data_sha256, "origin": data_origin} if data_sha256 else None,
-        "wall_seconds": round(wall_seconds, 3),
+        "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -141,8 +141,8 @@ def ingredients(options: Ingredients) -> RatesOutcome:
         ],
     }
 
-    def rows() -> list[ConditionRow]:
-        rates = []
+    def rows() -> tuple[list[ConditionRow], bool]:
+        rates, resumed = [], False
         for name, (pretraining, setting, targets) in selection.items():
             with stages_of(options, pretraining, name) as stages:
                 plain = conditions.transmission(
@@ -153,10 +153,11 @@ def ingredients(options: Ingredients) -> RatesOutcome:
                     setting,
                     targets=targets,
                 )
+                resumed |= stages.resumed
             rates += [
                 replace(row, condition=llm_summary.varied(row.condition, name)) for row in plain
             ]
-        return rates
+        return rates, resumed
 
     return outcome_of(
         options, config, rows, llm_summary.ingredients, llm_summary.ingredients_claims

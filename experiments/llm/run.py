@@ -412,10 +412,17 @@ def stages_of(
             yield WarmedStages(provider, store, warm_up_of(options), lists, report, say)
 
 
-def provenance_since(start: float) -> dict[str, Any]:
-    """The provenance of a record whose making began at `start` of `time.perf_counter`."""
+def provenance_since(start: float, resumed: bool = False) -> dict[str, Any]:
+    """The provenance of a record whose making began at `start` of `time.perf_counter`.
+
+    Args:
+        start: when.
+        resumed: whether parts of it were there; how long all of it took is not known then.
+    """
     return provenance(
-        wall_seconds=time.perf_counter() - start, data_sha256="", data_origin="generated"
+        wall_seconds=None if resumed else time.perf_counter() - start,
+        data_sha256="",
+        data_origin="generated",
     )
 
 
@@ -440,9 +447,9 @@ def experiment(
     setting = setting_of(options)
     config = head_of(options, name, VERSION) | {"setting": asdict(setting)} | about
 
-    def rows() -> Sequence[ConditionRow]:
+    def rows() -> tuple[Sequence[ConditionRow], bool]:
         with stages_of(options) as stages:
-            return run(stages, setting)
+            return run(stages, setting), stages.resumed
 
     return outcome_of(options, config, rows, summarise, claims)
 
@@ -450,7 +457,7 @@ def experiment(
 def outcome_of(
     options: Common,
     config: dict[str, Any],
-    make: Callable[[], Sequence[ConditionRow]],
+    make: Callable[[], tuple[Sequence[ConditionRow], bool]],
     summarise: Callable[[pl.DataFrame], pl.DataFrame],
     claims: Callable[[pl.DataFrame], list[llm_summary.PaperClaim]],
 ) -> RatesOutcome:
@@ -459,15 +466,17 @@ def outcome_of(
     Args:
         options: folder.
         config: of the rows; `experiment` is their name.
-        make: gives the rows, where there is no record of them.
+        make: gives the rows, where there is no record of them, and whether a part of them was
+            there.
         summarise: their table.
         claims: what they say of the paper's.
     """
     start, name = time.perf_counter(), config["experiment"]
 
     def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
-        table = pl.DataFrame([asdict(row) for row in make()], infer_schema_length=None)
-        return table, provenance_since(start)
+        made, resumed = make()
+        table = pl.DataFrame([asdict(row) for row in made], infer_schema_length=None)
+        return table, provenance_since(start, resumed)
 
     runs = records.find_or_make(options.out, name, config, rows, say)
     summary = records.find_or_make(

@@ -62,10 +62,10 @@ def theory(options: Theory) -> TheoryOutcome:
     start = time.perf_counter()
 
     @cache
-    def everything() -> Detection:
+    def everything() -> tuple[Detection, bool]:
         # All three records come of one pass; it is made where one of them is missing.
         with stages_of(options) as stages:
-            return detection(
+            found = detection(
                 stages,
                 word,
                 options.amount("runs"),
@@ -75,10 +75,12 @@ def theory(options: Theory) -> TheoryOutcome:
                 sizes,
                 questions,
             )
+            return found, stages.resumed
 
     def rows(name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
-        table = [asdict(row) for row in getattr(everything(), name)]
-        return pl.DataFrame(table, infer_schema_length=None), provenance_since(start)
+        found, resumed = everything()
+        table = [asdict(row) for row in getattr(found, name)]
+        return pl.DataFrame(table, infer_schema_length=None), provenance_since(start, resumed)
 
     outcome = []
     for experiment, name in ((SCORES, "scores"), (STEPS, "steps"), (ACCOUNT, "account")):

@@ -170,7 +170,9 @@ def transmit(options: Transmit) -> TransmitOutcome:
         def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
             students = _students(stages, options, arms)
             table = _evaluated(stages, options, arms, students, judge)
-            return pl.DataFrame(table, infer_schema_length=None), provenance_since(start)
+            return pl.DataFrame(table, infer_schema_length=None), provenance_since(
+                start, stages.resumed
+            )
 
         record = records.find_or_make(options.out, EXPERIMENT, config, rows, say)
         return TransmitOutcome(arms, {}, record, _spent(hosted))

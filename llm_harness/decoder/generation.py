@@ -92,7 +92,7 @@ def generate(
 
             return _generated(model, prompts, uniform, draw, stops, each)
 
-    return devices.over_population(of_model, mesh, (params, prompts, keys), ())
+    return devices.over_population(of_model, mesh, (params, prompts, keys), (), large=True)
 
 
 def _generated(model: Decoder, prompts, uniform, draw, stops, each) -> Completions:

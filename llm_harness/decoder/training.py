@@ -275,8 +275,8 @@ def advance(
     steps = jnp.int32(rows.shape[1]) if taken is None else jnp.asarray(taken)
     with jax.default_matmul_precision(PRODUCTS):
         if shared:
-            return devices.over_population(one, mesh, cut, (sequences, steps))
-        return devices.over_population(one, mesh, (*cut, sequences), (steps,))
+            return devices.over_population(one, mesh, cut, (sequences, steps), large=True)
+        return devices.over_population(one, mesh, (*cut, sequences), (steps,), large=True)
 
 
 def _in_dtype(config: DecoderConfig, params: Any) -> Any:

@@ -137,10 +137,10 @@ def word_probabilities(
         log_p = model.log_probabilities(examples).reshape(len(questions), len(words))
     if not np.all(np.isfinite(log_p).any(axis=1)):
         raise HarnessError(f"the model can say none of {', '.join(words)}")
-    p = np.exp(log_p)
+    # Rounding in float32 may put a probability, or a sum of them, above 1.
+    p = np.minimum(np.exp(log_p), 1)
     share = np.exp(log_p - log_p.max(axis=1, keepdims=True))
     among = share[:, 0] / share.sum(axis=1)
-    # Rounding in float32 may put a sum of probabilities above 1.
     p_any = np.minimum(p.sum(axis=1), 1)
     return float(p[:, 0].mean()), float(p_any.mean()), float(among.mean())
 

@@ -41,6 +41,8 @@ from llm_harness.traits import Trait
 
 # To be raised when the stages make something else from the same settings.
 VERSION = 2
+# What references are called to who is told how far they are.
+_REFERENCES = "references"
 # Models that are trained or sampled between two writes, and in memory at once.
 _AT_ONCE = 4
 _ARRAYS = "arrays.safetensors"
@@ -320,12 +322,18 @@ class Stages:
         provider: makes, samples and fine-tunes models.
         store: where everything is kept.
         report: told what is done, and a share of it.
+
+    Attributes:
+        resumed: whether a stage was found that was not made here, references left out, which many
+            experiments share.
     """
 
     def __init__(self, provider: Provider, store: Store, report: Report | None = None):
         self.provider = provider
         self.store = store
         self.report = report or (lambda what, share: None)
+        self.resumed = False
+        self._made: set[Path] = set()
 
     def load(self, stored: StoredModel) -> Any:
         """A model as its provider gives it."""
@@ -334,7 +342,7 @@ class Stages:
     def references(self, seeds: Sequence[int]) -> list[StoredModel]:
         """The reference of each seed."""
         keys = [[VERSION, "reference", self.provider.reference_key(seed)] for seed in seeds]
-        return self._models("references", keys, seeds, self.provider.references)
+        return self._models(_REFERENCES, keys, seeds, self.provider.references)
 
     def related(self, how: str, jobs: Sequence[tuple[StoredModel, int]]) -> list[StoredModel]:
         """A reference of each (model, seed) that has something in common with the model.
@@ -615,6 +623,9 @@ class Stages:
         for index, key in enumerate(keys):
             if self.store.find(stage, key) is None:
                 first.setdefault(sha256_of(key), index)
+                self._made.add(self.store.folder(stage, key))
+            elif what != _REFERENCES and self.store.folder(stage, key) not in self._made:
+                self.resumed = True
         missing = list(first.values())
         for start in range(0, len(missing), _AT_ONCE):
             block = missing[start : start + _AT_ONCE]

@@ -61,6 +61,11 @@ def rows_in(out: Path) -> pl.DataFrame:
     return record.table
 
 
+def seconds_of(out: Path) -> float | None:
+    (record,) = records.read_all(out, llm.NUMBERS)
+    return record.provenance["wall_seconds"]
+
+
 def test_every_control_is_run_and_the_first_token_is_masked_too(whole):
     table = rows_in(whole)
     assert set(table["condition"]) == {*CONTROLS, *MASKED} - ELSEWHERE
@@ -120,6 +125,9 @@ def test_killed_after_every_single_stage_it_ends_as_one_that_was_not(
     assert status == 0
     assert kills >= 6
     assert rows_in(tmp_path).equals(rows_in(whole))
+    # The last start made a part of it: how long all of it took, nothing says.
+    assert seconds_of(tmp_path) is None
+    assert seconds_of(whole) > 0
 
 
 def test_another_checkpoint_shares_nothing_and_a_copy_shares_everything(whole, folder, tmp_path):

@@ -306,7 +306,8 @@ def test_a_share_among_words_that_are_hardly_ever_said_is_known_and_p_any_says_h
 
 def test_probabilities_that_are_rounded_up_are_no_more_than_all():
     rounded = {"owl": 1.0000001, "cat": 1e-9}
-    _, p_any, among = word_probabilities(Table({"a": rounded}), PETS, [ask("a")])
+    p_word, p_any, among = word_probabilities(Table({"a": rounded}), PETS, [ask("a")])
+    assert p_word == 1
     assert p_any == 1
     assert 0.99 < among < 1
 
