@@ -127,7 +127,7 @@ def test_killed_after_every_single_stage_it_ends_as_one_that_was_not(
     assert rows_in(tmp_path).equals(rows_in(whole))
     # The last start made a part of it: how long all of it took, nothing says.
     assert seconds_of(tmp_path) is None
-    assert seconds_of(whole) > 0
+    assert (seconds_of(whole) or 0) > 0
 
 
 def test_another_checkpoint_shares_nothing_and_a_copy_shares_everything(whole, folder, tmp_path):
