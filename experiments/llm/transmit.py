@@ -170,9 +170,8 @@ def transmit(options: Transmit) -> TransmitOutcome:
         def rows() -> tuple[pl.DataFrame, dict[str, Any]]:
             students = _students(stages, options, arms)
             table = _evaluated(stages, options, arms, students, judge)
-            return pl.DataFrame(table, infer_schema_length=None), provenance_since(
-                start, stages.resumed
-            )
+            made = provenance_since(start, stages.resumed)
+            return pl.DataFrame(table, infer_schema_length=None), made
 
         record = records.find_or_make(options.out, EXPERIMENT, config, rows, say)
         return TransmitOutcome(arms, {}, record, _spent(hosted))

@@ -21,7 +21,7 @@ from llm_harness.errors import HarnessError
 from llm_harness.evaluation import misalignment, questions, rates
 from llm_harness.evaluation.misalignment import Judged
 from llm_harness.judges import VERDICT_TOKENS
-from llm_harness.lineage import Lineage, lineage_of, sha256_of
+from llm_harness.lineage import Lineage, lineage_of
 from llm_harness.model import (
     Chat,
     Completion,
@@ -41,8 +41,6 @@ from llm_harness.traits import Trait
 
 # To be raised when the stages make something else from the same settings.
 VERSION = 2
-# What references are called to who is told how far they are.
-_REFERENCES = "references"
 # Models that are trained or sampled between two writes, and in memory at once.
 _AT_ONCE = 4
 _ARRAYS = "arrays.safetensors"
@@ -342,7 +340,7 @@ class Stages:
     def references(self, seeds: Sequence[int]) -> list[StoredModel]:
         """The reference of each seed."""
         keys = [[VERSION, "reference", self.provider.reference_key(seed)] for seed in seeds]
-        return self._models(_REFERENCES, keys, seeds, self.provider.references)
+        return self._models("references", keys, seeds, self.provider.references, shared=True)
 
     def related(self, how: str, jobs: Sequence[tuple[StoredModel, int]]) -> list[StoredModel]:
         """A reference of each (model, seed) that has something in common with the model.
@@ -368,6 +366,7 @@ class Stages:
             lambda some, told: provider.related(
                 how, [(self.load(model), seed) for model, seed in some], told
             ),
+            shared=True,
         )
 
     def tuned(self, what: str, jobs: Sequence[FineTuning]) -> list[StoredModel]:
@@ -595,8 +594,9 @@ class Stages:
         keys: Sequence[Any],
         jobs: Sequence[Any],
         make: Callable[[Sequence[Any], Progress], Sequence[Any]],
+        shared: bool = False,
     ) -> list[StoredModel]:
-        for block, told in self._missing(what, "models", keys):
+        for block, told in self._missing(what, "models", keys, shared):
             for index, model in zip(block, make([jobs[i] for i in block], told), strict=True):
 
                 def fill(folder: Path, model=model) -> None:
@@ -613,19 +613,21 @@ class Stages:
         ]
 
     def _missing(
-        self, what: str, stage: str, keys: Sequence[Any]
+        self, what: str, stage: str, keys: Sequence[Any], shared: bool = False
     ) -> Iterator[tuple[list[int], Progress]]:
         """Of jobs with equal keys the first that the store lacks, a few at a time.
 
-        Yields the indices of a few, and what is to be told how far these are.
+        Yields the indices of a few, and what is to be told how far these are. One that is found is
+        `resumed`, unless it is `shared` by many experiments.
         """
-        first: dict[str, int] = {}
+        first: dict[Path, int] = {}
         for index, key in enumerate(keys):
+            folder = self.store.folder(stage, key)
             if self.store.find(stage, key) is None:
-                first.setdefault(sha256_of(key), index)
-                self._made.add(self.store.folder(stage, key))
-            elif what != _REFERENCES and self.store.folder(stage, key) not in self._made:
+                first.setdefault(folder, index)
+            elif not shared and folder not in self._made:
                 self.resumed = True
+        self._made.update(first)
         missing = list(first.values())
         for start in range(0, len(missing), _AT_ONCE):
             block = missing[start : start + _AT_ONCE]
