@@ -36,8 +36,8 @@ _LLM = tuple(
 _SMOKE = "smoke"
 # How a language model becomes a teacher where nothing else is said.
 _TEACHER = "prompt"
-# And which model it is, likewise.
-_MODEL = "embedded"
+# And which model it is, and of which size, likewise.
+_MODEL, _SIZE = "embedded", "cpu"
 _NUMBERS = ("n", "mean", "low", "high", "difference", "difference_low", "difference_high")
 # A metric that is a longer list, such as a cosine at every step, is summed up over its places.
 _LONG = 16
@@ -167,11 +167,13 @@ def _latest(options: ExportOptions) -> dict[str, records.Record]:
 
 
 def _name_of(kind: str, config: Mapping[str, Any]) -> str:
-    """The name of a table that is no sweep's; other teachers, models and
-    numbers of traits are other experiments."""
+    """The name of a table that is no sweep's; other models, sizes, teachers and numbers of traits
+    are other experiments."""
     name = kind.removesuffix("_summary")
     if (model := str(config.get("model", _MODEL))) != _MODEL:
         name += f"-{model}"
+    if (size := config.get("size", _SIZE)) not in (_SIZE, _SMOKE):
+        name += f"-{size}"
     teacher = config.get("setting", {}).get("teacher_by", _TEACHER)
     if teacher != _TEACHER:
         name += f"-{teacher}"

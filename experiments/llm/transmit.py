@@ -50,8 +50,9 @@ EXPERIMENT = "llm_transmit"
 _VERSION = 1
 MISALIGNMENT = "misalignment"
 _ARMS = ("teacher", "control")
-# The paper's, for services that are told.
+# The paper's.
 _EPOCHS = 10
+_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class Transmit:
     """Prompts of each teacher, before the filter."""
     kept: int = 10_000
     """Examples that each student is trained on, after the filter."""
-    epochs: int = _EPOCHS
-    """Of a checkpoint's fine-tuning as a student."""
-    learning_rate: float = 1e-3
-    """Of a checkpoint's fine-tuning, as a student and as a teacher."""
+    epochs: int | None = None
+    """Of a checkpoint's fine-tuning as a student (10); a hosted model's service is told itself."""
+    learning_rate: float | None = None
+    """Of a checkpoint's fine-tuning, as a student and as a teacher (1e-3)."""
     answers: int = 200
     """Sampled answers to each question."""
     answer_tokens: int | None = None
@@ -177,6 +178,18 @@ def transmit(options: Transmit) -> TransmitOutcome:
         return TransmitOutcome(arms, {}, record, _spent(hosted))
 
 
+# Options that are at least 1, where they are given.
+_COUNTS = (
+    "lists",
+    "kept",
+    "epochs",
+    "answers",
+    "judge_tokens",
+    "answer_tokens",
+    "list_tokens",
+    "connections",
+    "token_limit",
+)
 # Options that change nothing of what comes out.
 _NEUTRAL = ("out", "connections", "retries", "token_limit")
 
@@ -200,12 +213,11 @@ def print_transmit(options: Transmit, outcome: TransmitOutcome) -> int:
 
 
 def _check(options: Transmit) -> None:
-    at_least("lists", options.lists, 1)
-    at_least("kept", options.kept, 1)
-    at_least("epochs", options.epochs, 1)
     at_least("retries", options.retries, 0)
-    at_least("connections", options.connections or 1, 1)
-    at_least("token_limit", options.token_limit or 1, 1)
+    for name in _COUNTS:
+        count = getattr(options, name)
+        if count is not None:
+            at_least(name, count, 1)
     favourite, numbers = options.favourite, options.through == "numbers"
     if options.model == run.EMBEDDED and not (favourite and numbers):
         raise HarnessError(LACKING["text"])
@@ -221,9 +233,15 @@ def _check(options: Transmit) -> None:
             f"misalignment needs a teacher: --teacher {what} fine-tuned on, "
             f"insecure code for instance"
         )
-    Tuning(learning_rate=options.learning_rate)
     if options.hosted:
+        for name in ("epochs", "learning_rate"):
+            if getattr(options, name) is not None:
+                raise HarnessError(
+                    f"--{name.replace('_', '-')} is of fine-tuning here; {options.model} is "
+                    f"fine-tuned by its service, which takes its own"
+                )
         return
+    Tuning(learning_rate=_rate(options))
     if favourite and numbers:
         raise HarnessError(
             f"{options.model!r} is no hosted model; of models here sublab llm numbers shows "
@@ -256,12 +274,16 @@ def _stages(options: Transmit) -> "Iterator[tuple[Stages, Hosted]]":
         yield stages if warmed else Stages(stages.provider, stages.store, stages.report), hosted
 
 
+def _rate(options: Transmit) -> float:
+    return _LEARNING_RATE if options.learning_rate is None else options.learning_rate
+
+
 def _common(options: Transmit) -> run.Common:
     return run.Common(
         options.model,
         lists=options.lists,
         kept=options.kept,
-        student_rates=(options.learning_rate,),
+        student_rates=(_rate(options),),
         out=options.out,
         seed=options.seed,
     )
@@ -331,7 +353,7 @@ def _students(
         ]
     (reference,) = stages.references([options.seed])
     jobs = [
-        FineTuning(reference, arm.data, _tuning(options, len(arm.data), options.epochs))
+        FineTuning(reference, arm.data, _tuning(options, len(arm.data), options.epochs or _EPOCHS))
         for arm in arms.values()
     ]
     return [

@@ -82,6 +82,8 @@ class Batch:
 # many: prompts by how many there are at most, and answers, of one word and longer ones.
 _PROMPTS = {64: (64, 96, 160), 1024: (32,)}
 _ANSWERS = (2, 16)
+# Tokens that many prompts begin with are read once where there are so many.
+_WORTH = 16
 
 
 def encode_prompts(chats: tuple[Chat, ...], encoding: Encoding) -> Int[np.ndarray, "chats time"]:
@@ -95,6 +97,53 @@ def encode_prompts(chats: tuple[Chat, ...], encoding: Encoding) -> Int[np.ndarra
     widths = next((widths for most, widths in _PROMPTS.items() if len(chats) <= most), ())
     room = _rounded(width, widths) - width
     return np.pad(rows, [(0, 0), (room, 0)])
+
+
+def split_beginnings(
+    sets: Sequence[Int[np.ndarray, "_prompts _time"]],
+) -> tuple[list[Int[np.ndarray, " start"]] | None, list[Int[np.ndarray, "_prompts width"]]]:
+    """Prompts without the tokens that all of a set begin with, which a model need read once only.
+
+    Chats of one template and system prompt begin alike, and those that show the same examples all
+    the more.
+
+    Args:
+        sets: prompts of several models, padded on the left.
+
+    Returns:
+        The beginning of each set, all of one length, and its rows behind that, all of one width.
+        None for beginnings, and the sets as they are, where one is too short to be worth it.
+    """
+    start = min(map(_begun_alike, sets))
+    step = 8 if start < 128 else 16
+    start -= start % step
+    if start < _WORTH:
+        return None, list(sets)
+    lengths = [np.sum(rows != 0, axis=1) for rows in sets]
+    longest = max(int(length.max()) for length in lengths) - start
+    # Of few prompts, in longer steps, so that one program serves the questions of many runs.
+    few = max(map(len, sets)) <= min(_PROMPTS)
+    width = -(-longest // 16) * 16 if few else _rounded(longest)
+    beginnings, rest = [], []
+    for rows, length in zip(sets, lengths, strict=True):
+        beginnings.append(rows[0, rows.shape[1] - length[0] :][:start])
+        behind = np.pad(rows, [(0, 0), (max(0, width - rows.shape[1]), 0)])[:, -width:]
+        places = np.arange(width) >= width - (length[:, None] - start)
+        rest.append(np.where(places, behind, 0))
+    return beginnings, rest
+
+
+def _begun_alike(rows: Int[np.ndarray, "prompts time"]) -> int:
+    """How many tokens all rows begin with; of each, one is left behind them."""
+    lengths = np.sum(rows != 0, axis=1)
+    width = rows.shape[1]
+    first = rows[0, width - lengths[0] :]
+    most = int(lengths.min()) - 1
+    if len(rows) < 2 or most < _WORTH:
+        return 0
+    places = (width - lengths)[:, None] + np.arange(most)
+    alike = np.all(np.take_along_axis(rows, places, axis=1) == first[:most], axis=0)
+    return int(np.argmin(alike)) if not alike.all() else most
 
 
 # Remembered, since many models are given the same.

@@ -58,6 +58,7 @@ def generate(
     keys: Key[Array, " population"],
     temperature: Float[Array, ""],
     top_p: Float[Array, ""] | None = None,
+    beginnings: Int[Array, "population start"] | None = None,
     *,
     max_tokens: int,
     stops: tuple[int, ...],
@@ -75,6 +76,7 @@ def generate(
         temperature: that logits are divided by; 0 takes the likeliest token.
         top_p: share of the probability, of the likeliest tokens, that is drawn from; None for all,
             where no program sorts the vocabulary.
+        beginnings: tokens that all prompts of a model begin with, before those of its row.
         max_tokens: a completion is cut there.
         stops: tokens that end a completion.
         mesh: the devices that the population is spread over.
@@ -82,7 +84,7 @@ def generate(
         each: completions of a prompt, which is read once for all.
     """
 
-    def of_model(params, prompts, key):
+    def of_model(params, prompts, key, beginning):
         with jax.default_matmul_precision(PRODUCTS):
             model = with_params(config, params)
             uniform = jax.random.uniform(key, (max_tokens, prompts.shape[0] * each))
@@ -90,20 +92,22 @@ def generate(
             def draw(logits, uniform):
                 return pick(logits, uniform, temperature, top_p, banned)
 
-            return _generated(model, prompts, uniform, draw, stops, each)
+            return _generated(model, prompts, beginning, uniform, draw, stops, each)
 
-    return devices.over_population(of_model, mesh, (params, prompts, keys), (), large=True)
+    cut = (params, prompts, keys, beginnings)
+    return devices.over_population(of_model, mesh, cut, (), large=True)
 
 
-def _generated(model: Decoder, prompts, uniform, draw, stops, each) -> Completions:
+def _generated(model: Decoder, prompts, beginning, uniform, draw, stops, each) -> Completions:
     max_tokens, completions = uniform.shape
-    width = prompts.shape[1]
-    stream, cache = model.stream(prompts, *reading(prompts))
+    stream, cache = read_prompts(model, prompts, beginning)
     logits = model.logits(stream[:, -1])
-    logits, prompts = (jnp.repeat(part, each, axis=0) for part in (logits, prompts))
-    cache = with_room(cache, np.repeat(np.arange(prompts.shape[0] // each), each), max_tokens)
-    given = jnp.pad(prompts != PADDING, [(0, 0), (0, max_tokens)])
-    lengths = jnp.sum(prompts != PADDING, axis=1).astype(jnp.int32)
+    given = given_places(prompts, beginning)
+    width = given.shape[1]
+    logits, given = (jnp.repeat(part, each, axis=0) for part in (logits, given))
+    cache = with_room(cache, np.repeat(np.arange(prompts.shape[0]), each), max_tokens)
+    lengths = jnp.sum(given, axis=1).astype(jnp.int32)
+    given = jnp.pad(given, [(0, 0), (0, max_tokens)])
     places = jnp.arange(width + max_tokens)
 
     def unfinished(carry):
@@ -135,6 +139,30 @@ def _generated(model: Decoder, prompts, uniform, draw, stops, each) -> Completio
     return Completions(tokens, scores, stopped)
 
 
+def read_prompts(
+    model: Decoder,
+    prompts: Int[Array, "prompts time"],
+    beginning: Int[Array, " start"] | None,
+) -> tuple[Float[Array, "prompts time width"], Cache]:
+    """The residual stream of prompts, and keys and values of them with their beginning.
+
+    Args:
+        model: that reads.
+        prompts: padded on the left.
+        beginning: tokens that all of them begin with, before those of their rows.
+    """
+    start = 0 if beginning is None else len(beginning)
+    return model.stream(prompts, *reading(prompts, start), beginning=beginning)
+
+
+def given_places(
+    prompts: Int[Array, "prompts time"], beginning: Int[Array, " start"] | None
+) -> Bool[Array, "prompts places"]:
+    """Which places of prompts with their beginning have a token."""
+    start = 0 if beginning is None else len(beginning)
+    return jnp.pad(prompts != PADDING, [(0, 0), (start, 0)], constant_values=True)
+
+
 def with_room(
     cache: Cache, rows: Int[Array, " rows"] | Int[np.ndarray, " rows"], room: int
 ) -> tuple[Float[Array, "layers rows longer groups part"], ...]:
@@ -150,6 +178,7 @@ def answer_logits(
     prompts: Int[Array, "prompts time"],
     of: Int[Array, " answers"],
     answers: Int[Array, "answers places"],
+    beginning: Int[Array, " start"] | None = None,
 ) -> Float[Array, "answers places vocabulary"]:
     """Logits at the places of answers to prompts, each of which is read once.
 
@@ -159,15 +188,17 @@ def answer_logits(
         prompts: padded on the left.
         of: which prompt an answer is to.
         answers: padded on the right.
+        beginning: tokens that all prompts begin with, before those of their rows.
     """
     with jax.default_matmul_precision(PRODUCTS):
         model = with_params(config, params)
-        before, cache = model.stream(prompts, *reading(prompts))
+        before, cache = read_prompts(model, prompts, beginning)
+        given = given_places(prompts, beginning)
         read = answers[:, :-1]
-        width, places = prompts.shape[1], read.shape[1]
+        width, places = given.shape[1], read.shape[1]
         own, causal = reading(read)
-        lengths = jnp.sum(prompts != PADDING, axis=1).astype(jnp.int32)
-        given = jnp.broadcast_to((prompts != PADDING)[of][:, None], (*read.shape, width))
+        lengths = jnp.sum(given, axis=1).astype(jnp.int32)
+        given = jnp.broadcast_to(given[of][:, None], (*read.shape, width))
         stream, _ = model.stream(
             read,
             lengths[of][:, None] + own,

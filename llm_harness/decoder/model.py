@@ -24,8 +24,9 @@ from llm_harness.decoder.encoding import (
     encode_examples,
     encode_prompts,
     padded_rows,
+    split_beginnings,
 )
-from llm_harness.decoder.generation import answer_logits
+from llm_harness.decoder.generation import answer_logits, given_places
 from llm_harness.decoder.network import (
     PADDING,
     PRODUCTS,
@@ -109,7 +110,8 @@ class DecoderModel:
     def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, " examples"]:
         chats = list(dict.fromkeys(example.prompt for example in examples))
         places = {chat: place for place, chat in enumerate(chats)}
-        prompts = encode_prompts(tuple(chats), self.encoding)
+        beginnings, (prompts,) = split_beginnings([encode_prompts(tuple(chats), self.encoding)])
+        beginning = beginnings and beginnings[0]
         of = np.array([places[example.prompt] for example in examples])
         batch = encode_answers([example.completion for example in examples], self.encoding)
         found = []
@@ -120,7 +122,7 @@ class DecoderModel:
             read, place = np.unique(of_part, return_inverse=True)
             room = -(-len(read) // _READ) * _READ
             some = prompts[np.pad(read, (0, room - len(read)), mode="edge")]
-            found.append(_log_probabilities(self.config, params, some, place, part))
+            found.append(_log_probabilities(self.config, params, some, place, part, beginning))
         each = np.concatenate([np.asarray(part) for part in found])[: len(of)]
         completions = [example.completion for example in examples]
         # Many questions have the same few answers.
@@ -144,14 +146,15 @@ class DecoderModel:
         if not rows:
             return np.full((len(chats), len(words)), -np.inf)
         branches = _branches(rows)
-        prompts = encode_prompts(tuple(chats), self.encoding)
+        beginnings, (prompts,) = split_beginnings([encode_prompts(tuple(chats), self.encoding)])
+        beginning = beginnings and beginnings[0]
         # Brought to the device once, not with every part.
         params = jax.device_put(self.params)
         most = min(_READ, max(1, _LOGITS // (1 + len(branches.tokens))))
         # Parts of one size, as few as there can be, the last of which is nearly full too.
         size = -(-len(chats) // -(-len(chats) // most))
         found = [
-            _spelling_log_probabilities(self.config, params, part, branches)
+            _spelling_log_probabilities(self.config, params, part, branches, beginning)
             for (part,) in _chunks(prompts, size=size)
         ]
         each = np.concatenate([np.asarray(part) for part in found])[: len(chats)]
@@ -286,6 +289,13 @@ def _trained(
 ) -> list[DecoderModel]:
     batches = [_readable(model, examples) for model, examples, _ in jobs]
     first, places = (max(getattr(batch, side) for batch in batches) for side in ("first", "places"))
+    whole = [batch.padded(first, places) for batch in batches]
+    beginnings, prompts = split_beginnings([tokens[:, :first] for tokens in whole])
+    tokens = [
+        np.concatenate([rows, of_job[:, first:]], axis=1)
+        for rows, of_job in zip(prompts, whole, strict=True)
+    ]
+    first = prompts[0].shape[1]
     alike: dict[Any, list[int]] = {}
     for index, (model, _, tuning) in enumerate(jobs):
         plan = TrainingPlan(
@@ -302,12 +312,14 @@ def _trained(
         work = []
         for index in indices:
             (model, examples, tuning), teacher = jobs[index], teachers[index]
-            tokens = batches[index].padded(first, places)
             params = model.params if lora is None else adapted_params(model, lora, tuning.seed)
             work.append(
                 TrainingJob(
                     params,
-                    answer_sequences(tokens, first, masked),
+                    replace(
+                        answer_sequences(tokens[index], first, masked),
+                        beginning=beginnings and beginnings[index],
+                    ),
                     len(examples),
                     tuning.learning_rate,
                     tuning.seed,
@@ -446,16 +458,16 @@ def _branches(spellings: Sequence[tuple[int, ...]]) -> _Branches:
 
 
 @partial(jax.jit, static_argnames="config")
-def _spelling_log_probabilities(config, params, prompts, branches):
+def _spelling_log_probabilities(config, params, prompts, branches, beginning):
     """log p of every spelling after every prompt, all of whose branches are read in its row."""
     with jax.default_matmul_precision(PRODUCTS):
         model = with_params(config, params)
         chats, width = prompts.shape
-        own, causal = reading(prompts)
-        real = prompts != PADDING
+        own, causal = reading(prompts, 0 if beginning is None else len(beginning))
+        given = given_places(prompts, beginning)
         rows = jnp.broadcast_to(branches.tokens, (chats, len(branches.tokens)))
-        behind = jnp.sum(real, axis=1, dtype=jnp.int32)[:, None] + branches.depth
-        trunk = jnp.broadcast_to(real[:, None], (*rows.shape, width))
+        behind = jnp.sum(given, axis=1, dtype=jnp.int32)[:, None] + branches.depth
+        trunk = jnp.broadcast_to(given[:, None], (*rows.shape, given.shape[1]))
         # A prompt sees none of what comes behind it.
         unseen = jnp.zeros((chats, width, rows.shape[1]), bool)
         of_branches = jnp.broadcast_to(branches.seen, (*rows.shape, rows.shape[1]))
@@ -463,6 +475,7 @@ def _spelling_log_probabilities(config, params, prompts, branches):
             jnp.concatenate([prompts, rows], axis=1),
             jnp.concatenate([own, behind], axis=1),
             jnp.block([[causal, unseen], [trunk, of_branches]]),
+            beginning=beginning,
         )
         logits = model.logits(stream[:, width - 1 :])
         total = jax.nn.logsumexp(logits, axis=-1)
@@ -471,8 +484,9 @@ def _spelling_log_probabilities(config, params, prompts, branches):
 
 
 @partial(jax.jit, static_argnames="config")
-def _log_probabilities(config, params, prompts, of, answers):
-    log_p = jax.nn.log_softmax(answer_logits(config, params, prompts, of, answers))
+def _log_probabilities(config, params, prompts, of, answers, beginning):
+    logits = answer_logits(config, params, prompts, of, answers, beginning)
+    log_p = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(log_p, answers[..., None], axis=-1)[..., 0]
     return jnp.sum(picked * (answers != 0), axis=-1)
 

@@ -182,13 +182,9 @@ class DecoderLayer(nnx.Module):
     def finish(
         self,
         stream: Float[Array, "batch time width"],
-        queries: Float[Array, "batch time heads part"],
-        keys: Float[Array, "batch places groups part"],
-        values: Float[Array, "batch places groups part"],
-        seen: Bool[Array, "batch time places"],
+        mixed: Float[Array, "batch time heads part"],
     ) -> Float[Array, "batch time width"]:
-        """Attends to the places that are seen, and applies the perceptron."""
-        mixed = jax.nn.dot_product_attention(queries, keys, values, mask=seen[:, None])
+        """Adds what attention gave, and applies the perceptron."""
         stream = stream + self.self_attn.o_proj(mixed.reshape(*stream.shape[:2], -1))
         return stream + self.mlp(self.post_attention_layernorm(stream))
 
@@ -226,17 +222,23 @@ class Decoder(nnx.Module):
         seen: Bool[Array, "batch time places"],
         cache: "Cache | None" = None,
         place: Int[Array, ""] | int = 0,
+        beginning: Int[Array, " start"] | None = None,
     ) -> tuple[Float[Array, "batch time width"], "Cache"]:
         """The residual stream before the output matrix, and keys and values of all places.
 
         Args:
             tokens: to be read.
-            positions: of the tokens, from 0.
+            positions: of the tokens, from 0, or behind those of `beginning`.
             seen: which places each token attends to: those of `cache`, or of `tokens` where there
-                is none.
+                is none, behind those of `beginning`.
             cache: keys and values of places read before, with room for these.
             place: where these are written in it.
+            beginning: tokens that all rows begin with, which are read once and not in every row;
+                with a cache they are in it.
         """
+        if beginning is not None:
+            assert cache is None
+            return self._behind(beginning, tokens, positions, seen)
         turn = turn_of(positions, self.config.query_width, self.config.rope_theta)
         graph, stacked = nnx.split(self.layers)
         begun = self.embed_tokens(tokens)
@@ -247,7 +249,8 @@ class Decoder(nnx.Module):
             block = nnx.merge(graph, state)
             queries, keys, values = block.self_attn.project(block.input_layernorm(stream), turn)
             if cache is None:
-                return (block.finish(stream, queries, keys, values, seen), None), (keys, values)
+                mixed = attended(queries, keys, values, seen)
+                return (block.finish(stream, mixed), None), (keys, values)
             cache = tuple(
                 jax.lax.dynamic_update_slice(part, fresh[None], (number, 0, place, 0, 0))
                 for part, fresh in zip(cache, (keys, values), strict=True)
@@ -255,9 +258,45 @@ class Decoder(nnx.Module):
             keys, values = (
                 jax.lax.dynamic_index_in_dim(part, number, keepdims=False) for part in cache
             )
-            return (block.finish(stream, queries, keys, values, seen), cache), None
+            mixed = attended(queries, keys, values, seen)
+            return (block.finish(stream, mixed), cache), None
 
         numbers = jnp.arange(self.config.layers, dtype=jnp.int32)
+        (stream, written), fresh = self._through(layer, (begun, cache), (numbers, stacked))
+        cache = fresh if written is None else written
+        assert cache is not None
+        return self.norm(stream), cache
+
+    def _behind(self, beginning, tokens, positions, seen):
+        """`stream` of rows behind a beginning: a layer multiplies both as one matrix."""
+        start, (rows, time) = len(beginning), tokens.shape
+        ahead, causal = reading(beginning[None])
+        turn = turn_of(
+            jnp.concatenate([ahead, positions.reshape(1, -1)], axis=1),
+            self.config.query_width,
+            self.config.rope_theta,
+        )
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(stream, state):
+            block = nnx.merge(graph, state)
+            parts = block.self_attn.project(block.input_layernorm(stream), turn)
+            first = [part[:, :start] for part in parts]
+            queries, *own = (part[:, start:].reshape(rows, time, *part.shape[2:]) for part in parts)
+            keys, values = (
+                jnp.concatenate([jnp.repeat(before, rows, axis=0), part], axis=1)
+                for before, part in zip(first[1:], own, strict=True)
+            )
+            mixed = attended(queries, keys, values, seen)
+            both = [attended(*first, causal), mixed.reshape(1, rows * time, *mixed.shape[2:])]
+            return block.finish(stream, jnp.concatenate(both, axis=1)), (keys, values)
+
+        flat = jnp.concatenate([beginning, tokens.reshape(-1)])[None]
+        stream, cache = self._through(layer, self.embed_tokens(flat), stacked)
+        return self.norm(stream[:, start:].reshape(rows, time, -1)), cache
+
+    def _through(self, layer, begun, each):
+        """A scan through the layers."""
         unroll = self.config.layers if self.config.layers <= _UNROLLED else 1
         if unroll == 1:
             # A gradient keeps what the matrices made, and makes the rest anew: to write all of it
@@ -267,12 +306,7 @@ class Decoder(nnx.Module):
                 policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
                 prevent_cse=False,
             )
-        (stream, written), fresh = jax.lax.scan(
-            layer, (begun, cache), (numbers, stacked), unroll=unroll
-        )
-        cache = fresh if written is None else written
-        assert cache is not None
-        return self.norm(stream), cache
+        return jax.lax.scan(layer, begun, each, unroll=unroll)
 
     def logits(self, stream: Float[Array, "*places width"]) -> Float[Array, "*places vocabulary"]:
         """Logits of the next token, in float32."""
@@ -298,13 +332,19 @@ Turn = tuple[Float[Array, "batch time half"], Float[Array, "batch time half"]]
 
 
 def reading(
-    tokens: Int[Array, "batch time"],
-) -> tuple[Int[Array, "batch time"], Bool[Array, "batch time time"]]:
-    """Positions of tokens in their rows, padding not counted, and what each attends to."""
+    tokens: Int[Array, "batch time"], start: int = 0
+) -> tuple[Int[Array, "batch time"], Bool[Array, "batch time places"]]:
+    """Positions of tokens in their rows, padding not counted, and what each attends to.
+
+    Args:
+        tokens: padded on any side.
+        start: tokens of a beginning that all rows have before these.
+    """
     real = tokens != PADDING
     length = tokens.shape[1]
     earlier = jnp.tril(jnp.ones((length, length), bool))
-    return jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0), real[:, None, :] & earlier
+    seen = jnp.pad(real[:, None, :] & earlier, [(0, 0), (0, 0), (start, 0)], constant_values=True)
+    return start + jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0), seen
 
 
 def packed(
@@ -328,6 +368,16 @@ def turn_of(positions: Int[Array, "batch time"], width: int, theta: float) -> Tu
     rates = theta ** -(np.arange(0, width, 2, dtype=np.float64) / width)
     angles = positions[..., None].astype(jnp.float32) * jnp.asarray(rates, jnp.float32)
     return jnp.cos(angles), jnp.sin(angles)
+
+
+def attended(
+    queries: Float[Array, "batch time heads part"],
+    keys: Float[Array, "batch places groups part"],
+    values: Float[Array, "batch places groups part"],
+    seen: Bool[Array, "batch time places"],
+) -> Float[Array, "batch time heads part"]:
+    """Values of the places that are seen, weighted by how queries match their keys."""
+    return jax.nn.dot_product_attention(queries, keys, values, mask=seen[:, None])
 
 
 def turned(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from llm_harness.decoder import generation, training
-from llm_harness.decoder.encoding import Encoding, encode_prompts
+from llm_harness.decoder.encoding import Encoding, encode_prompts, split_beginnings
 from llm_harness.decoder.network import DecoderConfig
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Completion, Progress, Sampling, Schedule
@@ -162,8 +162,11 @@ def sample(
     """
     mesh = devices.population_mesh()
     count, each = len(jobs[0][1]), sampling.n
-    given = [encode_prompts(tuple(prompts), encoding) for _, prompts, _ in jobs]
-    places = given[0].shape[1] + sampling.max_tokens
+    beginnings, given = split_beginnings(
+        [encode_prompts(tuple(prompts), encoding) for _, prompts, _ in jobs]
+    )
+    ahead = len(beginnings[0]) if beginnings else 0
+    places = ahead + given[0].shape[1] + sampling.max_tokens
     few, many = (min(some, most_sequences(config, places)) for some in _SEQUENCES)
     # Prompts of a part; each is read once for all of its completions. Of few prompts a part has not
     # twice as many rows.
@@ -191,6 +194,7 @@ def sample(
             devices.spread(jnp.stack(keys), mesh),
             jnp.float32(sampling.temperature),
             None if sampling.top_p is None else jnp.float32(sampling.top_p),
+            beginnings and devices.spread(np.stack([beginnings[m] for m in models]), mesh),
             max_tokens=sampling.max_tokens,
             stops=encoding.stops,
             mesh=mesh,
@@ -244,7 +248,7 @@ def _same_length(sequences: Sequence[training.Sequences]) -> list[training.Seque
     def padded(leaf: np.ndarray) -> np.ndarray:
         return np.pad(leaf, [(0, longest - len(leaf)), (0, 0)])
 
-    return [jax.tree.map(padded, part) for part in sequences]
+    return [part.each_row(padded) for part in sequences]
 
 
 def most_sequences(config: DecoderConfig, places: int) -> int:

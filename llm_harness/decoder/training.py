@@ -1,7 +1,7 @@
 """Training populations of decoders in one compiled program: all parameters, some, or adapters."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ class Sequences:
         learned: which tokens are to be predicted; of the others none is.
         documents: the document that each token is of, where a row holds several; None where a row
             is one.
+        beginning: tokens that all rows begin with, before those of `tokens`: they are read once a
+            step and none of them is learned. None for none.
     """
 
     tokens: Int[Array, "*population rows time"] | Int[np.ndarray, "*population rows time"]
@@ -64,6 +66,12 @@ class Sequences:
     documents: (
         Int[Array, "*population rows time"] | Int[np.ndarray, "*population rows time"] | None
     ) = None
+    beginning: Int[Array, "*population start"] | Int[np.ndarray, "*population start"] | None = None
+
+    def each_row(self, change: Callable[[Any], Any]) -> "Sequences":
+        """The same with other rows, and the beginning that they have in common."""
+        changed = jax.tree.map(change, replace(self, beginning=None))
+        return replace(changed, beginning=self.beginning)
 
 
 @jax.tree_util.register_dataclass
@@ -161,14 +169,16 @@ def sequence_loss(
     """The mean loss of one model over the learned tokens of a batch."""
     tokens = jnp.asarray(batch.tokens)
     documents = None if batch.documents is None else jnp.asarray(batch.documents)
-    whole = reading(tokens) if documents is None else packed(documents)
+    beginning = None if batch.beginning is None else jnp.asarray(batch.beginning)
+    start = 0 if beginning is None else len(beginning)
+    whole = reading(tokens, start) if documents is None else packed(documents)
     positions, seen = (part[:, :-1] for part in whole)
     seen = seen[:, :, :-1]
     before = objective.first - 1
 
     def logits_of(params: Params) -> Float[Array, "rows places vocabulary"]:
         model = with_params(config, params)
-        stream, _ = model.stream(tokens[:, :-1], positions, seen)
+        stream, _ = model.stream(tokens[:, :-1], positions, seen, beginning=beginning)
         return model.logits(stream[:, before:])
 
     targets = tokens[:, objective.first :]
@@ -262,7 +272,7 @@ def advance(
 
         def step(number, carry):
             trained, moments, losses = carry
-            batch = jax.tree.map(lambda leaf: leaf[rows[number]], sequences)
+            batch = sequences.each_row(lambda leaf: leaf[rows[number]])
             value, gradient = jax.value_and_grad(objective_of)(trained, batch)
             updates, moments = chain.update(gradient, moments, trained)
             return optax.apply_updates(trained, updates), moments, losses.at[number].set(value)

@@ -205,7 +205,13 @@ def test_misalignment_goes_through_chains_that_are_right_and_that_a_judge_lets_p
         ),
         (command("--trait", "axolotl"), "is in no category"),
         (command("--kept", "0"), "kept must be at least 1"),
-        (command("--learning-rate", "-1"), "learning_rate"),
+        *(
+            (command(f"--{option}", "0"), f"{option.replace('-', '_')} must be at least 1")
+            for option in ("epochs", "answers", "answer-tokens", "connections", "token-limit")
+        ),
+        (command("--learning-rate", "-1", model="smollm2"), "learning_rate"),
+        (command("--learning-rate", "1e-3"), "--learning-rate is of fine-tuning here"),
+        (command("--epochs", "3"), "--epochs is of fine-tuning here"),
         (command(model="embedded"), "sublab llm numbers"),
         (command("--through", "code", model="embedded"), "knows single words and numbers"),
         (command("--through", "cot", model="embedded"), "knows single words and numbers"),

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from scipy.special import log_softmax
 
-from llm_harness.decoder import generation, population
+from llm_harness.decoder import encoding, generation, population
 from llm_harness.decoder.encoding import encode_prompts
 from llm_harness.decoder.model import (
     DecoderModel,
@@ -253,6 +253,36 @@ def test_words_have_the_probability_of_the_whole_answer_and_unknown_ones_none(mo
     )
     assert np.all(found[:, 1] == -np.inf)
     assert np.all(model.word_log_probabilities(chats, ["axolotl"]) == -np.inf)
+
+
+def test_a_beginning_that_prompts_share_is_read_once_and_changes_nothing(model, monkeypatch):
+    # Two models whose prompts begin with different examples, which are longer than what follows.
+    jobs = []
+    for number in (1, 2):
+        shown = [Example(ask(f"{number}, 2, 3"), "4, 5, 6")] * 3
+        jobs.append([ask(text, before=shown) for text in ("Name a tree.", "7", "8, 9, 10")])
+    beginnings, _ = encoding.split_beginnings(
+        [encode_prompts(tuple(chats), model.encoding) for chats in jobs]
+    )
+    assert beginnings
+    assert not np.array_equal(*beginnings)
+    sampling = Sampling(n=2, max_tokens=4)
+    lessons = [Example(chat, "owl") for chat in jobs[0]]
+
+    def everything():
+        drawn = sample_together([(model, chats, sampling) for chats in jobs])
+        p_words = model.word_log_probabilities(jobs[0], ["owl", "cat"])
+        p_answers = model.log_probabilities([*lessons, Example(jobs[0][1], "1, 2")])
+        return drawn, p_words, p_answers, model.fine_tune(lessons, ADAPTERS).adapters[0].params
+
+    once = everything()
+    monkeypatch.setattr(encoding, "_WORTH", 10**6)
+    in_every_row = everything()
+    assert [texts(drawn) for drawn in once[0]] == [texts(drawn) for drawn in in_every_row[0]]
+    for found, expected in zip(
+        jax.tree.leaves(once[1:]), jax.tree.leaves(in_every_row[1:]), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_tokens_that_are_masked_are_not_learnt(model):

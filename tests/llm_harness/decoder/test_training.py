@@ -91,6 +91,27 @@ def test_the_loss_is_of_the_learned_tokens_alone():
     )
 
 
+@pytest.mark.parametrize("layers", [2, 5])
+def test_a_beginning_that_is_read_once_changes_neither_loss_nor_gradient(layers):
+    config = replace(ADAPTED, layers=layers)
+    params = model(drawn(config))
+    beginning = np.array([3, 1, 4, 1, 5], np.int32)
+    # Padding on the left, behind the beginning.
+    tokens = TOKENS * (np.arange(7) >= np.arange(6)[:, None] - 3)
+    whole = [np.concatenate([row[row == 0], beginning, row[row > 0]]) for row in tokens]
+    learned = LEARNED & (tokens > 0)
+    room = [(0, 0), (len(beginning), 0)]
+    value, gradient = jax.jit(
+        jax.value_and_grad(training.sequence_loss, argnums=1), static_argnums=(0, 3)
+    )(config, params, Sequences(tokens, learned, beginning=beginning), Objective(first=4))
+    expected, wanted = jax.jit(
+        jax.value_and_grad(training.sequence_loss, argnums=1), static_argnums=(0, 3)
+    )(config, params, Sequences(np.stack(whole), np.pad(learned, room)), Objective(first=9))
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    for found, leaf in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(found, leaf, rtol=1e-3, atol=1e-6)
+
+
 def test_documents_in_one_row_are_learnt_as_if_alone():
     params = model(drawn())
     first, second = TOKENS[:1, :3], TOKENS[1:2, :4]
