@@ -281,15 +281,15 @@ class Decoder(nnx.Module):
         def layer(stream, state):
             block = nnx.merge(graph, state)
             parts = block.self_attn.project(block.input_layernorm(stream), turn)
-            first = [part[:, :start] for part in parts]
+            queries, keys, values = (part[:, :start] for part in parts)
+            first = attended(queries, keys, values, causal)
             queries, *own = (part[:, start:].reshape(rows, time, *part.shape[2:]) for part in parts)
             keys, values = (
                 jnp.concatenate([jnp.repeat(before, rows, axis=0), part], axis=1)
-                for before, part in zip(first[1:], own, strict=True)
+                for before, part in zip((keys, values), own, strict=True)
             )
-            mixed = attended(queries, keys, values, seen)
-            both = [attended(*first, causal), mixed.reshape(1, rows * time, *mixed.shape[2:])]
-            return block.finish(stream, jnp.concatenate(both, axis=1)), (keys, values)
+            mixed = attended(queries, keys, values, seen).reshape(1, rows * time, *first.shape[2:])
+            return block.finish(stream, jnp.concatenate([first, mixed], axis=1)), (keys, values)
 
         flat = jnp.concatenate([beginning, tokens.reshape(-1)])[None]
         stream, cache = self._through(layer, self.embed_tokens(flat), stacked)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from experiments import cli
@@ -86,6 +87,29 @@ def test_of_one_name_most_runs_are_taken_then_the_latest_and_it_is_said(tmp_path
     assert f"of 3 summaries, the one of 5 runs, 2026-02-01T00:00:00+00:00 ({many.folder.name})" in (
         said
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({}, "llm_numbers"),
+        ({"size": "smoke"}, "llm_numbers"),
+        ({"model": "smollm2"}, "llm_numbers-smollm2"),
+        ({"model": "smollm2", "size": "paper"}, "llm_numbers-smollm2-paper"),
+        (
+            {"model": "smollm2", "setting": {"teacher_by": "fine-tuning"}},
+            "llm_numbers-smollm2-fine-tuning",
+        ),
+        ({"traits": ["owl", "cat"]}, "llm_numbers-2-traits"),
+    ],
+)
+def test_another_model_size_teacher_or_number_of_traits_is_another_table(tmp_path, config, name):
+    kind = "llm_numbers_summary"
+    config = {"experiment": kind, "size": "cpu", "runs": 1, "rows": "none"} | config
+    table = pl.DataFrame({"metric": ["p_word"], "mean": [0.1]})
+    made = MADE | {"finished": "2026-01-01T00:00:00+00:00"}
+    records.write(tmp_path, kind, config, table, made)
+    assert [path.stem for path in exported(tmp_path, tmp_path / "data", smoke=True)] == [name]
 
 
 def test_smoke_size_is_exported_where_it_is_asked_for_alone(tmp_path):

@@ -265,7 +265,7 @@ def test_a_beginning_that_prompts_share_is_read_once_and_changes_nothing(model, 
         [encode_prompts(tuple(chats), model.encoding) for chats in jobs]
     )
     assert beginnings
-    assert not np.array_equal(*beginnings)
+    assert not np.array_equal(beginnings[0], beginnings[1])
     sampling = Sampling(n=2, max_tokens=4)
     lessons = [Example(chat, "owl") for chat in jobs[0]]
 
