@@ -115,15 +115,16 @@ def split_beginnings(
         None for beginnings, and the sets as they are, where one is too short to be worth it.
     """
     start = min(map(_begun_alike, sets))
-    step = 8 if start < 128 else 16
+    # In few lengths, so that one program serves many runs, whose examples are not as long.
+    step = 8 if start < 128 else 32
     start -= start % step
     if start < _WORTH:
         return None, list(sets)
     lengths = [np.sum(rows != 0, axis=1) for rows in sets]
     longest = max(int(length.max()) for length in lengths) - start
-    # Of few prompts, in longer steps, so that one program serves the questions of many runs.
     few = max(map(len, sets)) <= min(_PROMPTS)
-    width = -(-longest // 16) * 16 if few else _rounded(longest)
+    step = max(16, step)
+    width = -(-longest // step) * step if few else _rounded(longest)
     beginnings, rest = [], []
     for rows, length in zip(sets, lengths, strict=True):
         beginnings.append(rows[0, rows.shape[1] - length[0] :][:start])
