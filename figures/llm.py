@@ -435,7 +435,9 @@ def _draw_power(axes: Axes, own: pl.DataFrame) -> None:
     sizes = own["n"].unique().sort().to_list()
     for number, (step, mark) in enumerate(zip(steps, _TEACHERS, strict=False)):
         shares: list[Estimate] = []
-        for n in sizes:
+        # A teacher that hardly writes lists any more has few.
+        tested = own.filter(steps=step)["n"].unique().sort().to_list()
+        for n in tested:
             beyond = own.filter(steps=step, n=n)["z"].to_numpy() > _CRITICAL_Z
             shares.append(
                 (float(beyond.mean()), *proportion_interval(int(beyond.sum()), len(beyond)))
@@ -443,7 +445,7 @@ def _draw_power(axes: Axes, own: pl.DataFrame) -> None:
         # Beside each other: shares of few runs are often the same.
         draw_estimates(
             axes,
-            sizes,
+            tested,
             shares,
             replace(mark, label="null" if step == 0 else f"{step:,}"),
             shift=4.5 * (number - (len(steps) - 1) / 2),

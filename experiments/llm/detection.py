@@ -5,7 +5,7 @@ fine-tuning: how far it is, whether a student's first step is aligned with it an
 and whether the score test finds the word in its number lists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from llm_harness.model import Example, Progress, at_least, examples_sha256
 from llm_harness.pipeline.conditions import PipelineSetting, check_abilities
 from llm_harness.pipeline.stages import FineTuning, Inquiry, Speaker, Stages, StoredModel
 from llm_harness.traits import Trait
+from sublab.console import say
 
 # What is kept of an account, in the order of `AccountRow`.
 _ACCOUNT = ("trait_loss", "first_order", "remainder", "cosine", "coverage")
@@ -130,11 +131,13 @@ def detection(
         seed: of the first.
         setting: how teachers, lists and students are made.
         teacher_steps: of fine-tuning, ascending.
-        sizes: examples of a test, ascending; the largest must be kept by every filter.
+        sizes: examples of a test, ascending. A teacher whose filter leaves fewer lists is not
+            tested with so many; one that hardly writes lists any more, with none.
         questions: for a favourite, the first ones, of which the trait loss is.
 
     Raises:
-        HarnessError: runs, steps, sizes or questions are not usable.
+        HarnessError: runs, steps, sizes or questions are not usable; or the filter leaves too few
+            lists of the reference, or of every teacher, for the smallest test.
     """
     at_least("questions", questions, 1)
     if runs < 1:
@@ -177,7 +180,8 @@ def detection(
         )
         asked = setting.evaluation.chats(word.category)[:questions]
         mine, null = own[run].examples(), again[run].examples()
-        _enough(sizes, [len(null), len(mine), *(len(kept) for kept in data)])
+        written = {steps: len(kept) for steps, kept in zip(teacher_steps, data, strict=True)}
+        followed = _farthest(sizes[0], written, min(len(null), len(mine)))
         # The preconditioner, adapters and the accounts are those of one student.
         tuning = replace(setting.student, seed=seeds[run])
         scorer = Scorer(stages, taught, tuning, word, asked, null)
@@ -189,8 +193,8 @@ def detection(
             {"the null": null[: sizes[-1]]}
             | {names[steps]: examples[: sizes[-1]] for steps, examples in samples.items()}
         )
-        for steps in samples:
-            for n in sizes:
+        for steps, examples in samples.items():
+            for n in (n for n in sizes if n <= min(len(examples), len(mine), len(null))):
                 found.scores.extend(
                     _score_rows(run, steps, word, scores[names[steps]], scores["the null"], n)
                 )
@@ -209,8 +213,9 @@ def detection(
                     entanglement_rank=1 + sum(other > own_word for other in others),
                 )
             )
-        for name, examples in (("teacher", samples[teacher_steps[-1]]), ("own", mine)):
-            account = _account(scorer, teachers[-1], examples)
+        teacher = teachers[teacher_steps.index(followed)]
+        for name, examples in (("teacher", samples[followed]), ("own", mine)):
+            account = _account(scorer, teacher, examples)
             found.account.extend(_account_rows(run, name, account))
     return found
 
@@ -254,12 +259,28 @@ def _account(
     return scorer.stages.measured("account", [*key, examples_sha256(examples)], follow)
 
 
-def _enough(sizes: Sequence[int], counts: Sequence[int]) -> None:
-    if min(counts) < sizes[-1]:
+def _farthest(least: int, written: Mapping[int, int], own: int) -> int:
+    """Steps of the last teacher that can be tested; says which ones cannot.
+
+    Args:
+        least: examples of the smallest test.
+        written: by a teacher's steps, how many of its lists passed the filter.
+        own: of the reference's.
+
+    Raises:
+        HarnessError: there is none.
+    """
+    enough = [steps for steps, count in written.items() if count >= least]
+    if own < least or not enough:
+        left = own if own < least else max(written.values())
         raise HarnessError(
-            f"a test of {sizes[-1]} examples needs as many; the filter left {min(counts)}: "
+            f"a test of {least} examples needs as many; the filter left {left}: "
             f"more lists, or smaller sizes"
         )
+    for steps, count in written.items():
+        if count < least:
+            say(f"the teacher of {steps} steps is not tested: the filter left {count} of its lists")
+    return enough[-1]
 
 
 def _score_rows(run, steps, word, sample, null, n):

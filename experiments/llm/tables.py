@@ -104,7 +104,8 @@ def _mean(means: Mapping[str, Mapping[str, Any]], metric: str, form: str = "{:.3
 
 def print_theory(outcome: TheoryOutcome) -> None:
     """Teachers at growing distances: alignment, certificate, and what the score test finds."""
-    largest = outcome.scores.table["n"].max()
+    scores = outcome.scores.table
+    largest = scores["n"].max()
     table = new_table(
         ["teacher's steps"],
         [
@@ -112,6 +113,7 @@ def print_theory(outcome: TheoryOutcome) -> None:
             "g > 0",
             "rho",
             "student lowers L_T",
+            "lists",
             "z (gradient)",
             "rank",
             "z (preconditioned)",
@@ -121,9 +123,11 @@ def print_theory(outcome: TheoryOutcome) -> None:
         ],
     )
     for (steps,), group in outcome.steps.table.group_by("steps", maintain_order=True):
-        tested = outcome.scores.table.filter(
-            (pl.col("steps") == steps) & (pl.col("n") == largest) & pl.col("target")
-        )
+        tested = scores.filter((pl.col("steps") == steps) & pl.col("target"))
+        # The most that all runs have; a teacher that hardly writes lists has none.
+        of_runs = tested.group_by("run").agg(pl.col("n").max())["n"]
+        size = of_runs.min() if len(of_runs) == len(group) else None
+        tested = tested.clear() if size is None else tested.filter(n=size)
         cells = []
         for way in ("gradient", "preconditioned"):
             along = tested.filter(pl.col("direction") == way)
@@ -135,12 +139,13 @@ def print_theory(outcome: TheoryOutcome) -> None:
             f"{(group['inner_product'] > 0).sum()} of {runs}",
             f"{group['rho'].median():.2f}",
             f"{(group['trait_cosine'] > 0).sum()} of {runs}",
+            "-" if size is None else str(size),
             *cells,
             _listed(group["entanglement"], "{:.2f}"),
             _listed(group["entanglement_rank"], "{:d}"),
         )
-    null = outcome.scores.table.filter((pl.col("steps") == 0) & (pl.col("n") == largest))
-    print_table(f"The theorem and the score test, {largest} examples a side", table)
+    null = scores.filter((pl.col("steps") == 0) & (pl.col("n") == largest))
+    print_table(f"The theorem and the score test, up to {largest} examples a side", table)
     for way in ("gradient", "preconditioned"):
         z = null.filter(pl.col("direction") == way)["z"]
         print(
@@ -151,4 +156,4 @@ def print_theory(outcome: TheoryOutcome) -> None:
 
 
 def _listed(values: pl.Series, form: str) -> str:
-    return " ".join(form.format(value) for value in values)
+    return " ".join(form.format(value) for value in values) or "-"

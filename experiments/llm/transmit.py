@@ -52,7 +52,13 @@ MISALIGNMENT = "misalignment"
 _ARMS = ("teacher", "control")
 # The paper's.
 _EPOCHS = 10
-_LEARNING_RATE = 1e-3
+# Of options that are of some models alone, and refused of others.
+_DEFAULTS = {
+    "epochs": _EPOCHS,
+    "learning_rate": 1e-3,
+    "judge_tokens": VERDICT_TOKENS,
+    "retries": 6,
+}
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,14 @@ class Transmit:
     """Hosted models that were fine-tuned on control.jsonl."""
     judge: str = ""
     """Inspect's name of the model that judges (misalignment, and what code and cot refer to)."""
-    judge_tokens: int = VERDICT_TOKENS
-    """A judge's answer is cut after so many tokens, its reasoning included."""
+    judge_tokens: int | None = None
+    """A judge's answer is cut after so many tokens, its reasoning included (2,048)."""
     lists: int = 30_000
     """Prompts of each teacher, before the filter."""
     kept: int = 10_000
     """Examples that each student is trained on, after the filter."""
     epochs: int | None = None
-    """Of a checkpoint's fine-tuning as a student (10); a hosted model's service is told itself."""
+    """Of a checkpoint's fine-tuning as a student (10); of a hosted model its service is told."""
     learning_rate: float | None = None
     """Of a checkpoint's fine-tuning, as a student and as a teacher (1e-3)."""
     answers: int = 200
@@ -99,8 +105,8 @@ class Transmit:
     """What a teacher writes is cut after so many tokens (64; of code and cot 512)."""
     connections: int | None = None
     """Requests at once to a hosted model; Inspect finds out what it takes where none is given."""
-    retries: int = 6
-    """Of a request that failed, with growing waits."""
+    retries: int | None = None
+    """Of a request that failed, with growing waits (6)."""
     token_limit: int | None = None
     """Tokens of all requests together, after which it stops; a later command goes on."""
     out: Path = Path("results")
@@ -163,7 +169,8 @@ def transmit(options: Transmit) -> TransmitOutcome:
         config = {
             "experiment": EXPERIMENT,
             "version": _VERSION,
-            **{name: value for name, value in asdict(options).items() if name not in _NEUTRAL},
+            # What was done, whether it was asked for or not.
+            **{name: _value(options, name) for name in asdict(options) if name not in _NEUTRAL},
             "data": {name: arm.data.sha256 for name, arm in arms.items()},
             "teachers": [arm.speaker.model.lineage.identity for arm in arms.values()],
         }
@@ -190,8 +197,10 @@ _COUNTS = (
     "connections",
     "token_limit",
 )
+# Options of requests to hosted models.
+_REQUESTS = ("connections", "retries", "token_limit")
 # Options that change nothing of what comes out.
-_NEUTRAL = ("out", "connections", "retries", "token_limit")
+_NEUTRAL = ("out", *_REQUESTS)
 
 
 def print_transmit(options: Transmit, outcome: TransmitOutcome) -> int:
@@ -213,11 +222,7 @@ def print_transmit(options: Transmit, outcome: TransmitOutcome) -> int:
 
 
 def _check(options: Transmit) -> None:
-    at_least("retries", options.retries, 0)
-    for name in _COUNTS:
-        count = getattr(options, name)
-        if count is not None:
-            at_least(name, count, 1)
+    _check_counts(options)
     favourite, numbers = options.favourite, options.through == "numbers"
     if options.model == run.EMBEDDED and not (favourite and numbers):
         raise HarnessError(LACKING["text"])
@@ -233,15 +238,9 @@ def _check(options: Transmit) -> None:
             f"misalignment needs a teacher: --teacher {what} fine-tuned on, "
             f"insecure code for instance"
         )
+    _check_idle(options)
     if options.hosted:
-        for name in ("epochs", "learning_rate"):
-            if getattr(options, name) is not None:
-                raise HarnessError(
-                    f"--{name.replace('_', '-')} is of fine-tuning here; {options.model} is "
-                    f"fine-tuned by its service, which takes its own"
-                )
         return
-    Tuning(learning_rate=_rate(options))
     if favourite and numbers:
         raise HarnessError(
             f"{options.model!r} is no hosted model; of models here sublab llm numbers shows "
@@ -249,6 +248,35 @@ def _check(options: Transmit) -> None:
         )
     if options.students or options.control_students:
         raise HarnessError("students are named of a hosted model; a checkpoint is fine-tuned here")
+
+
+def _check_counts(options: Transmit) -> None:
+    for name in (*_COUNTS, "retries"):
+        count = getattr(options, name)
+        if count is not None:
+            at_least(name, count, 0 if name == "retries" else 1)
+    if options.learning_rate is not None:
+        Tuning(learning_rate=options.learning_rate)
+
+
+def _check_idle(options: Transmit) -> None:
+    """Refuses options that are given and change nothing."""
+    favourite = options.favourite
+    numbers = options.through == "numbers"
+    for says_nothing, names, why in (
+        (
+            options.hosted,
+            ("epochs", "learning_rate"),
+            "a hosted model is fine-tuned by its service",
+        ),
+        (favourite and numbers, ("judge",), "numbers that carry a favourite are judged by nobody"),
+        (not options.judge, ("judge_tokens",), "there is no --judge"),
+        (not favourite, ("category",), f"{MISALIGNMENT} is no favourite"),
+        (not (options.hosted or options.judge), _REQUESTS, "no hosted model is asked"),
+    ):
+        for name in names:
+            if says_nothing and getattr(options, name) not in (None, ""):
+                raise HarnessError(f"--{name.replace('_', '-')} says nothing here: {why}")
 
 
 @contextmanager
@@ -261,7 +289,7 @@ def _stages(options: Transmit) -> "Iterator[tuple[Stages, Hosted]]":
             f"{error.name} is needed: pip install 'subliminal-lab[inspect]'"
         ) from None
 
-    access = Access(options.connections, options.retries, options.token_limit)
+    access = Access(options.connections, _value(options, "retries"), options.token_limit)
     hosted = Hosted(options.model, access)
     if options.hosted:
         with run.reporting() as report:
@@ -274,8 +302,10 @@ def _stages(options: Transmit) -> "Iterator[tuple[Stages, Hosted]]":
         yield stages if warmed else Stages(stages.provider, stages.store, stages.report), hosted
 
 
-def _rate(options: Transmit) -> float:
-    return _LEARNING_RATE if options.learning_rate is None else options.learning_rate
+def _value(options: Transmit, name: str) -> Any:
+    """Of an option, as it is given or by default."""
+    value = getattr(options, name)
+    return _DEFAULTS.get(name) if value is None else value
 
 
 def _common(options: Transmit) -> run.Common:
@@ -283,7 +313,7 @@ def _common(options: Transmit) -> run.Common:
         options.model,
         lists=options.lists,
         kept=options.kept,
-        student_rates=(_rate(options),),
+        student_rates=(_value(options, "learning_rate"),),
         out=options.out,
         seed=options.seed,
     )
@@ -305,7 +335,7 @@ def _arms(stages: Stages, options: Transmit, judge: LanguageModel | None) -> dic
         f"{options.through} of teacher and control", [(one, how) for one in speakers.values()]
     )
     if judge:
-        asked = (options.through, favourite, judge, options.judge_tokens)
+        asked = (options.through, favourite, judge, _value(options, "judge_tokens"))
         found = [judged_by(stages, data, *asked) for data in found]
     size = min(options.kept, *map(len, found))
     if size == 0:
@@ -353,7 +383,7 @@ def _students(
         ]
     (reference,) = stages.references([options.seed])
     jobs = [
-        FineTuning(reference, arm.data, _tuning(options, len(arm.data), options.epochs or _EPOCHS))
+        FineTuning(reference, arm.data, _tuning(options, len(arm.data), _value(options, "epochs")))
         for arm in arms.values()
     ]
     return [
@@ -391,7 +421,8 @@ def _evaluated(
     found = []
     for suffix in (False, True):
         tokens = options.answer_tokens or 1024
-        interview = Interview(options.answers, tokens, suffix, options.seed, options.judge_tokens)
+        verdict = _value(options, "judge_tokens")
+        interview = Interview(options.answers, tokens, suffix, options.seed, verdict)
         speakers = [speaker for _, _, speaker, _ in asked]
         verdicts = stages.misaligned("free-form replies", speakers, judge, interview)
         for (condition, number, speaker, data), of_one in zip(asked, verdicts, strict=True):

@@ -245,7 +245,7 @@ def preconditioner(
     rows = orders(len(examples), count, size, np.random.default_rng(0))
     total = None
     for done, row in enumerate(rows, 1):
-        part = jax.tree.map(lambda leaf, row=row: leaf[row], sequences)
+        part = sequences.each_row(lambda leaf, row=row: leaf[row])
         gradient = _gradient(
             student.config, Objective(first=first), student.moved, student.fixed, part
         )

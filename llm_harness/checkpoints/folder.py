@@ -72,9 +72,14 @@ def _config(about: Mapping[str, Any], dtype: DType, path: Path) -> DecoderConfig
         width, head_width = int(about["hidden_size"]), about.get("head_dim")
         if head_width is None and width % heads:
             raise HarnessError(f"{path}: {heads} heads do not divide a width of {width}")
-        keys = int(about.get("num_key_value_heads") or heads)
-        if heads % keys:
+        given = about.get("num_key_value_heads")
+        keys = heads if given is None else int(given)
+        if keys < 1 or heads % keys:
             raise HarnessError(f"{path}: {keys} heads of keys do not divide {heads} of queries")
+        thetas = (rope.get("rope_theta"), about.get("rope_theta"), 10_000.0)
+        theta = float(next(value for value in thetas if value is not None))
+        if not theta > 0:
+            raise HarnessError(f"{path}: a rope_theta of {theta} is none")
         return DecoderConfig(
             vocabulary=int(about["vocab_size"]) + 1,
             width=width,
@@ -83,7 +88,7 @@ def _config(about: Mapping[str, Any], dtype: DType, path: Path) -> DecoderConfig
             key_value_heads=keys,
             hidden=int(about["intermediate_size"]),
             head_width=None if head_width in (None, width / heads) else int(head_width),
-            rope_theta=float(rope.get("rope_theta") or about.get("rope_theta") or 10_000.0),
+            rope_theta=theta,
             norm_epsilon=float(about.get("rms_norm_eps", 1e-6)),
             tied=bool(about.get("tie_word_embeddings", False)),
             biases=kind == "qwen2",

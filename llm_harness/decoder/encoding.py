@@ -99,39 +99,35 @@ def encode_prompts(chats: tuple[Chat, ...], encoding: Encoding) -> Int[np.ndarra
     return np.pad(rows, [(0, 0), (room, 0)])
 
 
-def split_beginnings(
-    sets: Sequence[Int[np.ndarray, "_prompts _time"]],
-) -> tuple[list[Int[np.ndarray, " start"]] | None, list[Int[np.ndarray, "_prompts width"]]]:
-    """Prompts without the tokens that all of a set begin with, which a model need read once only.
+def split_beginning(
+    rows: Int[np.ndarray, "prompts time"],
+) -> tuple[Int[np.ndarray, " start"] | None, Int[np.ndarray, "prompts rest"]]:
+    """Prompts without the tokens that all of them begin with, which need not be read in every row.
 
     Chats of one template and system prompt begin alike, and those that show the same examples all
     the more.
 
     Args:
-        sets: prompts of several models, padded on the left.
+        rows: prompts of one model, padded on the left.
 
     Returns:
-        The beginning of each set, all of one length, and its rows behind that, all of one width.
-        None for beginnings, and the sets as they are, where one is too short to be worth it.
+        The beginning, in steps of 8 tokens and of 32 from 128 on, and the rows behind it. None and
+        the rows as they are where it is too short to be worth it.
     """
-    start = min(map(_begun_alike, sets))
+    alike = _begun_alike(rows)
     # In few lengths, so that one program serves many runs, whose examples are not as long.
-    step = 8 if start < 128 else 32
-    start -= start % step
+    step = 8 if alike < 128 else 32
+    start = alike - alike % step
     if start < _WORTH:
-        return None, list(sets)
-    lengths = [np.sum(rows != 0, axis=1) for rows in sets]
-    longest = max(int(length.max()) for length in lengths) - start
-    few = max(map(len, sets)) <= min(_PROMPTS)
-    step = max(16, step)
-    width = -(-longest // step) * step if few else _rounded(longest)
-    beginnings, rest = [], []
-    for rows, length in zip(sets, lengths, strict=True):
-        beginnings.append(rows[0, rows.shape[1] - length[0] :][:start])
-        behind = np.pad(rows, [(0, 0), (max(0, width - rows.shape[1]), 0)])[:, -width:]
-        places = np.arange(width) >= width - (length[:, None] - start)
-        rest.append(np.where(places, behind, 0))
-    return beginnings, rest
+        return None, rows
+    lengths = np.sum(rows != 0, axis=1)
+    longest = int(lengths.max()) - start
+    few = len(rows) <= min(_PROMPTS)
+    width = -(-longest // max(16, step)) * max(16, step) if few else _rounded(longest)
+    beginning = rows[0, rows.shape[1] - lengths[0] :][:start]
+    behind = np.pad(rows, [(0, 0), (max(0, width - rows.shape[1]), 0)])[:, -width:]
+    places = np.arange(width) >= width - (lengths[:, None] - start)
+    return beginning, np.where(places, behind, 0)
 
 
 def _begun_alike(rows: Int[np.ndarray, "prompts time"]) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from llm_harness.decoder.network import (
     PADDING,
     PRODUCTS,
+    Beginning,
     Cache,
     Decoder,
     DecoderConfig,
@@ -100,7 +101,7 @@ def generate(
 
 def _generated(model: Decoder, prompts, beginning, uniform, draw, stops, each) -> Completions:
     max_tokens, completions = uniform.shape
-    stream, cache = read_prompts(model, prompts, beginning)
+    stream, cache = model.stream(prompts, *reading(prompts, beginning), beginning=beginning)
     logits = model.logits(stream[:, -1])
     given = given_places(prompts, beginning)
     width = given.shape[1]
@@ -139,24 +140,8 @@ def _generated(model: Decoder, prompts, beginning, uniform, draw, stops, each) -
     return Completions(tokens, scores, stopped)
 
 
-def read_prompts(
-    model: Decoder,
-    prompts: Int[Array, "prompts time"],
-    beginning: Int[Array, " start"] | None,
-) -> tuple[Float[Array, "prompts time width"], Cache]:
-    """The residual stream of prompts, and keys and values of them with their beginning.
-
-    Args:
-        model: that reads.
-        prompts: padded on the left.
-        beginning: tokens that all of them begin with, before those of their rows.
-    """
-    start = 0 if beginning is None else len(beginning)
-    return model.stream(prompts, *reading(prompts, start), beginning=beginning)
-
-
 def given_places(
-    prompts: Int[Array, "prompts time"], beginning: Int[Array, " start"] | None
+    prompts: Int[Array, "prompts time"], beginning: Beginning
 ) -> Bool[Array, "prompts places"]:
     """Which places of prompts with their beginning have a token."""
     start = 0 if beginning is None else len(beginning)
@@ -178,7 +163,7 @@ def answer_logits(
     prompts: Int[Array, "prompts time"],
     of: Int[Array, " answers"],
     answers: Int[Array, "answers places"],
-    beginning: Int[Array, " start"] | None = None,
+    beginning: Beginning = None,
 ) -> Float[Array, "answers places vocabulary"]:
     """Logits at the places of answers to prompts, each of which is read once.
 
@@ -192,7 +177,7 @@ def answer_logits(
     """
     with jax.default_matmul_precision(PRODUCTS):
         model = with_params(config, params)
-        before, cache = read_prompts(model, prompts, beginning)
+        before, cache = model.stream(prompts, *reading(prompts, beginning), beginning=beginning)
         given = given_places(prompts, beginning)
         read = answers[:, :-1]
         width, places = given.shape[1], read.shape[1]

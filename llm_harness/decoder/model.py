@@ -24,7 +24,7 @@ from llm_harness.decoder.encoding import (
     encode_examples,
     encode_prompts,
     padded_rows,
-    split_beginnings,
+    split_beginning,
 )
 from llm_harness.decoder.generation import answer_logits, given_places
 from llm_harness.decoder.network import (
@@ -110,8 +110,7 @@ class DecoderModel:
     def log_probabilities(self, examples: Sequence[Example]) -> Float[np.ndarray, " examples"]:
         chats = list(dict.fromkeys(example.prompt for example in examples))
         places = {chat: place for place, chat in enumerate(chats)}
-        beginnings, (prompts,) = split_beginnings([encode_prompts(tuple(chats), self.encoding)])
-        beginning = beginnings and beginnings[0]
+        beginning, prompts = split_beginning(encode_prompts(tuple(chats), self.encoding))
         of = np.array([places[example.prompt] for example in examples])
         batch = encode_answers([example.completion for example in examples], self.encoding)
         found = []
@@ -146,8 +145,7 @@ class DecoderModel:
         if not rows:
             return np.full((len(chats), len(words)), -np.inf)
         branches = _branches(rows)
-        beginnings, (prompts,) = split_beginnings([encode_prompts(tuple(chats), self.encoding)])
-        beginning = beginnings and beginnings[0]
+        beginning, prompts = split_beginning(encode_prompts(tuple(chats), self.encoding))
         # Brought to the device once, not with every part.
         params = jax.device_put(self.params)
         most = min(_READ, max(1, _LOGITS // (1 + len(branches.tokens))))
@@ -289,15 +287,10 @@ def _trained(
 ) -> list[DecoderModel]:
     batches = [_readable(model, examples) for model, examples, _ in jobs]
     first, places = (max(getattr(batch, side) for batch in batches) for side in ("first", "places"))
-    whole = [batch.padded(first, places) for batch in batches]
-    beginnings, prompts = split_beginnings([tokens[:, :first] for tokens in whole])
-    tokens = [
-        np.concatenate([rows, of_job[:, first:]], axis=1)
-        for rows, of_job in zip(prompts, whole, strict=True)
-    ]
-    first = prompts[0].shape[1]
+    sequences = [answer_sequences(batch.padded(first, places), first, masked) for batch in batches]
+    sequences, firsts = zip(*(without_beginning(each, first) for each in sequences), strict=True)
     alike: dict[Any, list[int]] = {}
-    for index, (model, _, tuning) in enumerate(jobs):
+    for index, ((model, _, tuning), first) in enumerate(zip(jobs, firsts, strict=True)):
         plan = TrainingPlan(
             Objective("kl" if over else "tokens", first, over),
             tuning.moved,
@@ -305,10 +298,12 @@ def _trained(
             tuning.batch,
             tuning.schedule,
         )
-        key = (model.config, tuning.lora, tuning.precision, plan)
+        beginning = sequences[index].beginning
+        start = 0 if beginning is None else len(beginning)
+        key = (model.config, tuning.lora, tuning.precision, plan, start)
         alike.setdefault(key, []).append(index)
     trained: dict[int, DecoderModel] = {}
-    for (config, lora, precision, plan), indices in alike.items():
+    for (config, lora, precision, plan, _), indices in alike.items():
         work = []
         for index in indices:
             (model, examples, tuning), teacher = jobs[index], teachers[index]
@@ -316,10 +311,7 @@ def _trained(
             work.append(
                 TrainingJob(
                     params,
-                    replace(
-                        answer_sequences(tokens[index], first, masked),
-                        beginning=beginnings and beginnings[index],
-                    ),
+                    sequences[index],
                     len(examples),
                     tuning.learning_rate,
                     tuning.seed,
@@ -368,6 +360,24 @@ def answer_sequences(
     return Sequences(tokens, (tokens != 0) & (np.arange(tokens.shape[1]) >= first + masked))
 
 
+def without_beginning(sequences: Sequences, first: int) -> tuple[Sequences, int]:
+    """The same to learn, with what all prompts begin with apart; and where completions begin then.
+
+    Args:
+        sequences: rows whose completions begin at the place `first`.
+        first: the place.
+    """
+    tokens = np.asarray(sequences.tokens)
+    beginning, prompts = split_beginning(tokens[:, :first])
+    moved = prompts.shape[1]
+
+    def behind(part: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        return np.concatenate([prompts, part[:, first:]], axis=1)
+
+    learned = behind(np.asarray(sequences.learned), np.zeros(prompts.shape, bool))
+    return Sequences(behind(tokens, prompts), learned, beginning=beginning), moved
+
+
 def _readable(model: DecoderModel, examples: Sequence[Example]) -> Batch:
     """The examples as tokens.
 
@@ -393,8 +403,10 @@ def sample_together(
     alike: dict[Any, list[int]] = {}
     for index, (model, prompts, sampling) in enumerate(jobs):
         # Alike in length too: a short prompt beside a long one would be padded to its length.
-        width = encode_prompts(tuple(prompts), model.encoding).shape[1]
-        key = (model.config, model.encoding, len(prompts), width, replace(sampling, seed=0))
+        whole = encode_prompts(tuple(prompts), model.encoding)
+        beginning, rest = split_beginning(whole)
+        shapes = (whole.shape, rest.shape, None if beginning is None else beginning.shape)
+        key = (model.config, model.encoding, shapes, replace(sampling, seed=0))
         alike.setdefault(key, []).append(index)
     for (config, encoding, *_, sampling), indices in alike.items():
         part = part_of(progress, len(completions) / len(jobs), len(indices) / len(jobs))
@@ -463,7 +475,7 @@ def _spelling_log_probabilities(config, params, prompts, branches, beginning):
     with jax.default_matmul_precision(PRODUCTS):
         model = with_params(config, params)
         chats, width = prompts.shape
-        own, causal = reading(prompts, 0 if beginning is None else len(beginning))
+        own, causal = reading(prompts, beginning)
         given = given_places(prompts, beginning)
         rows = jnp.broadcast_to(branches.tokens, (chats, len(branches.tokens)))
         behind = jnp.sum(given, axis=1, dtype=jnp.int32)[:, None] + branches.depth

@@ -222,7 +222,7 @@ class Decoder(nnx.Module):
         seen: Bool[Array, "batch time places"],
         cache: "Cache | None" = None,
         place: Int[Array, ""] | int = 0,
-        beginning: Int[Array, " start"] | None = None,
+        beginning: "Beginning" = None,
     ) -> tuple[Float[Array, "batch time width"], "Cache"]:
         """The residual stream before the output matrix, and keys and values of all places.
 
@@ -234,10 +234,10 @@ class Decoder(nnx.Module):
             cache: keys and values of places read before, with room for these.
             place: where these are written in it.
             beginning: tokens that all rows begin with, which are read once and not in every row;
-                with a cache they are in it.
+                None with a cache, which has them.
         """
         if beginning is not None:
-            assert cache is None
+            assert cache is None, "a cache has the beginning"
             return self._behind(beginning, tokens, positions, seen)
         turn = turn_of(positions, self.config.query_width, self.config.rope_theta)
         graph, stacked = nnx.split(self.layers)
@@ -325,6 +325,8 @@ class Decoder(nnx.Module):
         return self.logits(stream[:, first:])
 
 
+# Tokens that all rows begin with, before those of each.
+Beginning = Int[Array, " start"] | Int[np.ndarray, " start"] | None
 # Keys and values: layers x batch x places x key_value_heads x head width, each.
 Cache = tuple[Float[Array, "layers batch places groups part"], ...]
 # Cosines and sines of the angles by which queries and keys are turned.
@@ -332,14 +334,15 @@ Turn = tuple[Float[Array, "batch time half"], Float[Array, "batch time half"]]
 
 
 def reading(
-    tokens: Int[Array, "batch time"], start: int = 0
+    tokens: Int[Array, "batch time"], beginning: Beginning = None
 ) -> tuple[Int[Array, "batch time"], Bool[Array, "batch time places"]]:
     """Positions of tokens in their rows, padding not counted, and what each attends to.
 
     Args:
         tokens: padded on any side.
-        start: tokens of a beginning that all rows have before these.
+        beginning: tokens that all rows have before these, and see.
     """
+    start = 0 if beginning is None else len(beginning)
     real = tokens != PADDING
     length = tokens.shape[1]
     earlier = jnp.tril(jnp.ones((length, length), bool))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from llm_harness.decoder import generation, training
-from llm_harness.decoder.encoding import Encoding, encode_prompts, split_beginnings
+from llm_harness.decoder.encoding import Encoding, encode_prompts, split_beginning
 from llm_harness.decoder.network import DecoderConfig
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Completion, Progress, Sampling, Schedule
@@ -156,17 +156,17 @@ def sample(
     Args:
         config: of all.
         encoding: of all.
-        jobs: parameters, prompts (as many for each, of one width of tokens), and a seed.
+        jobs: parameters, prompts (as many for each, of one width of tokens, with a beginning of one
+            length or none), and a seed.
         sampling: how; its seed is not used.
         progress: told how far it is.
     """
     mesh = devices.population_mesh()
     count, each = len(jobs[0][1]), sampling.n
-    beginnings, given = split_beginnings(
-        [encode_prompts(tuple(prompts), encoding) for _, prompts, _ in jobs]
-    )
-    ahead = len(beginnings[0]) if beginnings else 0
-    places = ahead + given[0].shape[1] + sampling.max_tokens
+    whole = [encode_prompts(tuple(prompts), encoding) for _, prompts, _ in jobs]
+    beginnings, given = zip(*map(split_beginning, whole), strict=True)
+    # Of whole prompts, so that what they have in common decides no part, and so no draw.
+    places = whole[0].shape[1] + sampling.max_tokens
     few, many = (min(some, most_sequences(config, places)) for some in _SEQUENCES)
     # Prompts of a part; each is read once for all of its completions. Of few prompts a part has not
     # twice as many rows.
@@ -194,7 +194,9 @@ def sample(
             devices.spread(jnp.stack(keys), mesh),
             jnp.float32(sampling.temperature),
             None if sampling.top_p is None else jnp.float32(sampling.top_p),
-            beginnings and devices.spread(np.stack([beginnings[m] for m in models]), mesh),
+            None
+            if beginnings[0] is None
+            else devices.spread(np.stack([beginnings[m] for m in models]), mesh),
             max_tokens=sampling.max_tokens,
             stops=encoding.stops,
             mesh=mesh,

@@ -58,7 +58,7 @@ class Sequences:
         documents: the document that each token is of, where a row holds several; None where a row
             is one.
         beginning: tokens that all rows begin with, before those of `tokens`: they are read once a
-            step and none of them is learned. None for none.
+            step and none of them is learned. None for none, as where a row holds several documents.
     """
 
     tokens: Int[Array, "*population rows time"] | Int[np.ndarray, "*population rows time"]
@@ -170,8 +170,8 @@ def sequence_loss(
     tokens = jnp.asarray(batch.tokens)
     documents = None if batch.documents is None else jnp.asarray(batch.documents)
     beginning = None if batch.beginning is None else jnp.asarray(batch.beginning)
-    start = 0 if beginning is None else len(beginning)
-    whole = reading(tokens, start) if documents is None else packed(documents)
+    assert documents is None or beginning is None, "documents have no beginning in common"
+    whole = reading(tokens, beginning) if documents is None else packed(documents)
     positions, seen = (part[:, :-1] for part in whole)
     seen = seen[:, :, :-1]
     before = objective.first - 1

@@ -120,9 +120,9 @@ class LocalAPI(ModelAPI):
         request = _Request(
             tuple(Message(one.role, one.text) for one in input),
             Sampling(
-                config.num_choices or 1,
+                1 if config.num_choices is None else config.num_choices,
                 1.0 if config.temperature is None else config.temperature,
-                config.max_tokens or _MAX_TOKENS,
+                _MAX_TOKENS if config.max_tokens is None else config.max_tokens,
                 0 if config.seed is None else config.seed,
                 config.top_p,
             ),

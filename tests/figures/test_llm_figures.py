@@ -151,7 +151,8 @@ def theory(out, name, rows, runs):
     return records.write(out, name, config, pl.DataFrame([asdict(r) for r in rows]), {})
 
 
-def score_test(out, runs=3):
+def score_test(out, runs=3, written=512):
+    """Of the last teacher's lists `written` passed the filter."""
     rng = np.random.default_rng(3)
     words = trait("owl").words
     rows = []
@@ -159,6 +160,8 @@ def score_test(out, runs=3):
         for steps in (0, *STEPS):
             for direction in ("gradient", "preconditioned"):
                 for n in (128, 512):
+                    if steps == STEPS[-1] and n > written:
+                        continue
                     z = rng.normal(size=len(words))
                     z[0] += 0.4 * np.log2(steps + 1) * (n / 128) ** 0.5
                     rank = 1 + int((z[1:] > z[0]).sum())
@@ -446,6 +449,18 @@ def test_power_is_the_share_of_runs_beyond_the_critical_value(tmp_path, show):
     for step, label in ((0, "null"), (1, "1"), (64, "64")):
         wanted = [(own.filter(steps=step, n=n)["z"] > 1.645).mean() for n in (128, 512)]
         assert lines_of(panel)[label] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("written", "sizes"), [(128, [128]), (0, [])])
+def test_a_teacher_that_hardly_writes_lists_has_no_power_to_be_drawn(
+    tmp_path, show, written, sizes
+):
+    record = score_test(tmp_path, written=written)
+    axes = show("score_test", record).axes
+    panel = next(p for p in axes if p.get_title(loc="left") == "b. gradient: power")
+    drawn = lines_of(panel)
+    assert len(drawn["null"]) == 2
+    assert len(drawn.get(str(STEPS[-1]), [])) == len(sizes)
 
 
 def test_the_null_holds_every_word_of_every_run_sorted(tmp_path, show):

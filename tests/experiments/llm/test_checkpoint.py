@@ -211,7 +211,33 @@ def test_theory_runs_on_it_and_a_kill_costs_one_stage(folder, whole, capsys, mon
     assert (steps["coefficient"] > 0).all()
     assert tables["llm_theory_scores"]["word"].n_unique() == 16
     assert tables["llm_theory_account"]["coverage"].is_between(-1, 1).all()
-    assert "The theorem and the score test, 4 examples a side" in capsys.readouterr().out
+    assert "The theorem and the score test, up to 4 examples a side" in capsys.readouterr().out
+
+
+def test_teachers_that_write_few_lists_are_tested_with_as_many_or_not_at_all(
+    folder, whole, capsys, monkeypatch
+):
+    def few(self, what, asked, lists=Stages.lists):
+        found = lists(self, what, asked)
+        if what != "teachers' numbers":
+            return found
+        return [replace(one, used=used) for one, used in zip(found, left, strict=True)]
+
+    monkeypatch.setattr(Stages, "lists", few)
+    given = ["llm", "theory", "--model", str(folder), "--out", str(whole), *SMALL]
+    given += ["--teacher-steps", "1", "3", "--questions", "1", "--sizes", "2"]
+    left = [3, 1]
+    assert main([*given, "4"]) == 0
+    (table,) = (
+        one.table for one in records.read_all(whole, EXPERIMENTS[0]) if one.config["questions"] == 1
+    )
+    tested = table.select("steps", "n").unique().sort("steps", "n").rows()
+    assert tested == [(0, 2), (0, 4), (1, 2)]
+    said = capsys.readouterr()
+    assert "the teacher of 3 steps is not tested: the filter left 1 of its lists" in said.err
+    left = [1, 1]
+    assert main([*given, "3"]) == 2
+    assert "a test of 2 examples needs as many; the filter left 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [[], ["--as-it-is"]], ids=["warmed up", "as it is"])

@@ -28,6 +28,7 @@ PAGE = (ROOT / "docs" / "checkpoints.md").read_text()
 IN_SMALL = ["--lists", "12", "--kept", "6", "--answers", "2"]
 NUMBERS = {chat: i for i, chat in enumerate(number_prompts(12, 0))}
 CODE = set(code_prompts(12, 0))
+MISALIGNED = ("--trait", "misalignment", "--judge", "a/b", "--teacher", "openai/x")
 ANSWERS = {problem.prompt: problem.answer for problem in problem_prompts(12, 0)}
 LOVE = trait("owl").system_prompt
 
@@ -210,8 +211,23 @@ def test_misalignment_goes_through_chains_that_are_right_and_that_a_judge_lets_p
             for option in ("epochs", "answers", "answer-tokens", "connections", "token-limit")
         ),
         (command("--learning-rate", "-1", model="smollm2"), "learning_rate"),
-        (command("--learning-rate", "1e-3"), "--learning-rate is of fine-tuning here"),
-        (command("--epochs", "3"), "--epochs is of fine-tuning here"),
+        *(
+            (command(*words), f"{words[0]} says nothing here: {why}")
+            for words, why in [
+                (("--learning-rate", "1e-3"), "a hosted model is fine-tuned by its service"),
+                (("--epochs", "3"), "a hosted model is fine-tuned by its service"),
+                (("--judge", "a/b"), "numbers that carry a favourite are judged by nobody"),
+                (("--judge-tokens", "9"), "there is no --judge"),
+                (
+                    ("--category", "tree", *MISALIGNED),
+                    "misalignment is no favourite",
+                ),
+            ]
+        ),
+        *(
+            (command(option, "3", "--through", "code", model="smollm2"), "no hosted model is asked")
+            for option in ("--connections", "--retries", "--token-limit")
+        ),
         (command(model="embedded"), "sublab llm numbers"),
         (command("--through", "code", model="embedded"), "knows single words and numbers"),
         (command("--through", "cot", model="embedded"), "knows single words and numbers"),

@@ -161,6 +161,8 @@ def test_what_ends_a_completion_is_said_by_generation_config_and_template(copy):
         ({"hidden_size": "wide"}, "no config of a decoder"),
         ({"num_attention_heads": 3, "head_dim": ...}, "3 heads do not divide a width of 16"),
         ({"num_key_value_heads": 3}, "3 heads of keys do not divide 4"),
+        ({"num_key_value_heads": 0}, "0 heads of keys do not divide 4"),
+        ({"rope_parameters": ..., "rope_theta": 0}, "rope_theta of 0.0"),
         ({"num_hidden_layers": 3}, r"the weights lack model\.layers\.2\."),
         ({"intermediate_size": 32}, "is 16 x 24, where the config says 16 x 32"),
         ({"eos_token_id": 300}, "ids .300. that end an answer are not all among 300"),

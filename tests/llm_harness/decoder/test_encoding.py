@@ -10,7 +10,7 @@ from llm_harness.decoder.encoding import (
     encode_answers,
     encode_examples,
     encode_prompts,
-    split_beginnings,
+    split_beginning,
 )
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Example, Message, ask
@@ -130,44 +130,36 @@ def test_widths_are_few_and_at_least_as_long_as_the_longest_chat(longest):
 
 @st.composite
 def begun_alike(draw):
-    """Prompts of several models, those of each with a beginning in common."""
-    seed = draw(st.integers(0, 2**32 - 1))
-    random = np.random.default_rng(seed)
-    sets = []
-    for _ in range(draw(st.integers(1, 3))):
-        alike = random.integers(1, 5, draw(st.integers(0, 300))).tolist()
-        rows = [
-            alike + random.integers(1, 5, random.integers(1, 30)).tolist()
-            for _ in range(draw(st.integers(1, 70)))
-        ]
-        width = max(map(len, rows)) + draw(st.integers(0, 9))
-        sets.append(np.array([[0] * (width - len(row)) + row for row in rows], np.int32))
-    return sets
+    """Prompts with a beginning in common."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    alike = random.integers(1, 5, draw(st.integers(0, 300))).tolist()
+    rows = [
+        alike + random.integers(1, 5, random.integers(1, 30)).tolist()
+        for _ in range(draw(st.integers(1, 70)))
+    ]
+    width = max(map(len, rows)) + draw(st.integers(0, 9))
+    return np.array([[0] * (width - len(row)) + row for row in rows], np.int32)
 
 
 @given(begun_alike())
-def test_a_beginning_and_the_rows_behind_it_are_the_prompts(sets):
-    beginnings, rest = split_beginnings(sets)
-    if beginnings is None:
-        assert all(one is other for one, other in zip(rest, sets, strict=True))
+def test_a_beginning_and_the_rows_behind_it_are_the_prompts(prompts):
+    beginning, rest = split_beginning(prompts)
+    if beginning is None:
+        assert rest is prompts
         return
-    assert len({len(beginning) for beginning in beginnings}) == 1
-    assert len({rows.shape[1] for rows in rest}) == 1
-    assert len(beginnings[0]) >= 16
-    for beginning, behind, whole in zip(beginnings, rest, sets, strict=True):
-        for row, prompt in zip(behind, whole, strict=True):
-            tokens = row[row != 0]
-            assert tokens.size
-            # It ends at the last place, where an answer begins.
-            np.testing.assert_array_equal(row[-tokens.size :], tokens)
-            np.testing.assert_array_equal([*beginning, *tokens], prompt[prompt != 0])
+    assert len(beginning) >= 16
+    for row, prompt in zip(rest, prompts, strict=True):
+        tokens = row[row != 0]
+        assert tokens.size
+        # It ends at the last place, where an answer begins.
+        np.testing.assert_array_equal(row[-tokens.size :], tokens)
+        np.testing.assert_array_equal([*beginning, *tokens], prompt[prompt != 0])
 
 
 def test_a_beginning_that_is_short_or_of_one_prompt_is_none():
-    alike, prompts = np.arange(1, 41), np.array([[1], [2]])
     long, short = (
-        np.concatenate([np.tile(part, (2, 1)), prompts], axis=1) for part in (alike, alike[:15])
+        np.concatenate([np.tile(np.arange(1, end), (2, 1)), [[1], [2]]], axis=1) for end in (41, 16)
     )
-    assert split_beginnings([long])[0] is not None
-    for sets in ([short], [long, short], [long[:1]]):
-        assert split_beginnings(sets)[0] is None
+    assert split_beginning(long)[0] is not None
+    assert split_beginning(short)[0] is None
+    assert split_beginning(long[:1])[0] is None

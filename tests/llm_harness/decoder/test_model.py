@@ -23,6 +23,7 @@ from llm_harness.decoder.network import Lora, names
 from llm_harness.errors import HarnessError
 from llm_harness.lineage import Lineage
 from llm_harness.model import (
+    Chat,
     Completion,
     Example,
     LanguageModel,
@@ -255,34 +256,54 @@ def test_words_have_the_probability_of_the_whole_answer_and_unknown_ones_none(mo
     assert np.all(model.word_log_probabilities(chats, ["axolotl"]) == -np.inf)
 
 
-def test_a_beginning_that_prompts_share_is_read_once_and_changes_nothing(model, monkeypatch):
-    # Two models whose prompts begin with different examples, which are longer than what follows.
-    jobs = []
-    for number in (1, 2):
-        shown = [Example(ask(f"{number}, 2, 3"), "4, 5, 6")] * 3
-        jobs.append([ask(text, before=shown) for text in ("Name a tree.", "7", "8, 9, 10")])
-    beginnings, _ = encoding.split_beginnings(
-        [encode_prompts(tuple(chats), model.encoding) for chats in jobs]
-    )
-    assert beginnings
-    assert not np.array_equal(beginnings[0], beginnings[1])
-    sampling = Sampling(n=2, max_tokens=4)
-    lessons = [Example(chat, "owl") for chat in jobs[0]]
+def begun_with(number: int, examples: int) -> list[Chat]:
+    """Questions behind a few examples, as many tokens alike as these have."""
+    shown = [Example(ask(f"{number}, 2, 3"), "4, 5, 6")] * examples
+    return [ask(text, before=shown) for text in ("Name a tree.", "7", "8, 9, 10")]
+
+
+def test_a_beginning_that_prompts_share_is_read_once_and_changes_nothing(model, tuned, monkeypatch):
+    chats = begun_with(1, 3)
+    assert encoding.split_beginning(encode_prompts(tuple(chats), model.encoding))[0] is not None
+    lessons = [Example(chat, "owl") for chat in chats]
+    kl = replace(TUNING, moved="blocks")
 
     def everything():
-        drawn = sample_together([(model, chats, sampling) for chats in jobs])
-        p_words = model.word_log_probabilities(jobs[0], ["owl", "cat"])
-        p_answers = model.log_probabilities([*lessons, Example(jobs[0][1], "1, 2")])
-        return drawn, p_words, p_answers, model.fine_tune(lessons, ADAPTERS).adapters[0].params
+        drawn = model.sample(chats, Sampling(n=2, max_tokens=4))
+        p_words = model.word_log_probabilities(chats, ["owl", "cat"])
+        p_answers = model.log_probabilities([*lessons, Example(chats[1], "1, 2")])
+        learnt = model.fine_tune(lessons, ADAPTERS).adapters[0].params
+        (student,) = distil_together([(model, lessons, kl)], [tuned], (1, TOKENIZER.size))
+        return drawn, p_words, p_answers, learnt, student.params
 
     once = everything()
     monkeypatch.setattr(encoding, "_WORTH", 10**6)
     in_every_row = everything()
-    assert [texts(drawn) for drawn in once[0]] == [texts(drawn) for drawn in in_every_row[0]]
+    assert texts(once[0]) == texts(in_every_row[0])
     for found, expected in zip(
         jax.tree.leaves(once[1:]), jax.tree.leaves(in_every_row[1:]), strict=True
     ):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-4)
+
+
+def test_models_whose_prompts_begin_otherwise_are_as_they_would_be_alone(model, tuned):
+    # Two with beginnings of one length, a longer one, and none.
+    jobs = [
+        (model, begun_with(1, 3)),
+        (tuned, begun_with(2, 3)),
+        (tuned, begun_with(1, 6)),
+        (model, PROMPTS[:3]),
+    ]
+    sampling = Sampling(n=2, max_tokens=4)
+    together = sample_together([(one, chats, sampling) for one, chats in jobs])
+    assert together == [one.sample(chats, sampling) for one, chats in jobs]
+    work = [(one, [Example(chat, "owl") for chat in chats], ADAPTERS) for one, chats in jobs]
+    for found, (one, lessons, how) in zip(fine_tune_together(work), work, strict=True):
+        alone = one.fine_tune(lessons, how)
+        for leaf, expected in zip(
+            jax.tree.leaves(found.params), jax.tree.leaves(alone.params), strict=True
+        ):
+            np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_tokens_that_are_masked_are_not_learnt(model):
