@@ -137,7 +137,8 @@ def print_theory(outcome: TheoryOutcome) -> None:
             str(steps),
             f"{group['p_word'].mean():.2f}",
             f"{(group['inner_product'] > 0).sum()} of {runs}",
-            f"{group['rho'].median():.2f}",
+            # Not a number where rounding may be larger.
+            _listed(pl.Series([group["rho"].drop_nans().median()]).drop_nulls(), "{:.2f}"),
             f"{(group['trait_cosine'] > 0).sum()} of {runs}",
             "-" if size is None else str(size),
             *cells,

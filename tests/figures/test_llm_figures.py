@@ -147,6 +147,7 @@ def theory(out, name, rows, runs):
         "runs": runs,
         "seed": 3,
         "experiment": name,
+        "teacher_steps": list(STEPS),
     }
     return records.write(out, name, config, pl.DataFrame([asdict(r) for r in rows]), {})
 
@@ -439,6 +440,12 @@ def test_z_and_rank_are_means_of_the_teachers_word_with_most_examples(tmp_path, 
     assert runs == [
         own.filter(run=r).sort("steps").filter(pl.col("steps") > 0)["z"].to_list() for r in range(3)
     ]
+
+
+@pytest.mark.parametrize("name", ["score_test", "account"])
+def test_teachers_of_the_theory_are_said_to_be_fine_tuned(tmp_path, show, name):
+    figure = show(name, MAKE[name](tmp_path))
+    assert "teacher by fine-tuning" in figure.get_suptitle()
 
 
 def test_power_is_the_share_of_runs_beyond_the_critical_value(tmp_path, show):
