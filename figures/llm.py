@@ -134,9 +134,7 @@ def about(config: Mapping[str, Any]) -> str:
     if (model := config.get("model", "embedded")) != "embedded":
         parts.insert(0, model)
     if setting := config.get("setting"):
-        # The teachers of `sublab llm theory` are fine-tuned, whatever they are elsewhere.
-        by = "fine-tuning" if "teacher_steps" in config else setting["teacher_by"]
-        parts.append(f"teacher by {by.replace('prompt', 'system prompt')}")
+        parts.append(f"teacher by {setting['teacher_by'].replace('prompt', 'system prompt')}")
         parts.append(f"{setting['lists']['count']:,} lists")
         parts.append(f"{setting['student']['steps']:,} steps of a student")
     return ", ".join(parts)

@@ -169,7 +169,8 @@ def detection(
                 for steps in teacher_steps
             ],
         )
-        data = stages.lists(
+        # Of a teacher that answers all questions with its word nothing may pass.
+        data = stages.sampled(
             "teachers' numbers",
             [(Speaker(teacher), replace(setting.lists, seed=seeds[run])) for teacher in teachers],
         )
@@ -181,12 +182,15 @@ def detection(
         asked = setting.evaluation.chats(word.category)[:questions]
         mine, null = own[run].examples(), again[run].examples()
         written = {steps: len(kept) for steps, kept in zip(teacher_steps, data, strict=True)}
-        followed = _farthest(sizes[0], written, min(len(null), len(mine)))
+        whole = min(len(null), len(mine))
+        tested = _tested(sizes[0], written, whole)
         # The preconditioner, adapters and the accounts are those of one student.
         tuning = replace(setting.student, seed=seeds[run])
         scorer = Scorer(stages, taught, tuning, word, asked, null)
         samples = {0: mine} | {
-            steps: kept.examples() for steps, kept in zip(teacher_steps, data, strict=True)
+            steps: kept.examples()
+            for steps, kept in zip(teacher_steps, data, strict=True)
+            if steps in tested
         }
         names = {steps: f"the numbers after {steps} steps" for steps in samples}
         scores = scorer.scores(
@@ -194,7 +198,7 @@ def detection(
             | {names[steps]: examples[: sizes[-1]] for steps, examples in samples.items()}
         )
         for steps, examples in samples.items():
-            for n in (n for n in sizes if n <= min(len(examples), len(mine), len(null))):
+            for n in (n for n in sizes if n <= min(len(examples), whole)):
                 found.scores.extend(
                     _score_rows(run, steps, word, scores[names[steps]], scores["the null"], n)
                 )
@@ -213,8 +217,8 @@ def detection(
                     entanglement_rank=1 + sum(other > own_word for other in others),
                 )
             )
-        teacher = teachers[teacher_steps.index(followed)]
-        for name, examples in (("teacher", samples[followed]), ("own", mine)):
+        teacher = teachers[teacher_steps.index(tested[-1])]
+        for name, examples in (("teacher", samples[tested[-1]]), ("own", mine)):
             account = _account(scorer, teacher, examples)
             found.account.extend(_account_rows(run, name, account))
     return found
@@ -259,8 +263,8 @@ def _account(
     return scorer.stages.measured("account", [*key, examples_sha256(examples)], follow)
 
 
-def _farthest(least: int, written: Mapping[int, int], own: int) -> int:
-    """Steps of the last teacher that can be tested; says which ones cannot.
+def _tested(least: int, written: Mapping[int, int], own: int) -> list[int]:
+    """Steps of the teachers that can be tested, ascending; says which ones cannot.
 
     Args:
         least: examples of the smallest test.
@@ -280,7 +284,7 @@ def _farthest(least: int, written: Mapping[int, int], own: int) -> int:
     for steps, count in written.items():
         if count < least:
             say(f"the teacher of {steps} steps is not tested: the filter left {count} of its lists")
-    return enough[-1]
+    return enough
 
 
 def _score_rows(run, steps, word, sample, null, n):

@@ -132,13 +132,13 @@ def print_theory(outcome: TheoryOutcome) -> None:
         for way in ("gradient", "preconditioned"):
             along = tested.filter(pl.col("direction") == way)
             cells += [_listed(along["z"], "{:.1f}"), _listed(along["rank"], "{:d}")]
-        runs = len(group)
+        runs, rho = len(group), group["rho"].drop_nans().median()
         table.add_row(
             str(steps),
             f"{group['p_word'].mean():.2f}",
             f"{(group['inner_product'] > 0).sum()} of {runs}",
             # Not a number where rounding may be larger.
-            _listed(pl.Series([group["rho"].drop_nans().median()]).drop_nulls(), "{:.2f}"),
+            "-" if rho is None else f"{rho:.2f}",
             f"{(group['trait_cosine'] > 0).sum()} of {runs}",
             "-" if size is None else str(size),
             *cells,

@@ -1,7 +1,7 @@
 """`sublab llm theory`: the theorem, the account and the score test, on any model of ours."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Annotated, Any
 
@@ -49,7 +49,9 @@ def theory(options: Theory) -> TheoryOutcome:
         HarnessError: an option is wrong, or a stage on disk was changed.
         RecordError: `options.out` cannot be written.
     """
-    word, setting = trait(options.trait), setting_of(options)
+    word = trait(options.trait)
+    # Teachers at growing distances are fine-tuned, whatever they are elsewhere.
+    setting = replace(setting_of(options), teacher_by="fine-tuning")
     teacher_steps, sizes, questions = _amounts(options)
     config = {
         "setting": asdict(setting),

@@ -16,6 +16,7 @@ from llm_harness.decoder.network import (
     Cache,
     Decoder,
     DecoderConfig,
+    length_of,
     reading,
     with_params,
 )
@@ -144,8 +145,8 @@ def given_places(
     prompts: Int[Array, "prompts time"], beginning: Beginning
 ) -> Bool[Array, "prompts places"]:
     """Which places of prompts with their beginning have a token."""
-    start = 0 if beginning is None else len(beginning)
-    return jnp.pad(prompts != PADDING, [(0, 0), (start, 0)], constant_values=True)
+    room = [(0, 0), (length_of(beginning), 0)]
+    return jnp.pad(prompts != PADDING, room, constant_values=True)
 
 
 def with_room(

@@ -34,6 +34,7 @@ from llm_harness.decoder.network import (
     DecoderConfig,
     Lora,
     draw,
+    length_of,
     merge_adapters,
     names,
     reading,
@@ -287,20 +288,21 @@ def _trained(
 ) -> list[DecoderModel]:
     batches = [_readable(model, examples) for model, examples, _ in jobs]
     first, places = (max(getattr(batch, side) for batch in batches) for side in ("first", "places"))
-    sequences = [answer_sequences(batch.padded(first, places), first, masked) for batch in batches]
-    sequences, firsts = zip(*(without_beginning(each, first) for each in sequences), strict=True)
+    sequences: list[Sequences] = []
     alike: dict[Any, list[int]] = {}
-    for index, ((model, _, tuning), first) in enumerate(zip(jobs, firsts, strict=True)):
+    for index, ((model, _, tuning), batch) in enumerate(zip(jobs, batches, strict=True)):
+        whole = batch.padded(first, places)
+        beginning, prompts = split_beginning(whole[:, :first])
+        tokens, behind = np.concatenate([prompts, whole[:, first:]], axis=1), prompts.shape[1]
+        sequences.append(replace(answer_sequences(tokens, behind, masked), beginning=beginning))
         plan = TrainingPlan(
-            Objective("kl" if over else "tokens", first, over),
+            Objective("kl" if over else "tokens", behind, over),
             tuning.moved,
             tuning.steps,
             tuning.batch,
             tuning.schedule,
         )
-        beginning = sequences[index].beginning
-        start = 0 if beginning is None else len(beginning)
-        key = (model.config, tuning.lora, tuning.precision, plan, start)
+        key = (model.config, tuning.lora, tuning.precision, plan, length_of(beginning))
         alike.setdefault(key, []).append(index)
     trained: dict[int, DecoderModel] = {}
     for (config, lora, precision, plan, _), indices in alike.items():
@@ -360,24 +362,6 @@ def answer_sequences(
     return Sequences(tokens, (tokens != 0) & (np.arange(tokens.shape[1]) >= first + masked))
 
 
-def without_beginning(sequences: Sequences, first: int) -> tuple[Sequences, int]:
-    """The same to learn, with what all prompts begin with apart; and where completions begin then.
-
-    Args:
-        sequences: rows whose completions begin at the place `first`.
-        first: the place.
-    """
-    tokens = np.asarray(sequences.tokens)
-    beginning, prompts = split_beginning(tokens[:, :first])
-    moved = prompts.shape[1]
-
-    def behind(part: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        return np.concatenate([prompts, part[:, first:]], axis=1)
-
-    learned = behind(np.asarray(sequences.learned), np.zeros(prompts.shape, bool))
-    return Sequences(behind(tokens, prompts), learned, beginning=beginning), moved
-
-
 def _readable(model: DecoderModel, examples: Sequence[Example]) -> Batch:
     """The examples as tokens.
 
@@ -405,7 +389,7 @@ def sample_together(
         # Alike in length too: a short prompt beside a long one would be padded to its length.
         whole = encode_prompts(tuple(prompts), model.encoding)
         beginning, rest = split_beginning(whole)
-        shapes = (whole.shape, rest.shape, None if beginning is None else beginning.shape)
+        shapes = (whole.shape, rest.shape, length_of(beginning))
         key = (model.config, model.encoding, shapes, replace(sampling, seed=0))
         alike.setdefault(key, []).append(index)
     for (config, encoding, *_, sampling), indices in alike.items():

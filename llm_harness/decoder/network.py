@@ -333,6 +333,11 @@ Cache = tuple[Float[Array, "layers batch places groups part"], ...]
 Turn = tuple[Float[Array, "batch time half"], Float[Array, "batch time half"]]
 
 
+def length_of(beginning: Beginning) -> int:
+    """How many tokens a beginning has."""
+    return 0 if beginning is None else len(beginning)
+
+
 def reading(
     tokens: Int[Array, "batch time"], beginning: Beginning = None
 ) -> tuple[Int[Array, "batch time"], Bool[Array, "batch time places"]]:
@@ -342,7 +347,7 @@ def reading(
         tokens: padded on any side.
         beginning: tokens that all rows have before these, and see.
     """
-    start = 0 if beginning is None else len(beginning)
+    start = length_of(beginning)
     real = tokens != PADDING
     length = tokens.shape[1]
     earlier = jnp.tril(jnp.ones((length, length), bool))

@@ -141,13 +141,12 @@ def ingredients(out, runs=3, variations=("unchanged", "digits")):
 
 def theory(out, name, rows, runs):
     config = {
-        "setting": asdict(PipelineSetting()),
+        "setting": asdict(PipelineSetting(teacher_by="fine-tuning")),
         "trait": "owl",
         "chance": 1 / 16,
         "runs": runs,
         "seed": 3,
         "experiment": name,
-        "teacher_steps": list(STEPS),
     }
     return records.write(out, name, config, pl.DataFrame([asdict(r) for r in rows]), {})
 

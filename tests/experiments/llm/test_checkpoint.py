@@ -206,6 +206,8 @@ def test_theory_runs_on_it_and_a_kill_costs_one_stage(folder, whole, capsys, mon
         *("preconditioner", "direction", "scores", "alignment", "account")
     }
     tables = {name: records.read_all(whole, name)[0].table for name in EXPERIMENTS}
+    (config,) = (one.config for one in records.read_all(whole, EXPERIMENTS[1]))
+    assert config["setting"]["teacher_by"] == "fine-tuning"
     steps = tables["llm_theory_steps"]
     assert steps["steps"].to_list() == [1, 3]
     assert (steps["coefficient"] > 0).all()
@@ -217,13 +219,13 @@ def test_theory_runs_on_it_and_a_kill_costs_one_stage(folder, whole, capsys, mon
 def test_teachers_that_write_few_lists_are_tested_with_as_many_or_not_at_all(
     folder, whole, capsys, monkeypatch
 ):
-    def few(self, what, asked, lists=Stages.lists):
-        found = lists(self, what, asked)
+    def few(self, what, asked, sampled=Stages.sampled):
+        found = sampled(self, what, asked)
         if what != "teachers' numbers":
             return found
         return [replace(one, used=used) for one, used in zip(found, left, strict=True)]
 
-    monkeypatch.setattr(Stages, "lists", few)
+    monkeypatch.setattr(Stages, "sampled", few)
     given = ["llm", "theory", "--model", str(folder), "--out", str(whole), *SMALL]
     given += ["--teacher-steps", "1", "3", "--questions", "1", "--sizes", "2"]
     left = [3, 1]
@@ -235,6 +237,9 @@ def test_teachers_that_write_few_lists_are_tested_with_as_many_or_not_at_all(
     assert tested == [(0, 2), (0, 4), (1, 2)]
     said = capsys.readouterr()
     assert "the teacher of 3 steps is not tested: the filter left 1 of its lists" in said.err
+    left = [3, 0]
+    assert main(given) == 0
+    assert "the filter left 0 of its lists" in capsys.readouterr().err
     left = [1, 1]
     assert main([*given, "3"]) == 2
     assert "a test of 2 examples needs as many; the filter left 1" in capsys.readouterr().err
