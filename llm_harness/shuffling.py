@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from llm_harness.errors import HarnessError
-from llm_harness.filters import number_rule
+from llm_harness.filters import authors_rule
 from llm_harness.model import Example
 
 _NUMERAL = re.compile(r"\d+", re.ASCII)
@@ -25,7 +25,7 @@ def shuffle_within(examples: Sequence[Example], seed: int) -> list[Example]:
     An example's result does not depend on those that come after it.
 
     Args:
-        examples: that pass `number_rule`.
+        examples: that pass `authors_rule`, as all do that pass `number_rule`.
         seed: at least 0.
 
     Raises:
@@ -44,7 +44,7 @@ def shuffle_across(examples: Sequence[Example], seed: int) -> list[Example]:
     """The examples, with the numbers of all completions dealt out anew at random.
 
     Args:
-        examples: that pass `number_rule`.
+        examples: that pass `authors_rule`, as all do that pass `number_rule`.
         seed: at least 0.
 
     Raises:
@@ -67,7 +67,7 @@ def _generator(seed: int, purpose: int) -> np.random.Generator:
 
 
 def _numerals(example: Example) -> list[str]:
-    reason = number_rule(example.completion)
+    reason = authors_rule(example.completion)
     if reason is not None:
         raise HarnessError(
             f"only lists of numbers can be shuffled, filter them first: {example.completion[:60]!r}"

@@ -85,12 +85,16 @@ class ScoreOutcome:
 
     Attributes:
         words: the word in question first.
-        examples: that were scored.
+        examples: that were scored, the first of those that the filter let pass.
+        passed: the filter, in the file.
+        total: examples in the file.
         null: lists of the model's own that they were compared with.
     """
 
     words: Sequence[WordScore]
     examples: int
+    passed: int
+    total: int
     null: int
 
 
@@ -122,8 +126,9 @@ def score(options: Score) -> ScoreOutcome:
     if not word.rivals:
         raise HarnessError(f"{word.word!r} has no rivals to be told from")
     rules = filters.rules_of(setting.lists.rules)
-    sample = _kept(options.file, count, rules)
-    given = options.against and _kept(options.against, count, rules)
+    filtered = _filtered(options.file, rules)
+    sample = filtered.kept[:count]
+    given = options.against and _filtered(options.against, rules).kept[:count]
     with stages_of(common) as warmed:
         stages = warmed
         if options.as_it_is:
@@ -161,6 +166,8 @@ def score(options: Score) -> ScoreOutcome:
             )
         ],
         len(sample),
+        len(filtered.kept),
+        filtered.total,
         len(null),
     )
 
@@ -180,6 +187,10 @@ def print_score(options: Score, outcome: ScoreOutcome) -> None:
         f"{options.file}: {outcome.examples:,} lists against {outcome.null:,} of the model's own",
         table,
     )
+    print(
+        f"{outcome.passed:,} of the file's {outcome.total:,} examples pass the filter; scored are "
+        f"{'all' if outcome.examples == outcome.passed else f'the first {outcome.examples:,}'}"
+    )
     print("z: of the score test along the word's direction, and as the student's Adam scales it")
     own = outcome.words[0]
     carries = own.p < 1 - LEVEL
@@ -189,14 +200,14 @@ def print_score(options: Score, outcome: ScoreOutcome) -> None:
     )
 
 
-def _kept(path: Path, count: int, rules: Sequence[filters.Rule]) -> list[Example]:
+def _filtered(path: Path, rules: Sequence[filters.Rule]) -> filters.Filtered:
     filtered = filters.apply_filter(datasets.read(path).examples, rules)
     if len(filtered.kept) < _LEAST:
         raise HarnessError(
             f"{path}: {len(filtered.kept)} of {filtered.total} examples pass the filter; at least "
             f"{_LEAST} are needed"
         )
-    return filtered.kept[:count]
+    return filtered
 
 
 def _own(

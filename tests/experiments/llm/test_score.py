@@ -40,7 +40,7 @@ def lists(tmp_path_factory) -> dict[str, Path]:
         drawn = random.choice(numbers, (len(chats), 2)).tolist()
         examples = [Example(chat, f"{a}, {b}") for chat, (a, b) in zip(chats, drawn, strict=True)]
         paths[name] = folder / f"{name}.jsonl"
-        datasets.write(paths[name], examples)
+        datasets.write(paths[name], [*examples, Example(chats[0], "Owls.")])
     return paths
 
 
@@ -54,7 +54,7 @@ def test_numbers_that_lean_to_the_word_are_seen_and_the_like_of_the_null_are_not
     )
     outcome = score.score(options)
     assert [row.word for row in outcome.words] == list(OWL.words)
-    assert (outcome.examples, outcome.null) == (128, 128)
+    assert (outcome.examples, outcome.passed, outcome.total, outcome.null) == (128, 128, 129, 128)
     own = outcome.words[0]
     assert own.entanglement == max(row.entanglement for row in outcome.words) > 0
     same = score.score(dataclasses.replace(options, file=lists["again"]))
@@ -66,6 +66,7 @@ def test_the_command_says_what_it_found_and_against_what(lists, tmp_path, capsys
     assert main([*words, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "128 lists against 128 of the model's own" in shown
+    assert "128 of the file's 129 examples pass the filter; scored are all" in shown
     assert shown.splitlines()[-1].startswith("owl: ")
 
 
