@@ -113,7 +113,8 @@ class DecoderSpeed:
         sequences: int,
         trained: training.Trained = "blocks",
     ) -> float:
-        steps, tokens = 2, self._tokens(sequences, self._length)
+        # One token more, since the last one is learnt and not read.
+        steps, tokens = 2, self._tokens(sequences, self._length + 1)
         data = training.Sequences(tokens, tokens != 0)
         rows = jnp.broadcast_to(jnp.arange(sequences), (1, steps, sequences))
         rates = training.Rates(*(np.full(1, value, np.float32) for value in (1e-4, 0, np.inf)))

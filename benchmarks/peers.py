@@ -16,7 +16,8 @@ And one is of our own program with itself: the paper's six conditions with the f
 rounded to bfloat16 beside float32, and whether the accuracies are the same within the margins of
 `benchmarks.equivalence`. Only on cores with products of bfloat16 (AMX) can that be faster.
 
-The two take turns, and which is first alternates, so that what else a machine does meets both.
+The two take turns, and which is first alternates, so that what else a machine does meets both. Of
+the six conditions both programs' mean accuracies are compared too: they must have done the same.
 Given are times or rates, and the ratio of each pair: its median, least and most. On a machine that
 is not idle the processor times tell more. No program of ours is compiled beforehand; PyTorch's
 programs are given the images as one array, which costs them no decoding.
@@ -57,6 +58,11 @@ LIBRARIES = ("torch", "transformers", "peft")
 # The grid of the sweep: auxiliary logits, and steps of the student.
 AUX = (1, 2, 3, 5, 10, 20, 50, 100)
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+# Every number of steps once, as in the whole grid, so that their mean is the grid's.
+POINTS = tuple(zip((*AUX, AUX[0]), STEPS, strict=True))
+# The programs draw other starts and inputs: two means of four students on auxiliary logits, which
+# scatter by some hundredths each, can be a tenth apart.
+FARTHEST = 0.2
 
 
 @dataclass(frozen=True)
@@ -98,26 +104,27 @@ def main(options: PeersBenchmark) -> None:
     """Measures, prints a line for each comparison, and writes the figures where asked.
 
     Raises:
-        InputError: there is no Python with PyTorch where `options.python` says; or one run alone is
-            to be compared with itself in bfloat16.
+        InputError: there is no Python with PyTorch where `options.python` says; the file's figures
+            are of another machine or other versions; or one run alone is to be compared with
+            itself in bfloat16.
     """
     if options.rounded_runs == 1:
         raise InputError("--rounded-runs: an interval needs two runs; 0 leaves them out")
     libraries = check_libraries(options.python)
-    figures: dict[str, Any] = {}
-    if options.json is not None and options.json.exists():
-        figures = json.loads(options.json.read_text())
-    figures |= {"size": "full"} | libraries
+    figures = kept_figures(options.json, libraries)
     dataset = data.load("mnist", say=say)
     begun = time.monotonic()
 
     def keep(name: str, part: dict[str, Any]) -> None:
-        figures[name] = part
+        nonlocal begun
         figures["made_by"] = provenance(
             wall_seconds=time.monotonic() - begun,
             data_sha256=dataset.sha256,
             data_origin=dataset.name,
         )
+        # A file may hold what was measured on several days.
+        figures[name] = part | {"made_by": figures["made_by"]}
+        begun = time.monotonic()
         say(line_of(name, part))
         if options.json is not None:
             options.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -129,10 +136,8 @@ def main(options: PeersBenchmark) -> None:
         for runs, count in product(dict.fromkeys(options.runs), dict.fromkeys(options.cores)):
             theirs = _plain(options.python, "pytorch_population.py", images, runs)
             name = f"mnist, {runs} runs, {count} core{'s' if count > 1 else ''}"
-            keep(
-                name,
-                compared(_sublab("mnist", "--runs", runs), theirs, range(count), options.pairs),
-            )
+            ours = _sublab("mnist", "--runs", runs)
+            keep(name, compared(ours, theirs, range(count), options.pairs))
         if options.sweep_runs:
             keep("sweep", _sweep(options, images, Path(folder)))
         if options.decoder:
@@ -163,6 +168,25 @@ def check_libraries(python: Path) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+def kept_figures(path: Path | None, libraries: Mapping[str, str]) -> dict[str, Any]:
+    """The figures that are in a file already, to which others are added.
+
+    Raises:
+        InputError: they are of another processor, or of other versions of a library.
+    """
+    wanted = {"size": "full"} | libraries
+    if path is None or not path.exists():
+        return wanted
+    figures = json.loads(path.read_text())
+    made, here = figures["made_by"], provenance(wall_seconds=0.0)
+    there = [figures.get(name) for name in wanted] + [made["device"]["processor"], made["versions"]]
+    if there != [*wanted.values(), here["device"]["processor"], here["versions"]]:
+        raise InputError(
+            f"{path} has figures of another machine or other versions; name another file"
+        )
+    return figures
+
+
 def compared(
     ours: Sequence[str],
     theirs: Sequence[str],
@@ -170,29 +194,38 @@ def compared(
     pairs: int,
     kept: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Times two commands that take turns.
+    """Times two commands that take turns, and compares the mean accuracies that they end with.
 
     Args:
-        ours: a command that gets `--out` and a new folder.
-        theirs: the other command.
+        ours: `sublab mnist`, which gets `--out` and a new folder.
+        theirs: the other command. It prints accuracies by condition, or is `sublab mnist` too.
         on: places of the cores that they may use, among those of this process.
         pairs: times that each is run.
         kept: results folders of both, where both write results; each time anew.
+
+    Raises:
+        InputError: a command failed, or the means are farther apart than `FARTHEST`.
     """
     commands = {"ours": ours, "theirs": theirs}
     taken: dict[str, list[Seconds]] = {"ours": [], "theirs": []}
+    reached: dict[str, dict[str, float]] = {}
     for pair in range(pairs):
         for who in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
             with tempfile.TemporaryDirectory() as new:
-                words: list[str] = []
-                if kept is not None or who == "ours":
+                if kept is None and who == "theirs":
+                    seconds, last = finished(commands[who], on)
+                    samples = json.loads(last)
+                else:
                     out = Path(new) if kept is None else kept[who]
                     # What is there would be reused.
                     shutil.rmtree(out, ignore_errors=True)
-                    words = ["--out", str(out)]
-                taken[who].append(timed([*commands[who], *words], on))
-            say(f"pair {pair + 1}: {who}: {taken[who][-1].wall:.0f} s")
-    return {
+                    command = [*commands[who], "--out", str(out)]
+                    seconds, _ = finished(command, on, verdicts=True)
+                    samples = accuracies(out)
+            taken[who].append(seconds)
+            reached[who] = {name: float(np.mean(sample)) for name, sample in samples.items()}
+            say(f"pair {pair + 1}: {who}: {seconds.wall:.0f} s")
+    return {"accuracy": same_accuracies(reached["ours"], reached["theirs"])} | {
         kind: {
             who: {"median": median(asdict(one)[kind] for one in times)}
             for who, times in taken.items()
@@ -202,17 +235,37 @@ def compared(
     }
 
 
-def timed(command: Sequence[str], on: Collection[int]) -> Seconds:
-    """Runs a command to its end on some cores.
+def same_accuracies(
+    ours: Mapping[str, float], theirs: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Both programs' mean accuracies by condition, which show that they did the same.
 
     Raises:
-        InputError: it failed; what it said last.
+        InputError: theirs lacks a condition, or two means are farther apart than `FARTHEST`.
     """
-    return finished(command, on)[0]
+    found = {
+        name: {"ours": mean, "theirs": theirs.get(name, np.nan)} for name, mean in ours.items()
+    }
+    for name, means in found.items():
+        # A comparison with NaN is false.
+        if not abs(means["ours"] - means["theirs"]) <= FARTHEST:
+            raise InputError(
+                f"the programs did not do the same: {name} has an accuracy of {means['ours']:.3f} "
+                f"in ours and of {means['theirs']:.3f} in theirs"
+            )
+    return found
 
 
-def finished(command: Sequence[str], on: Collection[int]) -> tuple[Seconds, str]:
+def finished(
+    command: Sequence[str], on: Collection[int], verdicts: bool = False
+) -> tuple[Seconds, str]:
     """Runs a command to its end on some cores: what it took, and the last line that it said.
+
+    Args:
+        command: to be run.
+        on: places of the cores that it may use, among those of this process.
+        verdicts: whether exit status 1 says that a verdict does not hold, as by chance with few
+            runs; only an error that nobody caught is a failure then.
 
     Raises:
         InputError: it failed; what it said last.
@@ -225,9 +278,10 @@ def finished(command: Sequence[str], on: Collection[int]) -> tuple[Seconds, str]
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
-        last = "".join(said.read().decode(errors="replace").strip().splitlines()[-1:])
-        # 1 says that a verdict does not hold, as by chance with few runs.
-        if process.returncode not in (0, 1):
+        text = said.read().decode(errors="replace")
+        last = "".join(text.strip().splitlines()[-1:])
+        held = verdicts and process.returncode == 1 and "Traceback (most recent" not in text
+        if process.returncode != 0 and not held:
             raise InputError(f"{' '.join(command[:4])} ... failed: {last}")
     return Seconds(wall, used.ru_utime + used.ru_stime), last
 
@@ -248,25 +302,24 @@ def _start(command: Sequence[str], on: Collection[int], said: Any) -> subprocess
 
 
 def _sweep(options: PeersBenchmark, images: Path, folder: Path) -> dict[str, Any]:
-    """Runs an hour of a sweep over m and steps, ours and theirs, on all cores.
+    """Runs that a sweep over m and steps does in an hour, ours and theirs, on all cores.
 
-    Theirs is the mean over points of the grid that lie apart, as many processes at a time as there
-    are cores, each on its own.
+    Theirs are `POINTS` as often as there are cores, one process a core at a time.
     """
     path = folder / "grid.toml"
     path.write_text(
         'base.student = { loss = "squared_error", inputs.count = 1024, inputs.fresh = true }\n'
         f"[grid]\nmodel.aux = {list(AUX)}\nstudent.epochs = {list(STEPS)}\n"
     )
-    points = [(aux, steps) for aux, steps in zip(AUX, (*STEPS[::2], *STEPS[1::2]), strict=False)]
     places = range(len(os.sched_getaffinity(0)))
+    points = POINTS * len(places)
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     for pair in range(options.pairs):
         for who in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
             with tempfile.TemporaryDirectory() as out:
                 if who == "ours":
                     command = _sublab("sweep", str(path), "--runs", options.sweep_runs)
-                    seconds = timed([*command, "--out", out], places).wall
+                    seconds = finished([*command, "--out", out], places)[0].wall
                     done = len(AUX) * len(STEPS) * options.sweep_runs
                 else:
                     seconds, done = _side_by_side(options.python, images, points, places)
@@ -294,7 +347,7 @@ def _side_by_side(
 
         def one(point: tuple[int, int]) -> None:
             place = free.pop()
-            timed(_plain(python, "pytorch_run.py", images, *point, 0), [place])
+            finished(_plain(python, "pytorch_run.py", images, *point, 0), [place])
             free.append(place)
 
         list(pool.map(one, points))
@@ -412,6 +465,8 @@ def line_of(name: str, part: dict[str, Any]) -> str:
 
 
 def _ratio_text(ratio: dict[str, Any]) -> str:
+    if ratio["n"] == 1:
+        return f"{ratio['median']:.2f} times (one pair)"
     return f"{ratio['median']:.2f} times ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 

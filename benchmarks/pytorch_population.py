@@ -6,8 +6,8 @@ It is what `benchmarks.peers` sets `sublab mnist` beside, written for that and f
 Every layer of a condition is one batched product over its runs; every run walks through the
 inputs in an order of its own; the teacher is run again at each step of each student, as one
 writes it at first. DATA.npz holds train_images, train_labels, test_images, test_labels.
-It needs PyTorch, which the project itself does not, and prints one JSON: the six conditions' test
-accuracies by run.
+It needs PyTorch, which the project itself does not, and prints one JSON: test accuracies by run, of
+the six conditions and of their teachers.
 """
 
 import json
@@ -31,7 +31,8 @@ def main(path: str, runs: int, epochs: int = 5) -> None:
     references, others = draw(runs), draw(runs)
     accuracy = {"reference": tested(references, data)}
 
-    def class_loss(logits, rows):
+    def class_loss(logits, batch, rows):
+        del batch
         shown = logits[..., :CLASSES].flatten(0, 1)
         return functional.cross_entropy(shown, labels[rows].flatten()) * runs
 
@@ -40,14 +41,15 @@ def main(path: str, runs: int, epochs: int = 5) -> None:
     for start, of_start in (("student", references), ("cross-model", others)):
         for shown, chosen in (("aux", slice(CLASSES, None)), ("all", slice(None))):
 
-            def distillation_loss(logits, rows, chosen=chosen):
+            def distillation_loss(logits, batch, rows, chosen=chosen):
+                del rows
                 with torch.no_grad():
-                    target = forward(teachers, noise[rows])[..., chosen].log_softmax(-1)
+                    target = forward(teachers, batch)[..., chosen].log_softmax(-1)
                 ours = logits[..., chosen].log_softmax(-1)
                 return (target.exp() * (target - ours)).sum(-1).mean(-1).sum()
 
             students = train(of_start, noise, epochs, distillation_loss)
-            accuracy[f"{start}, {shown}"] = tested(students, data)
+            accuracy[f"{start}, {shown} logits"] = tested(students, data)
     print(json.dumps(accuracy))
 
 
@@ -77,7 +79,8 @@ def train(begin: list[torch.Tensor], images: torch.Tensor, epochs: int, loss) ->
         order = torch.stack([torch.randperm(len(images)) for _ in range(len(begin[0]))])
         for rows in order.split(BATCH, dim=-1):
             optimiser.zero_grad()
-            loss(forward(layers, images[rows]), rows).backward()
+            batch = images[rows]
+            loss(forward(layers, batch), batch, rows).backward()
             optimiser.step()
     return [layer.detach() for layer in layers]
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.xla_flags import QUICK, known_flags
 # the next run and for every process that a test starts, whatever the environment says.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell has what it starts in the background ignore interrupts, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything of ours is imported: every annotated shape is checked at run time.
 check_signatures(["sublab", "theory", "toymlp", "llm_harness", "experiments"])
 jax.config.update("jax_num_cpu_devices", 2)

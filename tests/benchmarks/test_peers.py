@@ -19,40 +19,86 @@ def python(program):
 
 def test_a_command_is_timed_with_its_own_threads_alone_and_on_the_cores_that_it_may_use():
     busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
-    seconds = peers.timed(python(busy), [0])
+    seconds, _ = peers.finished(python(busy), [0])
     assert seconds.processor >= 0.3
     # On one core no process has more processor time than there was time, up to the clock's steps.
     assert seconds.wall >= seconds.processor - 0.1
-    idle = peers.timed(python("import time; time.sleep(0.3)"), [0])
+    idle, _ = peers.finished(python("import time; time.sleep(0.3)"), [0])
     assert idle.wall >= 0.3 > idle.processor
     count = "import os, sys; sys.exit(0 if len(os.sched_getaffinity(0)) == 1 else 7)"
-    peers.timed(python(count), [0])
+    peers.finished(python(count), [0])
 
 
 def test_a_command_that_fails_is_said_with_its_last_line_but_a_verdict_is_no_failure():
-    peers.timed(python("raise SystemExit(1)"), [0])
+    verdict, crash = python("raise SystemExit(1)"), python("print('begun'); 1 / 0")
+    peers.finished(verdict, [0], verdicts=True)
+    with pytest.raises(InputError, match="failed: ZeroDivisionError"):
+        peers.finished(crash, [0], verdicts=True)
+    # Of a program that gives no verdicts, status 1 is a failure.
+    for failed, said in ((verdict, ""), (crash, "ZeroDivisionError")):
+        with pytest.raises(InputError, match=f"failed: {said}"):
+            peers.finished(failed, [0])
     with pytest.raises(InputError, match="failed: no such thing"):
-        peers.timed(python("import sys; print('no such thing'); sys.exit(2)"), [0])
+        peers.finished(python("import sys; print('no such thing'); sys.exit(2)"), [0], True)
 
 
 def test_commands_take_turns_and_every_pair_has_a_ratio(monkeypatch):
     calls = []
 
-    def timed(command, on):
+    def finished(command, on, verdicts=False):
         who = "ours" if "--out" in command else "theirs"
+        assert verdicts == (who == "ours")
         calls.append(who)
         wall = {"ours": 2.0, "theirs": (6.0, 4.0, 10.0)[calls.count("theirs") - 1]}[who]
-        return peers.Seconds(wall, 2 * wall)
+        return peers.Seconds(wall, 2 * wall), json.dumps({"teacher": [0.9, 1.0], "other": [0.1]})
 
-    monkeypatch.setattr(peers, "timed", timed)
+    monkeypatch.setattr(peers, "finished", finished)
+    monkeypatch.setattr(peers, "accuracies", lambda out: {"teacher": [0.9, 0.9]})
     part = peers.compared(["ours"], ["theirs"], [0], 3)
     assert calls == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert part["wall"]["ratio"] == {"median": 3.0, "least": 2.0, "most": 5.0, "n": 3}
     assert part["processor"]["theirs"] == {"median": 12.0}
+    assert part["accuracy"] == {"teacher": {"ours": 0.9, "theirs": pytest.approx(0.95)}}
     assert peers.line_of("mnist", part) == (
         "mnist: wall 2 s beside 6 s, 3.00 times (2.00 to 5.00); "
         "processor 4 s beside 12 s, 3.00 times (2.00 to 5.00)"
     )
+
+
+@pytest.mark.parametrize("theirs", [{}, {"teacher": 0.5}, {"teacher": float("nan")}])
+def test_programs_that_did_not_do_the_same_are_not_compared(theirs):
+    with pytest.raises(InputError, match="did not do the same: teacher has an accuracy of 0.940"):
+        peers.same_accuracies({"teacher": 0.94}, theirs)
+
+
+def test_every_process_of_a_sweep_is_counted_and_each_has_a_core_of_its_own(monkeypatch):
+    given = []
+
+    def finished(command, on):
+        given.append((command[-3:-1], *on))
+        return peers.Seconds(1, 1), "0.5"
+
+    monkeypatch.setattr(peers, "finished", finished)
+    seconds, done = peers._side_by_side(Path("python"), Path("data.npz"), peers.POINTS * 2, [0, 1])
+    assert done == len(given) == 2 * len(peers.STEPS)
+    assert seconds > 0
+    assert {place for _, place in given} <= {0, 1}
+    # The mean number of steps is that of the whole grid.
+    assert sorted(int(steps) for (_, steps), _ in given) == sorted(peers.STEPS * 2)
+
+
+def test_figures_are_added_to_those_of_the_same_machine_and_versions_alone(tmp_path):
+    libraries, path = {"torch": "2.0"}, tmp_path / "peers.json"
+    assert peers.kept_figures(path, libraries) == {"size": "full", "torch": "2.0"}
+    figures = {"size": "full", "torch": "2.0", "sweep": {}} | {
+        "made_by": peers.provenance(wall_seconds=1.0)
+    }
+    path.write_text(json.dumps(figures))
+    assert peers.kept_figures(path, libraries) == figures
+    for wrong in ({"torch": "1.9"}, {"made_by": {"device": {"processor": "?"}, "versions": {}}}):
+        path.write_text(json.dumps(figures | wrong))
+        with pytest.raises(InputError, match="another machine or other versions"):
+            peers.kept_figures(path, libraries)
 
 
 def test_where_a_library_is_missing_it_is_said_how_to_get_it(tmp_path):
@@ -84,6 +130,13 @@ def test_tokens_a_second_of_two_programs_have_a_ratio_for_each_pair(monkeypatch)
     told = json.loads(next(one for one in given if one[-1] != "benchmarks.decoder")[-1])
     assert told["amounts"] == decoder.AMOUNTS
     assert told["sizes"] == asdict(decoder.SMOLLM2)
+
+
+def test_a_ratio_of_one_pair_has_no_range():
+    ratio = {"median": 1.5, "least": 1.5, "most": 1.5, "n": 1}
+    part = {"runs_an_hour": {"ours": 3000.0, "theirs": 2000.0}, "ratio": ratio}
+    line = "sweep: 3,000 runs an hour beside 2,000, 1.50 times (one pair)"
+    assert peers.line_of("sweep", part) == line
 
 
 @pytest.mark.slow
