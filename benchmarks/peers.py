@@ -174,7 +174,7 @@ def kept_figures(path: Path | None, libraries: Mapping[str, str]) -> dict[str, A
     Raises:
         InputError: they are of another processor, or of other versions of a library.
     """
-    wanted = {"size": "full"} | libraries
+    wanted = {"size": "full", **libraries}
     if path is None or not path.exists():
         return wanted
     figures = json.loads(path.read_text())

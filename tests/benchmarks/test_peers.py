@@ -67,7 +67,7 @@ def test_commands_take_turns_and_every_pair_has_a_ratio(monkeypatch):
 
 @pytest.mark.parametrize("theirs", [{}, {"teacher": 0.5}, {"teacher": float("nan")}])
 def test_programs_that_did_not_do_the_same_are_not_compared(theirs):
-    with pytest.raises(InputError, match="did not do the same: teacher has an accuracy of 0.940"):
+    with pytest.raises(InputError, match=r"did not do the same: teacher has an accuracy of 0\.940"):
         peers.same_accuracies({"teacher": 0.94}, theirs)
 
 
