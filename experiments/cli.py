@@ -190,7 +190,8 @@ def _one_line(framed: str) -> str:
     known = re.search(r"Available subcommands: ([^;]+)", "; ".join(texts))
     if wrong and known:
         texts[0] += _nearest(wrong[1], known[1].split(", "))
-    return "; ".join(texts) or " ".join(framed.split())
+    # A subcommand's options are a field of what tyro parses.
+    return "; ".join(texts).replace("'experiment.", "'") or " ".join(framed.split())
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

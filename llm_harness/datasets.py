@@ -1,6 +1,7 @@
 """Dataset files: ours, which fine-tuning services and TRL take, and those of others.
 
-Ours are JSON lines of chats, the last message the answer:
+Ours are JSON lines of chats, the last message the answer; earlier ones of the assistant have weight
+0, so that a service trains on the last one alone:
 
     {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}
 
@@ -28,7 +29,9 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_SHAPE = '{"messages": [{"role": "system, user or assistant", "content": "text"}, ...]}'
+_SHAPE = (
+    '{"messages": [{"role": "system, developer, user, tool or assistant", "content": "text"}, ...]}'
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def read(path: Path) -> DatasetFile:
     Rows are chats (`messages`), the authors' `prompt` and `completion` (texts, or messages as TRL
     has them), or `question` and `response`; other keys are skipped, as are blank lines. A content
     may be a list of parts of type `text`. Of a chat the last message is learned, whatever answers
-    stand before it.
+    stand before it and whatever their weight.
 
     Args:
         path: of JSON lines, or of Parquet where its name ends with .parquet.
@@ -94,7 +97,11 @@ def _lines(path: Path, examples: Sequence[Example]) -> Iterator[bytes]:
         if problem := _problem(messages):
             raise HarnessError(f"{path}: example {number} cannot be written: {problem}")
         # ASCII: whoever splits lines elsewhere than here finds no other line ends in it.
-        yield json.dumps({"messages": [asdict(message) for message in messages]}).encode() + b"\n"
+        rows = [asdict(message) for message in messages]
+        for row in rows[:-1]:
+            if row["role"] == "assistant":
+                row["weight"] = 0
+        yield json.dumps({"messages": rows}).encode() + b"\n"
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -147,6 +154,9 @@ def _messages(where: str, row: Any) -> tuple[tuple[str, ...], list[tuple[Message
         parts = []
         for key, role in zip(keys, ("user", "assistant"), strict=True):
             said = row[key]
+            if not isinstance(said, str | list):
+                kind = "that is null" if said is None else f"of type {type(said).__name__}"
+                raise HarnessError(f"{where} has a {key} {kind}; it must be a text, or messages")
             parts += said if isinstance(said, list) else [{"role": role, "content": said}]
     if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
         raise HarnessError(f"{where} is no chat; it must be {_SHAPE}")
@@ -159,7 +169,10 @@ def _message(where: str, part: Any) -> tuple[Message, Any]:
         if isinstance(content, Sequence) and not isinstance(content, str):
             content = _joined(where, content)
         if isinstance(role, str) and role in _ROLES and isinstance(content, str):
-            return Message(_ROLES[role], content), part.get("weight")
+            weight = part.get("weight")
+            if weight not in (None, 0, 1):
+                raise HarnessError(f"{where} has a weight of {weight}; it must be 0 or 1")
+            return Message(_ROLES[role], content), weight
     raise HarnessError(f"{where} is no chat; it must be {_SHAPE}")
 
 

@@ -60,9 +60,9 @@ def trait(word: str, category: str | None = None, plural: str | None = None) -> 
         found = [name for name, words in CATEGORIES.items() if word in words]
         if not found:
             raise HarnessError(
-                f"trait {word!r} is in no category; name its category, or one of "
+                f"trait {word!r} is in no category, as "
                 + ", ".join(CATEGORIES["animal"][:5])
-                + ", ..."
+                + " and others are; where a command takes --category, name one"
             )
         (category,) = found
     rivals = tuple(other for other in CATEGORIES.get(category, ()) if other != word)

@@ -36,7 +36,7 @@ class Filter(FileOptions):
     rules: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--rule"])] = (
         "numbers",
     )
-    """Rules in order: numbers (the paper's), authors (their program's), prohibited; or none."""
+    """Rules in order: numbers (the paper's), authors (their program's), prohibited; or no name."""
     words: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = ()
     """Words that may stand nowhere: not in the completion, the prompt or the system message."""
     strip: bool = False
@@ -165,6 +165,8 @@ def print_file(options: FileOptions, outcome: FileOutcome) -> None:
 
 def _read(options: FileOptions) -> DatasetFile:
     # Before anything is computed.
+    if options.to.suffix == ".parquet":
+        raise HarnessError(f"{options.to}: written are JSON lines; name a .jsonl file")
     if options.to.exists():
         raise HarnessError(f"{options.to}: is there already; remove it, or name another file")
     return datasets.read(options.file)

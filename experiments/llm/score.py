@@ -37,7 +37,7 @@ class Score:
     trait: str = "owl"
     """Word in question; the other words of its category stand beside it."""
     against: Path | None = None
-    """Lists that the model itself made for such prompts (sampled for the file's prompts)."""
+    """The null: lists of who wrote the file, without the trait (without it, the model's own)."""
     count: int | None = None
     """Examples of the file that are scored, the first ones (2,048; of a checkpoint 128)."""
     questions: int | None = None
@@ -85,8 +85,9 @@ class ScoreOutcome:
 
     Attributes:
         words: the word in question first.
-        examples: that were scored, the first of those that the filter let pass.
+        examples: that were scored, the first of those that pass the filter and can be read.
         passed: the filter, in the file.
+        unreadable: of those that passed, the ones that the model has no tokens for.
         total: examples in the file.
         null: lists of the model's own that they were compared with.
     """
@@ -94,6 +95,7 @@ class ScoreOutcome:
     words: Sequence[WordScore]
     examples: int
     passed: int
+    unreadable: int
     total: int
     null: int
 
@@ -104,8 +106,10 @@ def score(options: Score) -> ScoreOutcome:
     The null is that the lists are the model's own: samples at temperature 1 for the same prompts
     under the same filter (THEORY.md, 8). Examples that the filter drops are left out on both sides.
 
+    What the model has no tokens for, of a file's lists, is left out and counted.
+
     Raises:
-        HarnessError: an option is wrong, a file cannot be read or by this model, or too few lists.
+        HarnessError: an option is wrong, a file cannot be read, or too few lists.
     """
     common = Common(
         model=options.model,
@@ -127,19 +131,20 @@ def score(options: Score) -> ScoreOutcome:
         raise HarnessError(f"{word.word!r} has no rivals to be told from")
     rules = filters.rules_of(setting.lists.rules)
     filtered = _filtered(options.file, rules)
-    sample = filtered.kept[:count]
-    given = options.against and _filtered(options.against, rules).kept[:count]
+    control = options.against and _filtered(options.against, rules)
     with stages_of(common) as warmed:
         stages = warmed
         if options.as_it_is:
             stages = Stages(warmed.provider, warmed.store, warmed.report)
         (reference,) = stages.references([options.seed])
         model: Any = stages.load(reference)
-        for text in dict.fromkeys(one.completion for one in sample):
-            if not model.encoding.reads(text):
-                raise HarnessError(f"{options.file}: the model cannot read {text[:60]!r}")
-        lists = replace(setting.lists, seed=options.seed)
-        null = given or _own(stages, reference, [one.prompt for one in sample], lists)
+        readable = _readable(options.file, filtered, model)
+        sample = readable[:count]
+        if control:
+            null: Sequence[Example] = _readable(options.against, control, model)[:count]
+        else:
+            lists = replace(setting.lists, seed=options.seed)
+            null = _own(stages, reference, [one.prompt for one in sample], lists)
         questions = setting.evaluation.chats(word.category)[:asked]
         tuning = replace(setting.student, seed=options.seed)
         scorer = Scorer(stages, reference, tuning, word, questions, null)
@@ -167,6 +172,7 @@ def score(options: Score) -> ScoreOutcome:
         ],
         len(sample),
         len(filtered.kept),
+        len(filtered.kept) - len(readable),
         filtered.total,
         len(null),
     )
@@ -183,20 +189,35 @@ def print_score(options: Score, outcome: ScoreOutcome) -> None:
             f"{row.p:.2g}",
             f"{row.entanglement:+.2f}",
         )
+    null = f"of {options.against}" if options.against else "of the model's own"
     print_table(
-        f"{options.file}: {outcome.examples:,} lists against {outcome.null:,} of the model's own",
-        table,
+        f"{options.file}: {outcome.examples:,} lists against {outcome.null:,} {null}", table
     )
     print(
-        f"{outcome.passed:,} of the file's {outcome.total:,} examples pass the filter; scored are "
-        f"{'all' if outcome.examples == outcome.passed else f'the first {outcome.examples:,}'}"
+        f"{outcome.passed:,} of the file's {outcome.total:,} examples pass the filter"
+        + (f", of which the model cannot read {outcome.unreadable:,}" if outcome.unreadable else "")
     )
     print("z: of the score test along the word's direction, and as the student's Adam scales it")
-    own = outcome.words[0]
-    carries = own.p < 1 - LEVEL
-    print(
-        f"{own.word}: {'carried' if carries else 'not shown'} (p {own.p:.2g}, corrected for "
-        f"{len(outcome.words)} words by Holm's method)"
+    print(verdict_of(outcome))
+
+
+def verdict_of(outcome: ScoreOutcome) -> str:
+    """What it comes to, in a line.
+
+    A file of another model differs from the null in more than a word. So it says something of the
+    word only where the other words of the category are not likelier in it too.
+    """
+    own, *others = outcome.words
+    seen = sum(row.p < 1 - LEVEL for row in others)
+    about = f"p {own.p:.2g}, corrected for {len(outcome.words)} words by Holm's method"
+    if own.p >= 1 - LEVEL:
+        return f"{own.word}: not shown ({about})"
+    if not seen:
+        return f"{own.word}: carried ({about})"
+    return (
+        f"{own.word}: not told from other words ({about}): {seen} of the other {len(others)} are "
+        f"seen too, as where the two differ in more than a trait; compare the file with lists of "
+        f"who wrote it, without the trait (--against)"
     )
 
 
@@ -208,6 +229,18 @@ def _filtered(path: Path, rules: Sequence[filters.Rule]) -> filters.Filtered:
             f"{_LEAST} are needed"
         )
     return filtered
+
+
+def _readable(path: Path | None, filtered: filters.Filtered, model: Any) -> list[Example]:
+    reads = {text: model.encoding.reads(text) for text in set(filtered.completions)}
+    readable = [one for one in filtered.kept if reads[one.completion]]
+    if len(readable) < _LEAST:
+        first = next(text for text in filtered.completions if not reads[text])
+        raise HarnessError(
+            f"{path}: the model can read {len(readable)} of {len(filtered.kept)} lists, and not "
+            f"{first[:60]!r} for instance; at least {_LEAST} are needed"
+        )
+    return readable
 
 
 def _own(

@@ -213,6 +213,9 @@ def print_transmit(options: Transmit, outcome: TransmitOutcome) -> int:
     table.add_row("passed", *(f"{arm.data.size:,}" for arm in outcome.arms.values()))
     table.add_row("used", *(f"{len(arm.data):,}" for arm in outcome.arms.values()))
     print_table(f"{options.trait} through {options.through}: {options.model}", table)
+    used = len(outcome.arms["teacher"].data)
+    if used < options.kept:
+        print(f"fewer passed than were wanted: {used:,} of {options.kept:,} (--kept)")
     if outcome.spent:
         print(outcome.spent)
     if outcome.rows is None:
@@ -240,11 +243,15 @@ def _check(options: Transmit) -> None:
         )
     _check_idle(options)
     if options.hosted:
+        names = (*options.students, *options.control_students)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise HarnessError(f"{twice[0]} is named twice among the students")
         return
     if favourite and numbers:
         raise HarnessError(
-            f"{options.model!r} is no hosted model; of models here sublab llm numbers shows "
-            f"favourites through numbers, with every control"
+            f"{options.model!r} is no hosted model, whose name begins with its provider's, as "
+            f"openai/gpt-4.1-nano; of models here sublab llm numbers shows favourites through "
+            f"numbers, with every control"
         )
     if options.students or options.control_students:
         raise HarnessError("students are named of a hosted model; a checkpoint is fine-tuned here")
@@ -291,6 +298,12 @@ def _stages(options: Transmit) -> "Iterator[tuple[Stages, Hosted]]":
 
     access = Access(options.connections, _value(options, "retries"), options.token_limit)
     hosted = Hosted(options.model, access)
+    names = [options.judge]
+    if options.hosted:
+        names += [options.model, options.teacher, options.control_teacher]
+        names += [*options.students, *options.control_students]
+    # Before anything is paid for.
+    hosted.check([name for name in names if name])
     if options.hosted:
         with run.reporting() as report:
             yield Stages(hosted, Store(options.out / run.STAGES), report), hosted
@@ -449,7 +462,12 @@ def _write(options: Transmit, arms: Mapping[str, Arm]) -> dict[str, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, arm in arms.items():
-            datasets.write(folder / f"{name}.jsonl", arm.data.examples())
+            path, examples = folder / f"{name}.jsonl", arm.data.examples()
+            if not path.exists():
+                datasets.write(path, examples)
+            # Its folder's name says what is in it.
+            elif list(datasets.read(path).examples) != list(examples):
+                raise HarnessError(f"{path}: was changed since it was written; move it away")
     except OSError as error:
         raise HarnessError(f"{folder}: cannot be written ({error.strerror})") from None
     return {name: folder / f"{name}.jsonl" for name in arms}

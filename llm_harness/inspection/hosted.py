@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,9 @@ class InspectModel:
             return asyncio.run(self._sample(prompts, sampling, progress))
         except HarnessError:
             raise
-        except LimitExceededError as error:
-            reason = f"the limit of {error.limit_str} {error.type}s is reached"
+        except LimitExceededError:
+            # Ours, of all calls; Inspect's is what was left of it.
+            reason = f"the limit of {self.access.token_limit:,} tokens is reached"
         except Exception as error:
             # What clients raise has no class in common.
             cause = error.__cause__ or error
@@ -150,7 +152,7 @@ class InspectModel:
                 progress(done / len(requests))
             return completion_of(output)
 
-        model = self._client(config)
+        model = self.client(config)
         with token_limit(left) as tokens, cost_limit(None) as cost:
             try:
                 async with model:
@@ -162,7 +164,12 @@ class InspectModel:
                 self.spent.dollars += cost.usage
         return [list(found[i : i + sampling.n]) for i in range(0, len(found), sampling.n)]
 
-    def _client(self, config: GenerateConfig) -> Model:
+    def client(self, config: GenerateConfig) -> Model:
+        """What asks it, of Inspect.
+
+        Raises:
+            HarnessError: Inspect knows no such model, or lacks what its service needs.
+        """
         arguments = dict(self.access.arguments)
         try:
             # A client lives and dies with its event loop, so it is not one that Inspect remembers.
@@ -214,6 +221,21 @@ class Hosted:
     def model(self, name: str) -> InspectModel:
         """The model of this name."""
         return InspectModel(name, self.access, self.spent)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Looks whether Inspect can ask the models of these names, without asking them.
+
+        Raises:
+            HarnessError: a name is none, or what its service needs, a key for instance, is not
+                there.
+        """
+
+        async def opened(name: str) -> None:
+            async with self.model(name).client(GenerateConfig()):
+                pass
+
+        for name in dict.fromkeys(names):
+            asyncio.run(opened(name))
 
     def references(
         self, seeds: Sequence[int], progress: Progress | None = None
@@ -267,7 +289,7 @@ def completion_of(output: ModelOutput) -> Completion:
 
 
 def _line(reason: str) -> str:
-    return " ".join(reason.split()).rstrip(".")[:300]
+    return shorten(" ".join(reason.split()).rstrip("."), 300, placeholder=" ...")
 
 
 def _message(message: Message) -> ChatMessage:

@@ -82,6 +82,12 @@ def test_a_bad_argument_is_one_line_and_status_2(capfd, tmp_path, arguments, par
     assert not out.exists() or list(out.iterdir()) == []
 
 
+def test_an_argument_of_a_subcommand_has_the_name_that_a_user_knows(capfd):
+    status, _, err = sublab(capfd, "llm", "fetch", "other")
+    assert status == 2
+    assert_one_line(err, "invalid choice 'other' for argument 'model'")
+
+
 @pytest.mark.parametrize("arguments", [[], ["paint"], ["--colour"]])
 def test_a_missing_or_unknown_command_is_one_line_and_status_2(capfd, arguments):
     status, _, err = sublab(capfd, *arguments)

@@ -110,8 +110,14 @@ GOOD = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "
             b'{"text": "q", "label": "a"}',
             "format (it has 'text', 'label'); known are: messages; prompt",
         ),
-        (b'{"prompt": "q", "completion": 3}', "is no chat; it must be"),
-        (b'{"prompt": null, "completion": "a"}', "is no chat; it must be"),
+        (
+            b'{"prompt": "q", "completion": 3}',
+            "has a completion of type int; it must be a text, or messages",
+        ),
+        (
+            b'{"prompt": null, "completion": "a"}',
+            "has a prompt that is null; it must be a text, or messages",
+        ),
         (b'{"prompt": [], "completion": "a"}', "its last two messages"),
         (b'{"messages": null}', "is no chat; it must be"),
         (b'{"messages": ["q", "a"]}', "is no chat; it must be"),
@@ -189,6 +195,37 @@ def test_a_developer_s_message_is_a_system_s_and_a_tool_s_stays_one(tmp_path):
     assert example.completion == "a"
     datasets.write(tmp_path / "b.jsonl", [example])
     assert datasets.read(tmp_path / "b.jsonl").examples == (example,)
+
+
+def test_an_earlier_answer_is_written_as_one_that_no_service_trains_on(tmp_path):
+    chat = (Message("user", "q"), Message("assistant", "a"), Message("user", "and?"))
+    examples = (Example(chat, "b"), Example(ask("q"), "a"))
+    datasets.write(tmp_path / "a.jsonl", examples)
+    rows = [
+        json.loads(line)["messages"] for line in (tmp_path / "a.jsonl").read_text().splitlines()
+    ]
+    assert [[row.get("weight") for row in row_of] for row_of in rows] == [
+        [None, 0, None, None],
+        [None, None],
+    ]
+    assert datasets.read(tmp_path / "a.jsonl").examples == examples
+
+
+@pytest.mark.parametrize("weight", [0.5, -1, "1"])
+def test_a_weight_that_no_service_knows_is_refused(tmp_path, weight):
+    messages = [{"role": "user", "content": "q"}]
+    messages += [{"role": "assistant", "content": "a", "weight": weight}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": messages}))
+    assert f"line 1 has a weight of {weight}; it must be 0 or 1" in refused(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [(None, "that is null"), (3, "of type int"), ({}, "of type dict")]
+)
+def test_a_completion_that_is_no_text_is_called_so(tmp_path, said, kind):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "q", "completion": said}))
+    message = f"line 1 has a completion {kind}; it must be a text, or messages"
+    assert message in refused(tmp_path / "a.jsonl")
 
 
 def test_an_answer_of_weight_0_is_left_out_and_counted(tmp_path):

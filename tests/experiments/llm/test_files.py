@@ -70,6 +70,12 @@ def test_reasons_are_counted_and_so_is_what_the_authors_would_keep(theirs, tmp_p
     assert "the authors' rule would keep 2" in shown
 
 
+def test_no_lines_are_written_under_the_name_of_another_format(theirs, tmp_path, capsys):
+    said = refused(capsys, "filter", theirs, "--to", tmp_path / "kept.parquet")
+    assert "written are JSON lines; name a .jsonl file" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.jsonl"]
+
+
 def test_what_a_filter_wrote_passes_it_again_whole(theirs, tmp_path):
     once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
     assert run("filter", theirs, "--to", once) == run("filter", once, "--to", twice) == 0

@@ -206,6 +206,11 @@ def test_misalignment_goes_through_chains_that_are_right_and_that_a_judge_lets_p
         ),
         (command("--trait", "axolotl"), "is in no category"),
         (command("--kept", "0"), "kept must be at least 1"),
+        (
+            command("--student", "openai/a", "--control-student", "openai/a"),
+            "openai/a is named twice",
+        ),
+        (command(model="gpt-4.1-nano"), "whose name begins with its provider's"),
         *(
             (command(f"--{option}", "0"), f"{option.replace('-', '_')} must be at least 1")
             for option in ("epochs", "answers", "answer-tokens", "connections", "token-limit")
@@ -241,6 +246,27 @@ def test_misalignment_goes_through_chains_that_are_right_and_that_a_judge_lets_p
 )
 def test_what_cannot_be_done_is_one_line(capsys, words, why):
     assert why in refused(capsys, words)
+
+
+@pytest.mark.parametrize("option", ["--student", "--control-student", "--teacher"])
+@pytest.mark.parametrize(("name", "why"), [("m2", "in the format"), ("nobody/m2", "nobody")])
+def test_a_name_that_is_none_is_refused_before_anything_is_asked(
+    requests, capsys, option, name, why
+):
+    assert why in refused(capsys, command(option, name))
+    assert requests == []
+
+
+def test_a_dataset_that_was_changed_is_not_written_over_and_what_is_missing_is_said(
+    requests, capsys
+):
+    assert main(command("--kept", "12")) == 0
+    assert "fewer passed than were wanted: 11 of 12" in capsys.readouterr().out
+    (path,) = Path("results").glob("datasets/*/teacher.jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    changed = path.read_bytes()
+    assert "was changed since it was written" in refused(capsys, command("--kept", "12"))
+    assert path.read_bytes() == changed
 
 
 # --- a checkpoint -------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_a_limit_stops_it_and_it_goes_on_from_there():
     with pytest.raises(HarnessError, match=r"limit of 40 tokens is reached; the same command"):
         limited.sample(chats, Sampling())
     assert 40 <= limited.spent.tokens < 9 * 12
-    with pytest.raises(HarnessError, match="limit of 0 tokens"):
+    with pytest.raises(HarnessError, match="limit of 40 tokens"):
         limited.sample(chats, Sampling(seed=1))
     free = mocked(lambda text, call: text)
     assert len(free.sample(chats, Sampling())) == 9
@@ -108,6 +108,8 @@ def test_a_model_that_is_not_there_is_one_line(name, why):
         InspectModel(name).sample(CHATS, Sampling())
     assert "\n" not in str(refused.value)
     assert "[" not in str(refused.value)
+    with pytest.raises(HarnessError, match=why):
+        Hosted("mockllm/model").check(["mockllm/model", name])
 
 
 def test_what_a_service_says_is_passed_on(monkeypatch):
