@@ -1,11 +1,13 @@
 """A server that speaks the chat protocol of OpenAI's services, on the loopback interface."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
+from zlib import crc32
 
 from llm_harness.model import Chat, Completion, LanguageModel, Message, Sampling
 
@@ -56,14 +58,20 @@ def chat_of(request: dict[str, Any]) -> Chat:
 
 
 def of_model(model: LanguageModel) -> Answer:
-    """A model as what a server answers with; requests are answered one after the other."""
-    lock, seeds = Lock(), iter(range(10**6))
+    """A model as what a server answers with; requests are answered one after the other.
+
+    An answer depends on the chat and on how often it came, and not on the order in which others do.
+    """
+    lock, times = Lock(), Counter[Chat]()
 
     def answer(request: dict[str, Any]) -> Completion:
         with lock:
+            chat = chat_of(request)
             tokens = request.get("max_tokens") or request["max_completion_tokens"]
-            sampling = Sampling(1, request.get("temperature", 1.0), tokens, next(seeds))
-            return model.sample([chat_of(request)], sampling)[0][0]
+            seed = crc32(f"{chat} {times[chat]}".encode())
+            times[chat] += 1
+            sampling = Sampling(1, request.get("temperature", 1.0), tokens, seed)
+            return model.sample([chat], sampling)[0][0]
 
     return answer
 

