@@ -136,10 +136,12 @@ def test_the_embedded_model_behind_a_server_goes_through_the_stages(monkeypatch,
         loopback(monkeypatch, url)
         stages = Stages(Hosted("openai-api/loopback/small"), Store(tmp_path / "stages"))
         (reference,) = stages.references([0])
-        (lists,) = stages.sampled("lists", [(Speaker(reference, "You love owls."), Lists(12))])
-        assert len(requests) == lists.total == 12
-        again = stages.sampled("lists", [(Speaker(reference, "You love owls."), Lists(12))])
+        (lists,) = stages.sampled("lists", [(Speaker(reference, "You love owls."), Lists(96))])
+        assert len(requests) == lists.total == 96
+        again = stages.sampled("lists", [(Speaker(reference, "You love owls."), Lists(96))])
     assert again == [lists]
     assert {one["messages"][0]["content"] for one in requests} == {"You love owls."}
+    # The model knows little: of twelve of its lists none may pass.
+    assert len(lists) > 1
     # What is trained on has no system prompt.
     assert all(len(example.prompt) == 1 for example in lists.examples())
