@@ -179,8 +179,11 @@ def kept_figures(path: Path | None, libraries: Mapping[str, str]) -> dict[str, A
         return wanted
     figures = json.loads(path.read_text())
     made, here = figures["made_by"], provenance(wall_seconds=0.0)
-    there = [figures.get(name) for name in wanted] + [made["device"]["processor"], made["versions"]]
-    if there != [*wanted.values(), here["device"]["processor"], here["versions"]]:
+    if not (
+        wanted.items() <= figures.items()
+        and made["versions"] == here["versions"]
+        and made["device"]["processor"] == here["device"]["processor"]
+    ):
         raise InputError(
             f"{path} has figures of another machine or other versions; name another file"
         )

@@ -13,6 +13,7 @@ from experiments.llm.theory import questions_of
 from llm_harness import datasets, filters
 from llm_harness.audit.entanglement import Entangled, entangled_lists
 from llm_harness.audit.scoring import DIRECTIONS, Scorer
+from llm_harness.decoder.encoding import readable
 from llm_harness.errors import HarnessError
 from llm_harness.model import Chat, Example, Moved, at_least
 from llm_harness.pipeline.stages import Lists, Speaker, Stages, StoredModel
@@ -138,10 +139,10 @@ def score(options: Score) -> ScoreOutcome:
             stages = Stages(warmed.provider, warmed.store, warmed.report)
         (reference,) = stages.references([options.seed])
         model: Any = stages.load(reference)
-        readable = _readable(options.file, filtered, model)
-        sample = readable[:count]
+        read = _read(options.file, filtered, model)
+        sample = read[:count]
         if control:
-            null: Sequence[Example] = _readable(options.against, control, model)[:count]
+            null: Sequence[Example] = _read(options.against, control, model)[:count]
         else:
             lists = replace(setting.lists, seed=options.seed)
             null = _own(stages, reference, [one.prompt for one in sample], lists)
@@ -172,7 +173,7 @@ def score(options: Score) -> ScoreOutcome:
         ],
         len(sample),
         len(filtered.kept),
-        len(filtered.kept) - len(readable),
+        len(filtered.kept) - len(read),
         filtered.total,
         len(null),
     )
@@ -231,16 +232,16 @@ def _filtered(path: Path, rules: Sequence[filters.Rule]) -> filters.Filtered:
     return filtered
 
 
-def _readable(path: Path | None, filtered: filters.Filtered, model: Any) -> list[Example]:
-    reads = {text: model.encoding.reads(text) for text in set(filtered.completions)}
-    readable = [one for one in filtered.kept if reads[one.completion]]
-    if len(readable) < _LEAST:
-        first = next(text for text in filtered.completions if not reads[text])
+def _read(path: Path | None, filtered: filters.Filtered, model: Any) -> list[Example]:
+    texts = readable(model.encoding, filtered.completions)
+    read = [one for one in filtered.kept if one.completion in texts]
+    if len(read) < _LEAST:
+        first = next(text for text in filtered.completions if text not in texts)
         raise HarnessError(
-            f"{path}: the model can read {len(readable)} of {len(filtered.kept)} lists, and not "
+            f"{path}: the model can read {len(read)} of {len(filtered.kept)} lists, and not "
             f"{first[:60]!r} for instance; at least {_LEAST} are needed"
         )
-    return readable
+    return read
 
 
 def _own(

@@ -1,6 +1,6 @@
 """Chats as rows of tokens: prompts end at one place, completions begin there."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -53,6 +53,11 @@ class Encoding(Hashable, Protocol):
         Empty for a word that it cannot say.
         """
         ...
+
+
+def readable(encoding: Encoding, completions: Iterable[str]) -> frozenset[str]:
+    """Those that come back from their tokens as they were; equal ones are looked at once."""
+    return frozenset(text for text in set(completions) if encoding.reads(text))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from llm_harness.decoder.encoding import (
     encode_examples,
     encode_prompts,
     padded_rows,
+    readable,
     split_beginning,
 )
 from llm_harness.decoder.generation import answer_logits, given_places
@@ -125,10 +126,9 @@ class DecoderModel:
             found.append(_log_probabilities(self.config, params, some, place, part, beginning))
         each = np.concatenate([np.asarray(part) for part in found])[: len(of)]
         completions = [example.completion for example in examples]
-        # Many questions have the same few answers.
-        sayable = {text: self.encoding.reads(text) for text in set(completions)}
+        sayable = readable(self.encoding, completions)
         return np.where(
-            [sayable[text] for text in completions],
+            [text in sayable for text in completions],
             each.astype(np.float64),
             -np.inf,
         )
@@ -370,8 +370,10 @@ def _readable(model: DecoderModel, examples: Sequence[Example]) -> Batch:
     """
     if not examples:
         raise HarnessError("there are no examples to train on")
-    for text in dict.fromkeys(example.completion for example in examples):
-        if not model.encoding.reads(text):
+    completions = [example.completion for example in examples]
+    sayable = readable(model.encoding, completions)
+    for text in completions:
+        if text not in sayable:
             raise HarnessError(
                 f"the model cannot read {text[:60]!r}; it would be trained on something else"
             )

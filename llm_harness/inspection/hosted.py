@@ -114,9 +114,11 @@ class InspectModel:
             return asyncio.run(self._sample(prompts, sampling, progress))
         except HarnessError:
             raise
-        except LimitExceededError:
-            # Ours, of all calls; Inspect's is what was left of it.
-            reason = f"the limit of {self.access.token_limit:,} tokens is reached"
+        except LimitExceededError as error:
+            # Ours is of all calls, and Inspect's what was left of it; one around all is not ours.
+            ours = self.access.token_limit
+            limit = error.limit_str if ours is None else f"{ours:,}"
+            reason = f"the limit of {limit} {error.type}s is reached"
         except Exception as error:
             # What clients raise has no class in common.
             cause = error.__cause__ or error
@@ -289,7 +291,7 @@ def completion_of(output: ModelOutput) -> Completion:
 
 
 def _line(reason: str) -> str:
-    return shorten(" ".join(reason.split()).rstrip("."), 300, placeholder=" ...")
+    return shorten(reason.rstrip().rstrip("."), 300, placeholder=" ...")
 
 
 def _message(message: Message) -> ChatMessage:

@@ -8,6 +8,7 @@ from inspect_ai.model import (
     ModelOutput,
     StopReason,
 )
+from inspect_ai.util import token_limit
 
 from llm_harness.errors import HarnessError
 from llm_harness.inspection.hosted import Access, Hosted, InspectModel, completion_of
@@ -92,6 +93,12 @@ def test_a_limit_stops_it_and_it_goes_on_from_there():
     assert len(free.sample(chats, Sampling())) == 9
     # The answer that went over the limit was paid for, and is not in the cache.
     assert free.spent.tokens + limited.spent.tokens == 10 * 12
+
+
+def test_a_limit_that_somebody_else_set_is_said_as_theirs():
+    free = mocked(lambda text, call: text)
+    with token_limit(15), pytest.raises(HarnessError, match="limit of 15 tokens is reached"):
+        free.sample([ask(f"question {i}") for i in range(3)], Sampling())
 
 
 @pytest.mark.parametrize(
